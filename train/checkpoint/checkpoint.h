@@ -1,0 +1,76 @@
+// A checkpoint's contents: the model, the optimizer's state, the run's state, and what the model needs to be used.
+//
+//   model.safetensors       the weights in their stored type, under Hugging Face's names (huggingface/model.h)
+//   config.json             the architecture; with model.safetensors a directory that transformers loads
+//   optimizer.safetensors   master.NAME, m.NAME, v.NAME under Mixtape's names
+//   state.json              RunState
+//   config.resolved.yaml    the run's configuration
+//   tokenizer.json, ...     as the run used them
+//   manifest.json           see directory.h
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/model/spec.h"
+#include "train/checkpoint/directory.h"
+#include "train/checkpoint/run_state.h"
+#include "train/checkpoint/safetensors.h"
+
+namespace mixtape {
+
+// A named tensor in the caller's memory, row-major and unsharded.
+struct ConstTensorRef {
+  std::string name;
+  DType dtype = DType::f32;
+  Extents shape;
+  const void* data = nullptr;
+};
+struct TensorRef {
+  std::string name;
+  DType dtype = DType::f32;
+  Extents shape;
+  void* data = nullptr;
+};
+
+struct CheckpointContents {
+  ModelSpec spec;
+  std::vector<ConstTensorRef> model;   // every parameter of the spec, under Mixtape's name and shape
+  std::vector<ConstTensorRef> master;  // empty where the model's own weights are the master
+  std::vector<ConstTensorRef> m;       // first moments
+  std::vector<ConstTensorRef> v;       // second moments
+  RunState state;
+  std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
+};
+
+// Writes a checkpoint of step state.updates into the directory and returns its path. CheckpointError if the disk is
+// full or fails: nothing is left behind then, the older checkpoints stay, and the caller may go on training.
+std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, const CheckpointContents& contents);
+
+// Reads a checkpoint that newest_whole() or verify_checkpoint() found whole.
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(std::filesystem::path path);
+
+  const std::filesystem::path& path() const { return path_; }
+  const RunState& state() const { return state_; }
+  // Fill the caller's buffers, which must be all of the checkpoint's tensors of that kind, each with its type and
+  // shape; the error lists missing and unexpected names. `master` may be asked for where the checkpoint has none.
+  void read_model(std::span<const TensorRef> tensors) const;
+  void read_master(std::span<const TensorRef> tensors) const { read_group("master.", tensors); }
+  void read_m(std::span<const TensorRef> tensors) const { read_group("m.", tensors); }
+  void read_v(std::span<const TensorRef> tensors) const { read_group("v.", tensors); }
+  bool has_master() const;
+
+ private:
+  void read_group(const std::string& prefix, std::span<const TensorRef> tensors) const;
+
+  std::filesystem::path path_;
+  RunState state_;
+  SafetensorsFile optimizer_;
+};
+
+}  // namespace mixtape
