@@ -5,10 +5,14 @@
 // exactly one function of core/model, and none of them asks for the family's name.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
+
+#include "core/base/fields.h"
 
 namespace mixtape {
 
@@ -19,6 +23,41 @@ enum class NormPlacement { pre, post };
 // gelu is exact (erf), gelu_tanh the tanh approximation; the last four are gated: act(gate) * up.
 enum class Activation { relu, gelu, gelu_tanh, silu, swiglu, geglu, geglu_tanh };
 enum class RopeScalingKind { none, linear, dynamic, yarn, llama3 };
+
+constexpr auto names(std::type_identity<Family>) {
+  using E = Family;
+  return std::array{Named<E>{E::decoder, "decoder"}, Named<E>{E::encoder, "encoder"},
+                    Named<E>{E::encoder_decoder, "encoder_decoder"}};
+}
+constexpr auto names(std::type_identity<Position>) {
+  using E = Position;
+  return std::array{
+      Named<E>{E::learned, "learned"}, Named<E>{E::sinusoidal, "sinusoidal"},       Named<E>{E::rope, "rope"},
+      Named<E>{E::alibi, "alibi"},     Named<E>{E::relative_bias, "relative_bias"}, Named<E>{E::none, "none"}};
+}
+constexpr auto names(std::type_identity<NormKind>) {
+  using E = NormKind;
+  return std::array{Named<E>{E::layernorm, "layernorm"}, Named<E>{E::rmsnorm, "rmsnorm"}};
+}
+constexpr auto names(std::type_identity<NormPlacement>) {
+  using E = NormPlacement;
+  return std::array{Named<E>{E::pre, "pre"}, Named<E>{E::post, "post"}};
+}
+constexpr auto names(std::type_identity<Activation>) {
+  using E = Activation;
+  return std::array{Named<E>{E::relu, "relu"},
+                    Named<E>{E::gelu, "gelu"},
+                    Named<E>{E::gelu_tanh, "gelu_tanh"},
+                    Named<E>{E::silu, "silu"},
+                    Named<E>{E::swiglu, "swiglu"},
+                    Named<E>{E::geglu, "geglu"},
+                    Named<E>{E::geglu_tanh, "geglu_tanh"}};
+}
+constexpr auto names(std::type_identity<RopeScalingKind>) {
+  using E = RopeScalingKind;
+  return std::array{Named<E>{E::none, "none"}, Named<E>{E::linear, "linear"}, Named<E>{E::dynamic, "dynamic"},
+                    Named<E>{E::yarn, "yarn"}, Named<E>{E::llama3, "llama3"}};
+}
 
 constexpr bool is_gated(Activation a) {
   return a == Activation::swiglu || a == Activation::geglu || a == Activation::geglu_tanh;
@@ -35,6 +74,24 @@ struct RopeScaling {
   double attention_factor = 0;    // yarn; 0 means 0.1 ln(factor) + 1
   int64_t original_max_positions = 8192;
 };
+
+constexpr auto fields(std::type_identity<RopeScaling>) {
+  using C = RopeScaling;
+  return std::tuple{
+      field("type", &C::type, "how rotary frequencies are stretched to a longer context", Aliases{"rope_type"}),
+      field("factor", &C::factor, "longer context / trained context", at_least(1)),
+      field("low_freq_factor", &C::low_freq_factor,
+            "llama3: wavelengths above original_max_positions / this are scaled", above(0)),
+      field("high_freq_factor", &C::high_freq_factor,
+            "llama3: wavelengths below original_max_positions / this are kept", above(0)),
+      field("beta_fast", &C::beta_fast, "yarn: with more rotations than this over the trained context, kept", above(0)),
+      field("beta_slow", &C::beta_slow, "yarn: with fewer rotations than this, scaled in full", above(0)),
+      field("attention_factor", &C::attention_factor, "yarn: factor of the rotated vectors; 0: 0.1 ln(factor) + 1",
+            at_least(0)),
+      field("original_max_positions", &C::original_max_positions, "the context that the model was trained with",
+            Range{1, 1 << 30}, Aliases{"original_max_position_embeddings"}),
+  };
+}
 
 struct ModelSpec {
   Family family = Family::decoder;
@@ -64,18 +121,18 @@ struct ModelSpec {
   bool qk_norm = false;
 
   Activation activation = Activation::gelu_tanh;
-  bool bias = true;                  // of linear layers and layernorms
-  std::optional<bool> qkv_bias;      // where it differs from bias (Qwen 2)
-  std::optional<bool> out_bias;      // of the attention's output projection, where it differs
+  bool bias = true;              // of linear layers and layernorms
+  std::optional<bool> qkv_bias;  // where it differs from bias (Qwen 2)
+  std::optional<bool> out_bias;  // of the attention's output projection, where it differs
   bool tied_embeddings = true;
   bool lm_head_bias = false;
 
   double attention_scale = 0;  // 0 means 1 / sqrt(head_dim)
   double logit_scale = 1;
   double embedding_scale = 1;
-  int64_t window = 0;                // sliding window in tokens, every layer; 0 means none
+  int64_t window = 0;                  // sliding window in tokens, every layer; 0 means none
   std::vector<int64_t> window_layers;  // one a layer, where layers differ; empty means `window` for all
-  int64_t pad_id = -1;               // its embedding row gets no gradient from lookups; -1 means none
+  int64_t pad_id = -1;                 // its embedding row gets no gradient from lookups; -1 means none
   int64_t token_types = 0;
   bool mlm_head = false;  // dense + activation + norm before the tied decoder, with an output bias
 
@@ -94,5 +151,82 @@ struct ModelSpec {
   bool has_out_bias() const { return out_bias.value_or(bias); }
   int64_t layer_window(int64_t layer) const { return window_layers.empty() ? window : window_layers[layer]; }
 };
+
+// The keys of `model:` in a configuration. What other frameworks call them is accepted too.
+constexpr auto fields(std::type_identity<ModelSpec>) {
+  using C = ModelSpec;
+  constexpr Range size{1, 1 << 30}, size_or_zero{0, 1 << 30}, probability = from_to_below(0, 1);
+  return std::tuple{
+      field("family", &C::family, "decoder (GPT, LLaMA), encoder (BERT) or encoder_decoder (T5, BART)"),
+      field("n_layers", &C::n_layers, "blocks; of the encoder where there are two stacks", Range{1, 10000},
+            Aliases{"n_layer", "num_layers", "num_hidden_layers", "encoder_layers"}),
+      field("n_decoder_layers", &C::n_decoder_layers, "encoder_decoder: the decoder's blocks; 0: n_layers",
+            Range{0, 10000}, Aliases{"num_decoder_layers", "decoder_layers"}),
+      field("d_model", &C::d_model, "width of the residual stream", size, Aliases{"n_embd", "hidden_size"}),
+      field("n_heads", &C::n_heads, "attention heads", Range{1, 65536},
+            Aliases{"n_head", "num_attention_heads", "num_heads"}),
+      field("n_kv_heads", &C::n_kv_heads, "heads of keys and values, each shared by n_heads / n_kv_heads; 0: n_heads",
+            Range{0, 65536}, Aliases{"num_key_value_heads", "n_query_groups", "num_query_groups"}),
+      field("head_dim", &C::head_dim, "width of a head; 0: d_model / n_heads", Range{0, 65536},
+            Aliases{"kv_channels", "d_kv"}),
+      field("d_ff", &C::d_ff, "inner width of the feed-forward layer; 0: 4 * d_model", size_or_zero,
+            Aliases{"intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim"}),
+      field("vocab_size", &C::vocab_size,
+            "tokens that the model knows, at least the tokenizer's; padded inside, the padding is in no count and no "
+            "softmax",
+            size),
+      field("max_positions", &C::max_positions, "the longest sequence", size,
+            Aliases{"block_size", "n_positions", "n_ctx", "max_position_embeddings"}),
+      field("position", &C::position, "how a token knows its place", Aliases{"position_embedding_type"}),
+      field("position_offset", &C::position_offset, "learned: position p reads row p + offset (2 in OPT and BART)",
+            Range{0, 65536}),
+      field("rope_theta", &C::rope_theta, "rope: base of the wavelengths", above(0),
+            Aliases{"rope_base", "rotary_base"}),
+      field("rope_fraction", &C::rope_fraction, "rope: share of each head that is rotated", above_up_to(0, 1),
+            Aliases{"rotary_percent", "rotary_pct", "partial_rotary_factor"}),
+      field("rope_scaling", &C::rope_scaling, "rope: scaling to a longer context"),
+      field("relative_buckets", &C::relative_buckets, "relative_bias: buckets of distances", Range{2, 65536},
+            Aliases{"relative_attention_num_buckets"}),
+      field("relative_distance", &C::relative_distance, "relative_bias: distances from here on share a bucket", size,
+            Aliases{"relative_attention_max_distance"}),
+      field("norm", &C::norm, "the normalisation", Aliases{"normalization"}),
+      field("norm_placement", &C::norm_placement, "before each sub-layer, or after its residual sum"),
+      field("norm_eps", &C::norm_eps, "added to the variance or the mean square", above_up_to(0, 1),
+            Aliases{"rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "layernorm_epsilon"}),
+      field("final_norm", &C::final_norm, "a norm after the last block"),
+      field("embedding_norm", &C::embedding_norm, "a norm after the embedding (BLOOM)"),
+      field("qk_norm", &C::qk_norm, "norms of queries and keys, per head"),
+      field("activation", &C::activation,
+            "of the feed-forward layer; gelu is exact (erf), gelu_tanh the approximation; swiglu, geglu and geglu_tanh "
+            "are gated",
+            Aliases{"hidden_act", "activation_function"}),
+      field("bias", &C::bias, "biases of linear layers and layernorms"),
+      field("qkv_bias", &C::qkv_bias, "biases of queries, keys and values; null: as bias"),
+      field("out_bias", &C::out_bias, "bias of the attention's output; null: as bias"),
+      field("tied_embeddings", &C::tied_embeddings, "the output layer is the embedding",
+            Aliases{"tie_word_embeddings", "tie_embeddings"}),
+      field("lm_head_bias", &C::lm_head_bias, "a bias of the output layer"),
+      field("attention_scale", &C::attention_scale, "factor of q k^T; 0: 1 / sqrt(head_dim)", at_least(0)),
+      field("logit_scale", &C::logit_scale, "factor of the logits", above(0)),
+      field("embedding_scale", &C::embedding_scale, "factor of the embedding", above(0)),
+      field("window", &C::window, "a token sees this many tokens, itself included; 0: all before it", size_or_zero,
+            Aliases{"sliding_window"}),
+      field("window_layers", &C::window_layers, "the window of each layer, where they differ; []: window in all",
+            size_or_zero),
+      field("pad_id", &C::pad_id, "this token's embedding gets no gradient from lookups; -1: none", Range{-1, 1 << 30},
+            Aliases{"pad_token_id"}),
+      field("token_types", &C::token_types, "token types with an embedding each (2 in BERT)", Range{0, 65536},
+            Aliases{"type_vocab_size"}),
+      field("mlm_head", &C::mlm_head, "masked LM: dense, activation and norm before the output layer"),
+      field("dropout", &C::dropout, "of embeddings and residual branches, rounded to k / 256", probability,
+            allowed_on_resume, Aliases{"resid_pdrop", "hidden_dropout", "hidden_dropout_prob"}),
+      field("attention_dropout", &C::attention_dropout, "of attention probabilities, rounded to k / 256", probability,
+            allowed_on_resume, Aliases{"attn_pdrop", "attention_probs_dropout_prob"}),
+      field("init_std", &C::init_std, "standard deviation of initial weights", above_up_to(0, 10),
+            Aliases{"initializer_range", "init_method_std"}),
+      field("init_residual_scaled", &C::init_residual_scaled,
+            "projections into the residual stream start at init_std / sqrt(2 * n_layers)"),
+  };
+}
 
 }  // namespace mixtape

@@ -1,0 +1,30 @@
+// The sub-commands of `mixtape`, one file each.
+//
+// add_<name>_command declares its options on `app` and sets a callback. A callback throws an Error, whose exit code
+// becomes the program's, or sets `exit_code` (75 after a signal, for instance).
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace mixtape {
+
+extern int exit_code;  // defined in main.cpp
+
+void add_train_command(CLI::App& app);
+void add_eval_command(CLI::App& app);
+void add_generate_command(CLI::App& app);
+void add_forward_command(CLI::App& app);
+void add_plan_command(CLI::App& app);
+void add_config_command(CLI::App& app);
+void add_doctor_command(CLI::App& app);
+void add_report_command(CLI::App& app);
+void add_export_command(CLI::App& app);
+void add_import_command(CLI::App& app);
+void add_data_command(CLI::App& app);
+void add_tokenizer_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
+void add_inspect_command(CLI::App& app);
+
+}  // namespace mixtape

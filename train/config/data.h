@@ -1,0 +1,64 @@
+// data: token shards, their mixture, and how they become sequences.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "core/base/fields.h"
+
+namespace mixtape {
+
+struct SourceConfig {
+  std::string name;
+  std::string path;
+  double weight = 1;
+  std::optional<double> max_epochs;
+  std::optional<std::string> validation;
+};
+
+constexpr auto fields(std::type_identity<SourceConfig>) {
+  using C = SourceConfig;
+  return std::tuple{
+      field("name", &C::name, "a name for logs; the path's last part where it is not given", Aliases{"source_name"}),
+      field("path", &C::path,
+            "what `mixtape data prepare` wrote, llm.c's or nanoGPT's .bin, or Megatron's .idx/.bin pair",
+            Aliases{"paths"}),
+      field("weight", &C::weight, "share of the sequences, relative to the other sources' weights", above_up_to(0, 1e9),
+            Aliases{"target_ratio"}),
+      field("max_epochs", &C::max_epochs,
+            "stop taking from this source after so many passes; its share goes to the others. null: no limit", above(0),
+            Aliases{"max_repetition_ratio"}),
+      field("validation", &C::validation,
+            "shards for validation; null: the split data.validation_split of this source"),
+  };
+}
+
+struct DataConfig {
+  std::string tokenizer = "bytes";
+  std::vector<SourceConfig> sources;
+  double validation_split = 0.01;
+  int64_t seq_length = 256;
+  bool pack = true;
+  bool document_mask = true;
+};
+
+constexpr auto fields(std::type_identity<DataConfig>) {
+  using C = DataConfig;
+  return std::tuple{
+      field("tokenizer", &C::tokenizer, "bytes, or a tokenizer.json (byte-level BPE), or a SentencePiece .model",
+            refused_on_resume("the embedding's rows mean the tokens of the tokenizer they were trained with")),
+      field("sources", &C::sources, "what to train on: a list of sources and their weights"),
+      field("validation_split", &C::validation_split,
+            "share of each source's documents that is kept for validation; 0: none", Range{0, 0.5}),
+      field("seq_length", &C::seq_length, "tokens in a sequence", Range{1, 1 << 24},
+            Aliases{"max_seq_length", "sequence_length", "max_context_length"}),
+      field("pack", &C::pack,
+            "fill sequences with consecutive documents; false: one document a sequence, cut or padded to seq_length"),
+      field("document_mask", &C::document_mask,
+            "a token attends only to tokens of its own document, and positions start again with each document"),
+  };
+}
+
+}  // namespace mixtape

@@ -1,0 +1,96 @@
+// precision: the types of arithmetic and storage, and the fp16 loss scaler.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <tuple>
+
+#include "core/base/fields.h"
+
+namespace mixtape {
+
+enum class PrecisionMode { fp32, tf32, fp16, bf16, fp8, int8_qat };
+enum class MasterWeights { fp32, remainder16, none };
+enum class GradientStorage { fp32, bf16, fused };
+enum class MomentStorage { fp32, bf16, int8, fp8 };
+enum class HysteresisRule { megatron, apex };
+
+constexpr auto names(std::type_identity<PrecisionMode>) {
+  using E = PrecisionMode;
+  return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::tf32, "tf32"}, Named<E>{E::fp16, "fp16"},
+                    Named<E>{E::bf16, "bf16"}, Named<E>{E::fp8, "fp8"},   Named<E>{E::int8_qat, "int8_qat"}};
+}
+constexpr auto names(std::type_identity<MasterWeights>) {
+  using E = MasterWeights;
+  return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::remainder16, "remainder16"}, Named<E>{E::none, "none"}};
+}
+constexpr auto names(std::type_identity<GradientStorage>) {
+  using E = GradientStorage;
+  return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::bf16, "bf16"}, Named<E>{E::fused, "fused"}};
+}
+constexpr auto names(std::type_identity<MomentStorage>) {
+  using E = MomentStorage;
+  return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::bf16, "bf16"}, Named<E>{E::int8, "int8"},
+                    Named<E>{E::fp8, "fp8"}};
+}
+constexpr auto names(std::type_identity<HysteresisRule>) {
+  using E = HysteresisRule;
+  return std::array{Named<E>{E::megatron, "megatron"}, Named<E>{E::apex, "apex"}};
+}
+
+struct LossScaleConfig {
+  double initial = 65536;
+  int64_t growth_interval = 2000;
+  double growth = 2;
+  double backoff = 0.5;
+  double min = 0;
+  int64_t hysteresis = 1;
+  HysteresisRule hysteresis_rule = HysteresisRule::megatron;
+};
+
+constexpr auto fields(std::type_identity<LossScaleConfig>) {
+  using C = LossScaleConfig;
+  return std::tuple{
+      field("initial", &C::initial, "the scale of the first step", above_up_to(0, 3e38),
+            Aliases{"init_scale", "initial_loss_scale", "native_amp_init_scale"}),
+      field("growth_interval", &C::growth_interval, "finite steps in a row before the scale grows", Range{1, 1e9},
+            Aliases{"loss_scale_window", "native_amp_growth_interval"}),
+      field("growth", &C::growth, "factor when it grows", Range{1, 65536}, Aliases{"growth_factor"}),
+      field("backoff", &C::backoff, "factor after an overflow", between(0, 1), Aliases{"backoff_factor"}),
+      field("min", &C::min, "the least scale; 0: none, as in PyTorch", Range{0, 3e38}, Aliases{"min_loss_scale"}),
+      field("hysteresis", &C::hysteresis, "overflows that are borne before the scale falls; 1: falls at once",
+            Range{1, 1e6}),
+      field("hysteresis_rule", &C::hysteresis_rule,
+            "when the count of borne overflows starts again: megatron, when the scale grows; apex, at a finite step"),
+  };
+}
+
+struct PrecisionConfig {
+  PrecisionMode mode = PrecisionMode::fp32;
+  MasterWeights master = MasterWeights::fp32;
+  GradientStorage gradients = GradientStorage::fp32;
+  MomentStorage moments = MomentStorage::fp32;
+  LossScaleConfig loss_scale;
+};
+
+constexpr auto fields(std::type_identity<PrecisionConfig>) {
+  using C = PrecisionConfig;
+  constexpr auto stored = refused_on_resume(
+      "the checkpoint stores weights and optimizer state in these types; start a new run with run.init_from");
+  return std::tuple{
+      field("mode", &C::mode,
+            "type of the matrix products and of the weights they read; where the hardware lacks it, it is storage only "
+            "and arithmetic is fp32. Sums, softmax, norms and the loss are fp32 in every mode",
+            stored),
+      field("master", &C::master,
+            "what the optimizer updates beside 16-bit weights: fp32 copies, a 16-bit remainder that completes the "
+            "weight to fp32, or none (stochastic rounding)",
+            Aliases{"master_weights"}, stored),
+      field("gradients", &C::gradients,
+            "type in which gradients are accumulated; fused: each is applied as soon as it is known"),
+      field("moments", &C::moments, "type in which the optimizer's moments are stored", stored),
+      field("loss_scale", &C::loss_scale, "the dynamic loss scaler; of mode fp16 only"),
+  };
+}
+
+}  // namespace mixtape

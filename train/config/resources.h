@@ -1,0 +1,96 @@
+// memory, attention, parallel, runtime: how the machine is used. None of them changes what is computed.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <tuple>
+
+#include "core/base/fields.h"
+
+namespace mixtape {
+
+enum class RecomputeMode { none, selective, full };
+enum class OffloadMode { none, optimizer, activations };
+enum class AttentionImplementation { automatic, native, cudnn };
+enum class Determinism { fast, strict };
+
+constexpr auto names(std::type_identity<RecomputeMode>) {
+  using E = RecomputeMode;
+  return std::array{Named<E>{E::none, "none"}, Named<E>{E::selective, "selective"}, Named<E>{E::full, "full"}};
+}
+constexpr auto names(std::type_identity<OffloadMode>) {
+  using E = OffloadMode;
+  return std::array{Named<E>{E::none, "none"}, Named<E>{E::optimizer, "optimizer"},
+                    Named<E>{E::activations, "activations"}};
+}
+constexpr auto names(std::type_identity<AttentionImplementation>) {
+  using E = AttentionImplementation;
+  return std::array{Named<E>{E::automatic, "auto"}, Named<E>{E::native, "native"}, Named<E>{E::cudnn, "cudnn"}};
+}
+constexpr auto names(std::type_identity<Determinism>) {
+  using E = Determinism;
+  return std::array{Named<E>{E::fast, "fast"}, Named<E>{E::strict, "strict"}};
+}
+
+struct MemoryConfig {
+  RecomputeMode recompute = RecomputeMode::none;
+  OffloadMode offload = OffloadMode::none;
+  Auto<int64_t> loss_chunk_tokens;
+};
+
+constexpr auto fields(std::type_identity<MemoryConfig>) {
+  using C = MemoryConfig;
+  return std::tuple{
+      field("recompute", &C::recompute,
+            "none: keep every activation; selective: compute cheap operations again in backward; full: keep only the "
+            "input of each block. The same bits in every mode",
+            Aliases{"recompute_granularity", "activation_checkpointing"}),
+      field("offload", &C::offload, "what is kept in the host's memory"),
+      field("loss_chunk_tokens", &C::loss_chunk_tokens,
+            "positions whose logits exist at once; fewer need less memory. auto: chosen from the vocabulary",
+            Range{1, 1 << 24}),
+  };
+}
+
+struct AttentionConfig {
+  AttentionImplementation implementation = AttentionImplementation::automatic;
+};
+
+constexpr auto fields(std::type_identity<AttentionConfig>) {
+  using C = AttentionConfig;
+  return std::tuple{
+      field("implementation", &C::implementation, "native: Mixtape's own kernels; cudnn: cuDNN's; auto: the faster"),
+  };
+}
+
+struct ParallelConfig {
+  int64_t zero_stage = 0;
+  int64_t tensor_parallel_size = 1;
+};
+
+constexpr auto fields(std::type_identity<ParallelConfig>) {
+  using C = ParallelConfig;
+  return std::tuple{
+      field("zero_stage", &C::zero_stage,
+            "what data-parallel ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too",
+            Range{0, 3}),
+      field("tensor_parallel_size", &C::tensor_parallel_size, "ranks over which each layer's matrices are cut",
+            Range{1, 1024}, Aliases{"tensor_model_parallel_size"}),
+  };
+}
+
+struct RuntimeConfig {
+  Auto<int64_t> threads;
+  Auto<bool> cuda_graphs;
+};
+
+constexpr auto fields(std::type_identity<RuntimeConfig>) {
+  using C = RuntimeConfig;
+  return std::tuple{
+      field("threads", &C::threads, "threads of the CPU back end; auto: one a core that this process may use",
+            Range{1, 4096}),
+      field("cuda_graphs", &C::cuda_graphs, "run a step as one captured CUDA graph"),
+  };
+}
+
+}  // namespace mixtape
