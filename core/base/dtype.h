@@ -20,26 +20,46 @@ enum class DType : uint8_t { f32, f16, bf16, e4m3, e5m2, i8, u8, u16, i32, i64 }
 
 constexpr int64_t size_of(DType type) {
   switch (type) {
-    case DType::f32: case DType::i32: return 4;
-    case DType::f16: case DType::bf16: case DType::u16: return 2;
-    case DType::e4m3: case DType::e5m2: case DType::i8: case DType::u8: return 1;
-    case DType::i64: return 8;
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::f16:
+    case DType::bf16:
+    case DType::u16:
+      return 2;
+    case DType::e4m3:
+    case DType::e5m2:
+    case DType::i8:
+    case DType::u8:
+      return 1;
+    case DType::i64:
+      return 8;
   }
   return 0;
 }
 
 constexpr std::string_view name_of(DType type) {
   switch (type) {
-    case DType::f32: return "fp32";
-    case DType::f16: return "fp16";
-    case DType::bf16: return "bf16";
-    case DType::e4m3: return "e4m3";
-    case DType::e5m2: return "e5m2";
-    case DType::i8: return "int8";
-    case DType::u8: return "uint8";
-    case DType::u16: return "uint16";
-    case DType::i32: return "int32";
-    case DType::i64: return "int64";
+    case DType::f32:
+      return "fp32";
+    case DType::f16:
+      return "fp16";
+    case DType::bf16:
+      return "bf16";
+    case DType::e4m3:
+      return "e4m3";
+    case DType::e5m2:
+      return "e5m2";
+    case DType::i8:
+      return "int8";
+    case DType::u8:
+      return "uint8";
+    case DType::u16:
+      return "uint16";
+    case DType::i32:
+      return "int32";
+    case DType::i64:
+      return "int64";
   }
   return "?";
 }
@@ -117,32 +137,57 @@ struct MiniFloat {
   }
 };
 
-struct fp16 : MiniFloat<uint16_t, 5, 10, false> { using MiniFloat::MiniFloat; };
-struct bf16 : MiniFloat<uint16_t, 8, 7, false> { using MiniFloat::MiniFloat; };
-struct e4m3 : MiniFloat<uint8_t, 4, 3, true> { using MiniFloat::MiniFloat; };
-struct e5m2 : MiniFloat<uint8_t, 5, 2, false> { using MiniFloat::MiniFloat; };
+struct fp16 : MiniFloat<uint16_t, 5, 10, false> {
+  using MiniFloat::MiniFloat;
+};
+struct bf16 : MiniFloat<uint16_t, 8, 7, false> {
+  using MiniFloat::MiniFloat;
+};
+struct e4m3 : MiniFloat<uint8_t, 4, 3, true> {
+  using MiniFloat::MiniFloat;
+};
+struct e5m2 : MiniFloat<uint8_t, 5, 2, false> {
+  using MiniFloat::MiniFloat;
+};
 
-template <class T> inline constexpr DType dtype_of = DType::f32;
-template <> inline constexpr DType dtype_of<float> = DType::f32;
-template <> inline constexpr DType dtype_of<fp16> = DType::f16;
-template <> inline constexpr DType dtype_of<bf16> = DType::bf16;
-template <> inline constexpr DType dtype_of<e4m3> = DType::e4m3;
-template <> inline constexpr DType dtype_of<e5m2> = DType::e5m2;
-template <> inline constexpr DType dtype_of<int8_t> = DType::i8;
-template <> inline constexpr DType dtype_of<uint8_t> = DType::u8;
-template <> inline constexpr DType dtype_of<uint16_t> = DType::u16;
-template <> inline constexpr DType dtype_of<int32_t> = DType::i32;
-template <> inline constexpr DType dtype_of<int64_t> = DType::i64;
+template <class T>
+inline constexpr DType dtype_of = DType::f32;
+template <>
+inline constexpr DType dtype_of<float> = DType::f32;
+template <>
+inline constexpr DType dtype_of<fp16> = DType::f16;
+template <>
+inline constexpr DType dtype_of<bf16> = DType::bf16;
+template <>
+inline constexpr DType dtype_of<e4m3> = DType::e4m3;
+template <>
+inline constexpr DType dtype_of<e5m2> = DType::e5m2;
+template <>
+inline constexpr DType dtype_of<int8_t> = DType::i8;
+template <>
+inline constexpr DType dtype_of<uint8_t> = DType::u8;
+template <>
+inline constexpr DType dtype_of<uint16_t> = DType::u16;
+template <>
+inline constexpr DType dtype_of<int32_t> = DType::i32;
+template <>
+inline constexpr DType dtype_of<int64_t> = DType::i64;
 
 // The unit roundoff of a floating type: half the distance from 1 to the next number.
 constexpr double roundoff(DType type) {
   switch (type) {
-    case DType::f32: return 0x1p-24;
-    case DType::f16: return 0x1p-11;
-    case DType::bf16: return 0x1p-8;
-    case DType::e4m3: return 0x1p-4;
-    case DType::e5m2: return 0x1p-3;
-    default: return 0;
+    case DType::f32:
+      return 0x1p-24;
+    case DType::f16:
+      return 0x1p-11;
+    case DType::bf16:
+      return 0x1p-8;
+    case DType::e4m3:
+      return 0x1p-4;
+    case DType::e5m2:
+      return 0x1p-3;
+    default:
+      return 0;
   }
 }
 

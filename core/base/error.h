@@ -13,7 +13,15 @@
 namespace mixtape {
 
 // Exit codes of `mixtape`; scripts may depend on them.
-enum class Exit : int { ok = 0, failure = 1, config = 2, data = 3, checkpoint = 4, numerics = 5, saved_after_signal = 75 };
+enum class Exit : int {
+  ok = 0,
+  failure = 1,
+  config = 2,
+  data = 3,
+  checkpoint = 4,
+  numerics = 5,
+  saved_after_signal = 75
+};
 
 class Error : public std::runtime_error {
  public:

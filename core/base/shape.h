@@ -18,7 +18,8 @@ class Shape {
 
   Shape() = default;
   Shape(std::initializer_list<int64_t> extents) {
-    if (extents.size() > max_rank) throw Error("shape: {} dimensions, at most {} are possible", extents.size(), max_rank);
+    if (extents.size() > max_rank)
+      throw Error("shape: {} dimensions, at most {} are possible", extents.size(), max_rank);
     for (int64_t extent : extents) extents_[rank_++] = extent;
   }
 

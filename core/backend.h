@@ -1,0 +1,63 @@
+// A device: memory, a stream, and ten families of kernels. It knows no operation and no element type.
+//
+// Kernels take scratch memory from the arena through workspace(). In a dry run the arena has no memory behind it: a
+// kernel then asks for its workspace as always and returns (`if (planning()) return;`), so that the plan counts exactly
+// what the run will take.
+#pragma once
+
+#include <string>
+
+#include "core/step_state.h"
+#include "core/tensor.h"
+
+namespace mixtape {
+
+class MatmulKernels;
+class AttentionKernels;
+class NormKernels;
+class ActivationKernels;
+class EmbeddingKernels;
+class LossKernels;
+class DropoutKernels;
+class PositionKernels;
+class CastKernels;
+class OptimizerKernels;
+
+enum class Determinism { fast, strict };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;
+
+  virtual MatmulKernels& matmul() = 0;
+  virtual AttentionKernels& attention() = 0;
+  virtual NormKernels& norm() = 0;
+  virtual ActivationKernels& activation() = 0;
+  virtual EmbeddingKernels& embedding() = 0;
+  virtual LossKernels& loss() = 0;
+  virtual DropoutKernels& dropout() = 0;
+  virtual PositionKernels& position() = 0;
+  virtual CastKernels& cast() = 0;
+  virtual OptimizerKernels& optimizer() = 0;
+
+  virtual void copy_from_host(const Tensor& to, const void* from) = 0;
+  virtual void copy_to_host(void* to, const Tensor& from) = 0;
+  virtual void zero(const Tensor& tensor) = 0;
+  virtual void synchronize() = 0;
+
+  // The arena that tensors and workspace come from; set before any kernel runs.
+  void bind(Arena& arena) { arena_ = &arena; }
+  Arena& arena() const { return *arena_; }
+  bool planning() const { return arena_->planning(); }
+  Tensor make(Shape shape, DType dtype, Category category = Category::activations) const {
+    return Tensor(arena_->allocate(shape.count() * size_of(dtype), category), shape, dtype);
+  }
+  // Scratch memory, given back when the returned tensor goes out of scope.
+  Tensor workspace(Shape shape, DType dtype) const { return make(shape, dtype, Category::workspace); }
+
+ private:
+  Arena* arena_ = nullptr;
+};
+
+}  // namespace mixtape

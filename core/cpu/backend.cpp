@@ -1,0 +1,31 @@
+#include "core/cpu/backend.h"
+
+#include <cstring>
+
+#include "core/cpu/parallel.h"
+
+namespace mixtape {
+
+CpuBackend::CpuBackend(CpuOptions options) : options_(options) {
+  set_thread_count(options.threads > 0 ? options.threads : omp_get_num_procs());
+}
+
+std::string CpuBackend::name() const { return "cpu"; }
+
+void CpuBackend::copy_from_host(const Tensor& to, const void* from) {
+  if (planning()) return;
+  std::memcpy(to.raw(), from, to.bytes());
+}
+
+void CpuBackend::copy_to_host(void* to, const Tensor& from) {
+  if (planning()) return;
+  std::memcpy(to, from.raw(), from.bytes());
+}
+
+void CpuBackend::zero(const Tensor& tensor) {
+  if (planning()) return;
+  std::byte* data = tensor.raw();
+  parallel_for(tensor.bytes(), 1 << 20, [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, end - begin); });
+}
+
+}  // namespace mixtape

@@ -1,0 +1,51 @@
+// The CPU as a device.
+#pragma once
+
+#include "core/backend.h"
+#include "core/cpu/families.h"
+
+namespace mixtape {
+
+struct CpuOptions {
+  int threads = 0;  // 0: one a core that this process may use
+  Determinism determinism = Determinism::fast;
+};
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(CpuOptions options = {});
+
+  std::string name() const override;
+  MatmulKernels& matmul() override { return matmul_; }
+  AttentionKernels& attention() override { return attention_; }
+  NormKernels& norm() override { return norm_; }
+  ActivationKernels& activation() override { return activation_; }
+  EmbeddingKernels& embedding() override { return embedding_; }
+  LossKernels& loss() override { return loss_; }
+  DropoutKernels& dropout() override { return dropout_; }
+  PositionKernels& position() override { return position_; }
+  CastKernels& cast() override { return cast_; }
+  OptimizerKernels& optimizer() override { return optimizer_; }
+
+  void copy_from_host(const Tensor& to, const void* from) override;
+  void copy_to_host(void* to, const Tensor& from) override;
+  void zero(const Tensor& tensor) override;
+  void synchronize() override {}
+
+  Determinism determinism() const { return options_.determinism; }
+
+ private:
+  CpuOptions options_;
+  CpuMatmul matmul_{*this};
+  CpuAttention attention_{*this};
+  CpuNorm norm_{*this};
+  CpuActivation activation_{*this};
+  CpuEmbedding embedding_{*this};
+  CpuLoss loss_{*this};
+  CpuDropout dropout_{*this};
+  CpuPosition position_{*this};
+  CpuCast cast_{*this};
+  CpuOptimizer optimizer_{*this};
+};
+
+}  // namespace mixtape

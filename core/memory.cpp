@@ -1,0 +1,126 @@
+#include "core/memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace mixtape {
+
+std::string_view name_of(Category category) {
+  static constexpr std::string_view names[category_count] = {"parameters",  "master",    "gradients", "optimizer",
+                                                             "activations", "workspace", "reordered", "batch"};
+  return names[int(category)];
+}
+
+std::byte* Storage::data() const {
+  if (!arena_ || !arena_->base_) return nullptr;
+  return arena_->base_ + arena_->slots_[slot_].offset;
+}
+
+int Storage::owners() const { return arena_ ? arena_->slots_[slot_].owners : 0; }
+
+void Storage::retain() {
+  if (arena_) ++arena_->slots_[slot_].owners;
+}
+
+void Storage::release() {
+  if (arena_ && --arena_->slots_[slot_].owners == 0) arena_->give_back(slot_);
+  arena_ = nullptr;
+}
+
+Storage Arena::allocate(int64_t bytes, Category category) {
+  if (bytes < 0) throw Error("{}: a request of {} bytes", context_, bytes);
+  bytes = std::max<int64_t>(alignment, (bytes + alignment - 1) / alignment * alignment);
+  ++requests_;
+
+  // Best fit, the lowest offset among equals; a hole's rest stays a hole.
+  int64_t offset;
+  if (auto hole = holes_by_size_.lower_bound({bytes, -1}); hole != holes_by_size_.end()) {
+    const auto [size, at] = *hole;
+    offset = at;
+    holes_by_size_.erase(hole);
+    holes_by_offset_.erase(at);
+    if (size > bytes) {
+      holes_by_offset_[at + bytes] = size - bytes;
+      holes_by_size_.insert({size - bytes, at + bytes});
+    }
+  } else {
+    // A hole that touches the end is extended rather than left behind.
+    offset = end_;
+    if (!holes_by_offset_.empty()) {
+      const auto last = std::prev(holes_by_offset_.end());
+      if (last->first + last->second == end_) {
+        offset = last->first;
+        holes_by_size_.erase({last->second, last->first});
+        holes_by_offset_.erase(last);
+      }
+    }
+    if (offset + bytes > capacity_)
+      throw Error(
+          "{}: out of memory: {:.1f} MiB of {} asked for, {:.1f} of {:.1f} MiB in use; "
+          "lower train.micro_batch_size or data.seq_length, or set memory.recompute",
+          context_, double(bytes) / (1 << 20), name_of(category), double(in_use_) / (1 << 20),
+          double(capacity_) / (1 << 20));
+    end_ = offset + bytes;
+  }
+
+  int slot;
+  if (free_slots_.empty()) {
+    slot = int(slots_.size());
+    slots_.emplace_back();
+  } else {
+    slot = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  slots_[slot] = {offset, bytes, 1, category};
+  in_use_ += bytes;
+  by_category_[int(category)] += bytes;
+  peak_ = std::max(peak_, end_);
+  if (in_use_ > most_in_use_) {
+    most_in_use_ = in_use_;
+    at_peak_ = by_category_;
+  }
+  return Storage(this, slot);
+}
+
+void Arena::give_back(int slot) {
+  auto [offset, bytes, owners, category] = slots_[slot];
+  in_use_ -= bytes;
+  by_category_[int(category)] -= bytes;
+  free_slots_.push_back(slot);
+
+  // Join the neighbours, so that the holes are always maximal and best fit depends on what is live, not on history.
+  auto next = holes_by_offset_.lower_bound(offset);
+  if (next != holes_by_offset_.end() && next->first == offset + bytes) {
+    bytes += next->second;
+    holes_by_size_.erase({next->second, next->first});
+    next = holes_by_offset_.erase(next);
+  }
+  if (next != holes_by_offset_.begin()) {
+    const auto previous = std::prev(next);
+    if (previous->first + previous->second == offset) {
+      offset = previous->first;
+      bytes += previous->second;
+      holes_by_size_.erase({previous->second, previous->first});
+      holes_by_offset_.erase(previous);
+    }
+  }
+  holes_by_offset_[offset] = bytes;
+  holes_by_size_.insert({bytes, offset});
+}
+
+HostMemory::HostMemory(int64_t bytes) : bytes_(std::max<int64_t>(bytes, 4096)) {
+  void* p = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    throw Error("memory: cannot reserve {:.1f} MiB: {}", double(bytes_) / (1 << 20), std::strerror(errno));
+  madvise(p, bytes_, MADV_HUGEPAGE);  // a hint: a refusal costs speed only
+  data_ = static_cast<std::byte*>(p);
+}
+
+HostMemory::~HostMemory() {
+  if (data_) munmap(data_, bytes_);
+}
+
+}  // namespace mixtape

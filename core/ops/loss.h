@@ -1,0 +1,47 @@
+// Cross-entropy from hidden states: the head's matmul, softmax and loss, a chunk of rows at a time, so that the whole
+// matrix of logits never exists.
+//
+//   z = logit_scale * (hidden W^T + bias);  row_loss = log(sum_v exp(z_v)) - z_target;  loss = sum(row_loss) *
+//   inverse_targets
+//
+// Only rows with a target (>= 0) are computed; rows with target -1 get row_loss 0 and gradient 0. When gradients are
+// on, forward also writes dhidden and the head's gradient, scaled by loss_scale * inverse_targets from the StepState:
+// the logits are at hand then and would have to be made again in backward.
+#pragma once
+
+#include "core/backend.h"
+#include "core/tape.h"
+
+namespace mixtape {
+
+struct LossSpec {
+  float logit_scale = 1;
+  float label_smoothing = 0;  // the target distribution is (1 - s) one-hot + s / V
+  int64_t chunk_rows = 0;     // 0: chosen by the back end
+};
+
+struct Loss {
+  Tensor mean;      // float32 [1]: this micro-batch's share of the global mean
+  Tensor row_loss;  // float32 [rows]
+};
+
+// hidden: [rows, d]; weight: [V, d]; bias: [V] or absent; targets: int32 [rows].
+Loss cross_entropy(Tape& tape, const Tensor& hidden, const Tensor& weight, const Tensor& bias, const Tensor& targets,
+                   const LossSpec& spec);
+
+// What a device provides. The gradients are absent (Write::none) where none are wanted.
+struct CrossEntropy {
+  Tensor mean, row_loss;
+  Grad dhidden, dweight, dbias;
+  Tensor hidden, weight, bias, targets;
+  LossSpec spec;
+  const StepState* state = nullptr;
+};
+
+class LossKernels {
+ public:
+  virtual ~LossKernels() = default;
+  virtual void cross_entropy(const CrossEntropy&) = 0;
+};
+
+}  // namespace mixtape

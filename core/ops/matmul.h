@@ -1,0 +1,43 @@
+// Linear layers: y = act(x W^T + b).
+//
+// Weights are [out, in], row-major, as everywhere in PyTorch but GPT-2's own files. The activation is fused into the
+// operation, because a matmul's result is cheapest to transform while it is still in cache.
+#pragma once
+
+#include "core/backend.h"
+#include "core/ops/activation.h"
+#include "core/tape.h"
+
+namespace mixtape {
+
+// y[r, o] = act(sum_i x[r, i] * weight[o, i] + bias[o]); bias may be absent.
+// x: [rows, in]; weight: [out, in]; bias: [out]; y: [rows, out]; all of one type. `Unary::none` means no activation.
+Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Unary activation = Unary::none);
+
+// What a device provides.
+struct Linear {
+  Tensor y;
+  Tensor pre;  // before the activation, kept for backward; absent where there is no activation or no gradient
+  Tensor x, weight, bias;
+  Unary activation = Unary::none;
+};
+// du = dy * act'(pre); dx = du W; dweight = du^T x; dbias = column sums of du. dweight and dbias may be fp32 while the
+// others are narrower. `dy` may be overwritten by du where `dy_is_scratch`.
+struct LinearBackward {
+  Grad dx, dweight, dbias;
+  Tensor dy, pre, x, weight;
+  Unary activation = Unary::none;
+  bool dy_is_scratch = false;
+};
+
+class MatmulKernels {
+ public:
+  virtual ~MatmulKernels() = default;
+  virtual void linear(const Linear&) = 0;
+  virtual void linear_backward(const LinearBackward&) = 0;
+  // The same function for few rows (decoding): bound by reading the weights once, and each row's bits are independent
+  // of how many rows there are.
+  virtual void linear_rows(const Linear&) = 0;
+};
+
+}  // namespace mixtape

@@ -1,0 +1,126 @@
+#include "core/parameters.h"
+
+#include <algorithm>
+
+#include "core/base/dispatch.h"
+#include "core/ops/cast.h"
+
+namespace mixtape {
+
+int ParameterLayout::add(std::string name, Shape shape, Init init) {
+  const int id = int(entries_.size());
+  if (!ids_.emplace(name, id).second) throw Error("parameters: two are named {}", name);
+  entries_.push_back({std::move(name), shape, init});
+  return id;
+}
+
+void ParameterLayout::finish() {
+  int64_t offset = 0;
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+    entry->offset = offset;
+    offset += (entry->count() + alignment - 1) / alignment * alignment;
+  }
+  flat_count_ = offset;
+}
+
+int ParameterLayout::find(const std::string& name) const {
+  const auto found = ids_.find(name);
+  if (found == ids_.end()) throw Error("parameters: the model has no {}", name);
+  return found->second;
+}
+
+int64_t ParameterLayout::parameter_count() const {
+  int64_t n = 0;
+  for (const ParameterEntry& entry : entries_) n += entry.count();
+  return n;
+}
+
+Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
+    : layout_(layout), storage_(storage), backend_(backend), written_(layout.size()), frozen_(layout.size()) {
+  const Shape flat{layout.flat_count()};
+  weights = backend.make(flat, storage.weights, Category::parameters);
+  if (storage.master) master = backend.make(flat, DType::f32, Category::master);
+  if (storage.gradients) gradients = backend.make(flat, DType::f32, Category::gradients);
+  if (storage.moments) {
+    m = backend.make(flat, DType::f32, Category::optimizer);
+    v = backend.make(flat, DType::f32, Category::optimizer);
+  }
+  // The padding between parameters is never written again, so it stays 0 and out of every sum.
+  for (const Tensor& t : {weights, master, gradients, m, v})
+    if (t && !backend.planning()) backend.zero(t);
+}
+
+Tensor Parameters::slice(const Tensor& flat, int id) const {
+  const ParameterEntry& entry = layout_[id];
+  return Tensor(flat.raw() ? flat.raw() + entry.offset * size_of(flat.dtype()) : nullptr, entry.shape, flat.dtype());
+}
+
+Grad Parameters::gradient(int id) {
+  if (!storage_.gradients || frozen_[id]) return {};
+  const bool first = !written_[id];
+  written_[id] = true;
+  return {slice(gradients, id), first ? Write::overwrite : Write::accumulate};
+}
+
+void Parameters::initialise(uint64_t seed) {
+  if (backend_.planning()) return;
+  std::vector<float> values;
+  for (int id = 0; id < layout_.size(); ++id) {
+    const ParameterEntry& entry = layout_[id];
+    values.assign(entry.count(), entry.init.kind == Init::ones ? 1.f : 0.f);
+    if (entry.init.kind == Init::normal) {
+      // The name, not the position in the layout, so that adding a parameter leaves all others as they were.
+      uint64_t name_hash = 0xcbf29ce484222325ull;
+      for (const char c : entry.name) name_hash = (name_hash ^ uint8_t(c)) * 0x100000001b3ull;
+      const PhiloxKey key = philox_key(seed, name_hash);
+      for (int64_t i = 0; i < entry.count(); i += 2) {
+        const auto bits = philox(key, uint64_t(i), 0, Purpose::init);
+        values[i] = entry.init.std * normal(bits[0], bits[1]);
+        if (i + 1 < entry.count()) values[i + 1] = entry.init.std * normal(bits[2], bits[3]);
+      }
+    }
+    load(id, values.data());
+  }
+  refresh_weights();
+}
+
+void Parameters::refresh_weights() {
+  if (storage_.master) backend_.cast().convert({.y = {weights, Write::overwrite}, .x = master});
+}
+
+void Parameters::load(int id, const float* values) {
+  const Tensor to = master_weight(id);
+  dispatch<float, fp16, bf16>(to.dtype(), "parameters", [&]<class T>() {
+    std::vector<T> converted(values, values + to.count());
+    backend_.copy_from_host(to, converted.data());
+  });
+}
+
+void Parameters::store(int id, float* values) const {
+  const Tensor from = master_weight(id);
+  dispatch<float, fp16, bf16>(from.dtype(), "parameters", [&]<class T>() {
+    std::vector<T> raw(from.count());
+    backend_.copy_to_host(raw.data(), from);
+    for (int64_t i = 0; i < from.count(); ++i) values[i] = float(raw[i]);
+  });
+}
+
+std::vector<UpdateRange> Parameters::update_ranges(float weight_decay) const {
+  std::vector<const ParameterEntry*> by_offset;
+  for (int id = 0; id < layout_.size(); ++id)
+    if (!frozen_[id]) by_offset.push_back(&layout_[id]);
+  std::sort(by_offset.begin(), by_offset.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
+
+  std::vector<UpdateRange> ranges;
+  for (const ParameterEntry* entry : by_offset) {
+    const int64_t end = entry->offset + entry->count();
+    for (int64_t at = entry->offset; at < end;) {
+      const int64_t stop = std::min(end, (at / chunk_elements + 1) * chunk_elements);
+      ranges.push_back({at, stop - at, 1.f, entry->decays() ? weight_decay : 0.f});
+      at = stop;
+    }
+  }
+  return ranges;
+}
+
+}  // namespace mixtape
