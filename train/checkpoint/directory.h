@@ -79,11 +79,14 @@ class CheckpointDirectory {
 // Checks every file against the manifest. CheckpointError says what is damaged; files that the manifest does not list
 // are harmless and reported through `warn`.
 void verify_checkpoint(const std::filesystem::path& path, const WarningCallback& warn = {});
-// The manifest's entries, itself checked, the files not read. `step` is the checkpoint's.
+
+// manifest.json: what a checkpoint consists of. Reading checks the manifest itself (it holds its own hash), not the
+// files.
 struct Manifest {
   int64_t step = 0;
   std::vector<FileRecord> files;
 };
-Manifest read_manifest(const std::filesystem::path& path);
+FileRecord write_manifest(const std::filesystem::path& directory, const Manifest& manifest);
+Manifest read_manifest(const std::filesystem::path& directory);
 
 }  // namespace mixtape

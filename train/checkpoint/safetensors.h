@@ -29,8 +29,8 @@ namespace mixtape {
 enum class StoredType { boolean, u8, i8, e5m2, e4m3, i16, u16, f16, bf16, i32, u32, f32, f64, i64, u64 };
 
 int64_t size_of(StoredType type);
-std::string_view name_of(StoredType type);       // "F32", "BF16", ... as in the header
-std::optional<DType> dtype_of(StoredType type);  // none for bool, i16, u32, f64 and u64, which Mixtape has no type for
+std::string_view name_of(StoredType type);          // "F32", "BF16", ... as in the header
+std::optional<DType> memory_type(StoredType type);  // none for bool, i16, u32, f64 and u64, which DType lacks
 StoredType stored_type(DType type);
 
 using Extents = std::vector<int64_t>;
