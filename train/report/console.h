@@ -50,12 +50,14 @@ class Console {
   std::string accent(std::string_view text) const;
 
  private:
+  // All four need the mutex.
+  void write(std::FILE* stream, bool colour, std::string_view text);
   void erase_bar();
   void draw_bar();
   void log(std::string_view text);
 
   ConsoleOptions options_;
-  bool terminal_, out_is_terminal_, colour_, unicode_;
+  bool terminal_, out_colour_, err_colour_, unicode_;
   mutable std::mutex mutex_;
   std::FILE* log_ = nullptr;
   std::string bar_;
@@ -75,6 +77,9 @@ int display_width(std::string_view text);
 // One step as a line of aligned columns: "step   100/2,000  loss 4.1234  grad_norm 1.02  lr 6.00e-04  12,345 tok/s
 // ...". On a terminal narrower than the line, columns are left out from the right. `eta_seconds` < 0: unknown.
 std::string step_line(const Console&, const StepMetrics&, int64_t max_steps, double eta_seconds);
+
+// A bar of `cells` columns, filled to `share`.
+std::string meter(const Console&, double share, int cells);
 
 enum class Unit { items, bytes, tokens, steps };
 
@@ -97,6 +102,8 @@ class Progress {
  private:
   void show(bool now);
   std::string bar_text(double seconds) const;
+  std::string plain_text(double seconds) const;
+  std::string speed_text(double seconds) const;
 
   std::string label_, note_;
   int64_t total_, done_ = 0;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <chrono>
-#include <memory>
+#include <deque>
 #include <optional>
+#include <string>
+#include <utility>
 
 #include "train/report/console.h"
 #include "train/report/metrics.h"
@@ -45,9 +47,8 @@ class Reporter {
   Console& console_;
   MetricsLog metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
-  int64_t first_step_, step_;
-  int64_t announced_losses_ = 0;
-  std::chrono::steady_clock::time_point started_;
+  std::string path_;
+  std::deque<std::pair<std::chrono::steady_clock::time_point, int64_t>> recent_;  // when the last steps ended
 };
 
 }  // namespace mixtape

@@ -28,7 +28,7 @@ struct RunData {
   std::filesystem::path path;
   StartEvent start;
   bool has_start = false;
-  std::string status;  // "finished", "stopped: ...", "running or killed", "no steps yet"
+  std::string status;  // "finished", "stopped: ...", "running", "killed", "no steps yet"
   Series loss, validation_loss, lr, grad_norm, tokens_per_second, loss_scale, memory_bytes, data_wait_share;
   std::vector<RunEvent> events;
   std::vector<SampleEvent> samples;

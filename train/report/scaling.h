@@ -56,7 +56,7 @@ struct KnownModel {
 // Published models: GPT-3, Jurassic-1, OPT, BLOOM, Gopher, Chinchilla, LLaMA, BloombergGPT.
 std::span<const KnownModel> known_models();
 
-// Text tables for a terminal.
+// Text tables for a terminal. Their column "loss" is predicted by the default fit, so that rows can be compared.
 std::string known_models_table();                            // N, D, C = 6 N D, PF-days, tokens a parameter
 std::string allocations_table(double flops);                 // each fit and the 20:1 rule for this budget
 std::string tokens_for_parameters_table(double parameters);  // compute-optimal tokens for this size

@@ -33,7 +33,7 @@ class TensorBoardWriter {
   void text(std::string_view tag, int64_t step, std::string_view markdown);  // shown on the TEXT page
   void flush();
   const std::filesystem::path& file() const { return file_; }
-  int64_t lost_records() const { return lost_records_; }
+  int64_t lost_flushes() const { return lost_flushes_; }
 
  private:
   void record(std::string_view event);
@@ -41,7 +41,7 @@ class TensorBoardWriter {
   std::filesystem::path file_;
   int fd_ = -1;
   std::string pending_;  // whole records
-  int64_t lost_records_ = 0;
+  int64_t lost_flushes_ = 0;
 };
 
 }  // namespace mixtape
