@@ -32,7 +32,9 @@ void Storage::release() {
 
 Storage Arena::allocate(int64_t bytes, Category category) {
   if (bytes < 0) throw Error("{}: a request of {} bytes", context_, bytes);
+  const int64_t asked = bytes;
   bytes = std::max<int64_t>(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (guards_) bytes += alignment;
   ++requests_;
 
   // Best fit, the lowest offset among equals; a hole's rest stays a hole.
@@ -74,7 +76,8 @@ Storage Arena::allocate(int64_t bytes, Category category) {
     slot = free_slots_.back();
     free_slots_.pop_back();
   }
-  slots_[slot] = {offset, bytes, 1, category};
+  slots_[slot] = {offset, bytes, asked, 1, category};
+  if (guards_) set_guards(slots_[slot]);
   in_use_ += bytes;
   by_category_[int(category)] += bytes;
   peak_ = std::max(peak_, end_);
@@ -86,7 +89,8 @@ Storage Arena::allocate(int64_t bytes, Category category) {
 }
 
 void Arena::give_back(int slot) {
-  auto [offset, bytes, owners, category] = slots_[slot];
+  if (guards_) check_guards(slots_[slot]);
+  auto [offset, bytes, asked, owners, category] = slots_[slot];
   in_use_ -= bytes;
   by_category_[int(category)] -= bytes;
   free_slots_.push_back(slot);
@@ -109,6 +113,25 @@ void Arena::give_back(int slot) {
   }
   holes_by_offset_[offset] = bytes;
   holes_by_size_.insert({bytes, offset});
+}
+
+namespace {
+constexpr std::byte poison{0xff};  // NaN in every floating type, -1 in every integer
+constexpr std::byte guard{0xa5};
+}  // namespace
+
+void Arena::set_guards(const Slot& slot) {
+  std::fill_n(base_ + slot.offset, slot.asked, poison);
+  std::fill_n(base_ + slot.offset + slot.asked, slot.bytes - slot.asked, guard);
+}
+
+void Arena::check_guards(const Slot& slot) {
+  for (int64_t i = slot.asked; i < slot.bytes; ++i)
+    if (base_[slot.offset + i] != guard) {
+      guard_errors_.push_back(fmt::format("{}: byte {} past the end of {} bytes of {} was written", context_,
+                                          i - slot.asked, slot.asked, name_of(slot.category)));
+      return;
+    }
 }
 
 HostMemory::HostMemory(int64_t bytes) : bytes_(std::max<int64_t>(bytes, 4096)) {

@@ -64,8 +64,11 @@ class Arena {
 
   // A null arena: counts, has no memory.
   Arena() = default;
-  // An arena over memory that the caller owns and keeps alive.
-  Arena(std::byte* base, int64_t capacity) : base_(base), capacity_(capacity) {}
+  // An arena over memory that the caller owns and keeps alive. With guards (tests; host memory only) every allocation
+  // starts as NaN and is followed by guard bytes, which are checked when it is given back.
+  enum class Guards { off, on };
+  Arena(std::byte* base, int64_t capacity, Guards guards = Guards::off)
+      : base_(base), capacity_(capacity), guards_(guards == Guards::on) {}
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -81,6 +84,8 @@ class Arena {
   const CategoryBytes& by_category() const { return by_category_; }
   // The number of requests so far; two equal steps make equally many.
   int64_t requests() const { return requests_; }
+  // What the guards found, a line each.
+  const std::vector<std::string>& guard_errors() const { return guard_errors_; }
   // Who is asking, for error messages; the view must outlive the requests.
   void set_context(std::string_view name) { context_ = name; }
 
@@ -88,10 +93,13 @@ class Arena {
   friend class Storage;
   struct Slot {
     int64_t offset = 0, bytes = 0;
+    int64_t asked = 0;  // before rounding up
     int32_t owners = 0;
     Category category{};
   };
   void give_back(int slot);
+  void set_guards(const Slot& slot);
+  void check_guards(const Slot& slot);
 
   std::byte* base_ = nullptr;
   int64_t capacity_ = INT64_MAX;
@@ -102,6 +110,8 @@ class Arena {
   int64_t end_ = 0, peak_ = 0, in_use_ = 0, most_in_use_ = 0, requests_ = 0;
   CategoryBytes by_category_{}, at_peak_{};
   std::string_view context_ = "start";
+  bool guards_ = false;
+  std::vector<std::string> guard_errors_;
 };
 
 // Host memory by mmap: zeroed, not resident until touched, huge pages where the system offers them.

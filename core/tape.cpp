@@ -31,8 +31,15 @@ Tensor Tape::leaf(const Tensor& tensor, bool wants_gradient) {
   return tensor.as_value(value);
 }
 
+Tensor Tape::leaf(const Tensor& tensor, DType gradient_dtype) {
+  const Tensor value = leaf(tensor, true);
+  values_[value.value()].grad_dtype = gradient_dtype;
+  return value;
+}
+
 int Tape::new_value(const Tensor& tensor, int node, int output) {
-  values_.push_back({.shape = tensor.shape(), .dtype = tensor.dtype(), .node = node, .output = output});
+  values_.push_back(
+      {.shape = tensor.shape(), .dtype = tensor.dtype(), .grad_dtype = tensor.dtype(), .node = node, .output = output});
   return int(values_.size()) - 1;
 }
 
@@ -141,12 +148,12 @@ Grad Tape::gradient_of(int value) {
   if (!v.wants_gradient) return {};
   if (v.parameter >= 0) return parameters_->gradient(v.parameter);
   if (!v.grad) {
-    v.grad = backend_.make(v.shape, v.dtype);
+    v.grad = backend_.make(v.shape, v.grad_dtype);
     return {v.grad, Write::overwrite};
   }
   if (v.grad.storage() && !v.grad.storage().unique()) {
     // Shared with another value's gradient, which must not change with this one.
-    const Tensor own = backend_.make(v.shape, v.dtype);
+    const Tensor own = backend_.make(v.shape, v.grad_dtype);
     backend_.cast().convert({.y = {own, Write::overwrite}, .x = v.grad});
     values_[value].grad = own;
   }
@@ -156,7 +163,7 @@ Grad Tape::gradient_of(int value) {
 void Tape::give_gradient(int value, const Tensor& gradient) {
   Value& v = values_[value];
   if (!v.wants_gradient) return;
-  if (v.parameter < 0 && !v.grad && gradient.dtype() == v.dtype) {
+  if (v.parameter < 0 && !v.grad && gradient.dtype() == v.grad_dtype) {
     v.grad = gradient;
     return;
   }

@@ -119,8 +119,9 @@ class Tape {
 
   // A parameter as a value: its gradient is a slice of the flat gradient buffer.
   Tensor parameter(int id);
-  // A tensor as a leaf whose gradient can be asked for after backward.
+  // A tensor as a leaf whose gradient can be asked for after backward; of the tensor's type unless another is named.
   Tensor leaf(const Tensor& tensor, bool wants_gradient = true);
+  Tensor leaf(const Tensor& tensor, DType gradient_dtype);
 
   // A block of the model as a function: reads `inputs`, fills `outputs`. `model` and `index` say which block.
   using Block = void (*)(Tape& tape, const void* model, int64_t index, std::span<const Tensor> inputs,
@@ -201,7 +202,7 @@ class Tape {
   };
   struct Value {
     Shape shape;
-    DType dtype = DType::f32;
+    DType dtype = DType::f32, grad_dtype = DType::f32;
     int node = -1, output = 0;  // what made it
     int parameter = -1;
     bool wants_gradient = false;
