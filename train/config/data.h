@@ -16,6 +16,7 @@ struct SourceConfig {
   double weight = 1;
   std::optional<double> max_epochs;
   std::optional<std::string> validation;
+  std::string format = "auto";
 };
 
 constexpr auto fields(std::type_identity<SourceConfig>) {
@@ -32,6 +33,7 @@ constexpr auto fields(std::type_identity<SourceConfig>) {
             Aliases{"max_repetition_ratio"}),
       field("validation", &C::validation,
             "shards for validation; null: the split data.validation_split of this source"),
+      field("format", &C::format, "of the token files: auto, mixtape, llmc, nanogpt or megatron"),
   };
 }
 

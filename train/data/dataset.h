@@ -59,7 +59,8 @@ struct DatasetSource {
   std::string name;
   std::shared_ptr<const TokenSource> tokens;
   double weight = 1;
-  std::optional<uint64_t> max_epochs = std::nullopt;
+  std::optional<double> max_epochs = std::nullopt;
+  bool split = true;  // false: all its documents belong to the dataset, whatever DatasetOptions::split says
 };
 
 enum class Split { all, training, validation };

@@ -65,12 +65,11 @@ class ShardWriter {
   ShardInfo finish();
 
  private:
-  class File;
+  struct Output;
   void flush();
 
   ShardInfo info_;
-  std::filesystem::path path_;
-  std::unique_ptr<File> file_;
+  std::unique_ptr<Output> output_;
   std::vector<unsigned char> buffer_;
   std::vector<uint64_t> offsets_{0};
   int32_t last_token_ = -1;

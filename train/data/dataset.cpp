@@ -1,0 +1,89 @@
+#include "train/data/dataset.h"
+
+#include "core/base/error.h"
+#include "train/config/data.h"
+#include "train/data/packed_source.h"
+#include "train/data/tokenizer/tokenizer.h"
+
+namespace mixtape {
+namespace {
+
+std::string name_of_source(const SourceConfig& source) {
+  if (!source.name.empty()) return source.name;
+  const std::filesystem::path path(source.path);
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+std::shared_ptr<const TokenSource> open_source(const SourceConfig& source, const std::string& path,
+                                               const Vocabulary& vocabulary) {
+  return open_tokens(path, {.format = parse_token_format(source.format), .eos_id = vocabulary.eos_id});
+}
+
+DatasetOptions options_of(const DataConfig& config) {
+  return {.seq_length = int(config.seq_length), .pack = config.pack, .validation_split = config.validation_split};
+}
+
+}  // namespace
+
+Vocabulary vocabulary_of(const Tokenizer& tokenizer) {
+  if (!tokenizer.eos_id())
+    throw DataError(
+        "the tokenizer ({}) has no end-of-sequence token, which separates documents; name one as eos_token "
+        "in tokenizer_config.json",
+        tokenizer.description());
+  return {tokenizer.vocab_size(), *tokenizer.eos_id(), tokenizer.fingerprint()};
+}
+
+Dataset::Dataset(std::vector<DatasetSource> sources, const Vocabulary& vocabulary, const DatasetOptions& options)
+    : vocabulary_(vocabulary), options_(options) {
+  if (sources.empty()) throw ConfigError("data.sources is empty: name at least one directory of token shards");
+  if (options.seq_length < 1) throw ConfigError("data.seq_length is {}, expected 1 or more", options.seq_length);
+  std::vector<MixtureSource> shares;
+  for (const DatasetSource& source : sources) {
+    sources_.push_back(std::make_unique<PackedSource>(source, vocabulary_, options_));
+    shares.push_back({source.name, source.weight, sources_.back()->limit()});
+  }
+  mixture_ = std::make_unique<Mixture>(std::move(shares));
+}
+
+Dataset::~Dataset() = default;
+
+void Dataset::sample(uint64_t index, Sample& out) const {
+  const Mixture::Position position = mixture_->position(index);
+  out.index = index;
+  out.source = position.source;
+  sources_[size_t(position.source)]->sample(position.ordinal, out);
+}
+
+std::vector<SourceStatistics> Dataset::statistics() const {
+  std::vector<SourceStatistics> all;
+  for (const auto& source : sources_) all.push_back(source->statistics());
+  return all;
+}
+
+std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabulary& vocabulary, uint64_t seed) {
+  DatasetOptions options = options_of(config);
+  options.seed = seed;
+  options.split = Split::training;
+  std::vector<DatasetSource> sources;
+  for (const SourceConfig& source : config.sources)
+    sources.push_back({name_of_source(source), open_source(source, source.path, vocabulary), source.weight,
+                       source.max_epochs, !source.validation});
+  return std::make_unique<Dataset>(std::move(sources), vocabulary, options);
+}
+
+std::unique_ptr<Dataset> validation_dataset(const DataConfig& config, const Vocabulary& vocabulary) {
+  DatasetOptions options = options_of(config);
+  options.split = Split::validation;
+  std::vector<DatasetSource> sources;
+  for (const SourceConfig& source : config.sources) {
+    if (!source.validation && config.validation_split <= 0) continue;
+    const std::string& path = source.validation ? *source.validation : source.path;
+    sources.push_back(
+        {name_of_source(source), open_source(source, path, vocabulary), source.weight, 1.0, !source.validation});
+  }
+  if (sources.empty()) return nullptr;
+  return std::make_unique<Dataset>(std::move(sources), vocabulary, options);
+}
+
+}  // namespace mixtape
