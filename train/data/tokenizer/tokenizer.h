@@ -54,8 +54,8 @@ class Tokenizer {
   virtual std::string token_text(int32_t id) const = 0;
   // The id of a token by that spelling, for example of "<mask>".
   virtual std::optional<int32_t> token_id(std::string_view text) const = 0;
-  // The bytes that the token adds in the middle of a text (" the"). Their number is what bits per byte counts; special
-  // tokens have their literal.
+  // The bytes that decode() makes of the token in the middle of a text (" the"); their number is what bits per byte
+  // counts.
   virtual std::string token_bytes(int32_t id) const = 0;
   // Whether decode() drops one blank at the start of a text (SentencePiece's dummy prefix).
   virtual bool drops_leading_space() const { return false; }
