@@ -147,6 +147,9 @@ class Tape {
   // Records for backward (training), or just computes. Dropout is active only when training.
   bool training() const { return training_; }
   void set_training(bool training) { training_ = training; }
+  // Generation: every row of a linear layer is computed alone, so its bits do not depend on the batch.
+  bool decoding() const { return decoding_; }
+  void set_decoding(bool decoding) { decoding_ = decoding; }
   RecomputePolicy policy() const { return policy_; }
   void set_policy(RecomputePolicy policy) { policy_ = policy; }
   void set_observer(TapeObserver* observer) { observer_ = observer; }
@@ -236,6 +239,7 @@ class Tape {
   RecomputePolicy policy_ = RecomputePolicy::none;
   uint32_t next_site_ = 0;
   bool training_ = true;
+  bool decoding_ = false;
   bool recording_ = true;  // off while a recomputed block runs the first time
 };
 

@@ -64,6 +64,11 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   expect_shape("linear", "weight", weight, {out, x.cols()});
   if (bias) expect_shape("linear", "bias", bias, {out});
   const Make y{{x.rows(), out}, x.dtype()};
+  if (tape.decoding()) {
+    const Tensor rows = tape.backend().make(y.shape, y.dtype);
+    tape.backend().matmul().linear_rows({.y = rows, .x = x, .weight = weight, .bias = bias, .activation = activation});
+    return rows;
+  }
   if (activation == Unary::none)
     return tape.run(linear_operation, {x, weight, bias}, Makes{.outputs = {y}}, LinearSpec{activation});
   return tape.run(linear_activation_operation, {x, weight, bias}, Makes{.outputs = {y}, .saved = {y}},

@@ -1,0 +1,66 @@
+// Matrix products on the CPU: C = alpha op(A) op(B) + beta C, row-major, over OpenBLAS and oneDNN.
+//
+// The libraries do the arithmetic of one tile of C on one thread; which tiles there are, and which thread takes which,
+// is decided here. So the bits depend on the partition alone and not on the number of threads, and whatever follows a
+// product (bias, activation, softmax) is done on a tile while it is in cache. In strict mode the partition and the
+// library follow from the shape by a fixed rule; in fast mode they are timed once a shape (core/cpu/gemm_choices.h).
+//
+// OpenBLAS is never called outside a parallel region that this file opened: there it would start threads of its own.
+#pragma once
+
+#include <cstdint>
+
+#include "core/backend.h"
+#include "core/base/dtype.h"
+
+namespace mixtape {
+
+// op(A) is [m, k], op(B) is [k, n]; a transposed operand is stored the other way round. lda, ldb and ldc are the
+// distances between stored rows, in elements. A and B are both fp32, or both bf16 on a CPU that multiplies bf16
+// (native_bf16()); sums and C are fp32. With beta = 0, C is not read.
+struct Gemm {
+  bool transpose_a = false, transpose_b = false;
+  int64_t m = 0, n = 0, k = 0;
+  float alpha = 1;
+  const void* a = nullptr;
+  int64_t lda = 0;
+  const void* b = nullptr;
+  int64_t ldb = 0;
+  float beta = 0;
+  float* c = nullptr;
+  int64_t ldc = 0;
+  DType type = DType::f32;
+};
+
+// A part of C.
+struct Tile {
+  int64_t row = 0, rows = 0, col = 0, cols = 0;
+};
+
+// A reference to a callable that outlives the call: what to do with a finished tile, in the thread that computed it.
+class TileDone {
+ public:
+  TileDone() = default;
+  template <class Body>
+  TileDone(const Body& body)
+      : body_(&body), call_([](const void* b, const Tile& t) { (*static_cast<const Body*>(b))(t); }) {}
+  explicit operator bool() const { return call_ != nullptr; }
+  void operator()(const Tile& tile) const { call_(body_, tile); }
+
+ private:
+  const void* body_ = nullptr;
+  void (*call_)(const void*, const Tile&) = nullptr;
+};
+
+void gemm(const Gemm& product, Determinism determinism, TileDone done = {});
+
+// One product on the calling thread, which must be inside a parallel region. Its bits depend on the shape alone.
+void gemm_here(const Gemm& product);
+
+// True if bf16 operands may be given as they are: the CPU multiplies them with fp32 sums (AVX-512 BF16 or AMX).
+bool native_bf16();
+
+// The kernels that OpenBLAS chose for this CPU, for `mixtape doctor`: "Haswell", "Zen", "SkylakeX", ...
+const char* openblas_kernels();
+
+}  // namespace mixtape
