@@ -1,0 +1,84 @@
+#include "train/objective/loader.h"
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+
+#include "core/base/error.h"
+
+namespace mixtape {
+
+Loader::Loader(const Objective& objective, const LoaderOptions& options) : objective_(objective), options_(options) {
+  if (options.world < 1 || options.rank < 0 || options.rank >= options.world)
+    throw ConfigError("rank {} of {} ranks", options.rank, options.world);
+  const int64_t unit = int64_t(options.micro_batch_size) * options.world;
+  if (options.micro_batch_size < 1 || options.global_batch_size < 1 || options.global_batch_size % unit != 0)
+    throw ConfigError(
+        "train.global_batch_size is {}, expected a multiple of train.micro_batch_size ({}) times the "
+        "number of ranks ({})",
+        options.global_batch_size, options.micro_batch_size, options.world);
+  // One slot is in the hands of the consumer while `depth` are being filled.
+  ring_.resize(size_t(std::max(options.depth, 1)) + 1);
+  thread_ = std::thread([this] { run(); });
+}
+
+Loader::~Loader() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  taken_changed_.notify_all();
+  thread_.join();
+}
+
+const GlobalBatch& Loader::next() {
+  std::unique_lock lock(mutex_);
+  released_ = taken_;
+  taken_changed_.notify_one();
+  if (filled_ <= taken_ && !error_) {
+    const auto begin = std::chrono::steady_clock::now();
+    filled_changed_.wait(lock, [&] { return filled_ > taken_ || error_; });
+    stall_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
+  if (filled_ <= taken_) std::rethrow_exception(error_);
+  return ring_[taken_++ % ring_.size()];
+}
+
+void Loader::run() {
+  for (uint64_t step = 0;; ++step) {
+    {
+      std::unique_lock lock(mutex_);
+      taken_changed_.wait(lock, [&] { return stop_ || step < released_ + ring_.size(); });
+      if (stop_) return;
+    }
+    std::exception_ptr error;
+    try {
+      fill(step, ring_[step % ring_.size()]);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    const std::lock_guard lock(mutex_);
+    error ? void(error_ = error) : void(filled_ = step + 1);
+    filled_changed_.notify_one();
+    if (error) return;
+  }
+}
+
+void Loader::fill(uint64_t step, GlobalBatch& batch) const {
+  const int micro_batches = options_.global_batch_size / options_.micro_batch_size / options_.world;
+  batch.first_sample = options_.first_sample + step * uint64_t(options_.global_batch_size);
+  batch.first_micro_batch = uint64_t(options_.rank) * uint64_t(micro_batches);
+  batch.micro_batches.resize(size_t(micro_batches));
+  batch.n_tokens = batch.n_targets = 0;
+  std::vector<uint64_t> samples(size_t(options_.micro_batch_size));
+  uint64_t first = batch.first_sample + batch.first_micro_batch * samples.size();
+  for (Batch& micro : batch.micro_batches) {
+    std::iota(samples.begin(), samples.end(), first);
+    first += samples.size();
+    objective_.fill(samples, micro);
+    batch.n_tokens += micro.n_tokens;
+    batch.n_targets += micro.n_targets;
+  }
+}
+
+}  // namespace mixtape
