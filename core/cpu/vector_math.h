@@ -25,12 +25,22 @@ HWY_INLINE V Polynomial(D d, V x, const float (&c)[N]) {
   return y;
 }
 
+// x in [low, high]; NaN stays NaN.
+template <class D, class V>
+HWY_INLINE V Limit(D d, V x, float low, float high) {
+  const V l = hn::Set(d, low), h = hn::Set(d, high);
+#if HWY_TARGET <= HWY_AVX2  // x86 returns the second argument when one is NaN
+  return hn::Max(l, hn::Min(h, x));
+#else
+  return hn::IfThenElse(hn::Lt(x, l), l, hn::IfThenElse(hn::Gt(x, h), h, x));
+#endif
+}
+
 // e^x. x = n ln 2 + r with |r| <= ln(2) / 2; e^r = 1 + r + r^2 p(r).
 template <class D, class V>
 HWY_INLINE V Exp(D d, V x) {
   const hn::RebindToSigned<D> di;
-  // Beyond these the result is inf or 0 anyway. The order of arguments keeps NaN: x86 returns the second one then.
-  x = hn::Max(hn::Set(d, -104.f), hn::Min(hn::Set(d, 89.f), x));
+  x = Limit(d, x, -104.f, 89.f);  // beyond these the result is 0 or inf anyway
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const V magic = hn::Set(d, 12582912.f);
   const V shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
@@ -74,10 +84,10 @@ HWY_INLINE V Log(D d, V x) {
 // x P(x^2) / Q(x^2), cut off at +-limit, beyond which the function is 1 in float32.
 template <class D, class V, size_t N, size_t M>
 HWY_INLINE V OddRational(D d, V x, float limit, const float (&p)[N], const float (&q)[M]) {
-  x = hn::Max(hn::Set(d, -limit), hn::Min(hn::Set(d, limit), x));
+  x = Limit(d, x, -limit, limit);
   const V z = hn::Mul(x, x);
   const V y = hn::Div(hn::Mul(x, Polynomial(d, z, p)), Polynomial(d, z, q));
-  return hn::Max(hn::Set(d, -1.f), hn::Min(hn::Set(d, 1.f), y));
+  return Limit(d, y, -1.f, 1.f);
 }
 
 template <class D, class V>
