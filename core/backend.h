@@ -41,6 +41,8 @@ class Backend {
   virtual CastKernels& cast() = 0;
   virtual OptimizerKernels& optimizer() = 0;
 
+  // Device memory for an arena; the back end keeps it until it is destroyed.
+  virtual std::byte* reserve(int64_t bytes) = 0;
   virtual void copy_from_host(const Tensor& to, const void* from) = 0;
   virtual void copy_to_host(void* to, const Tensor& from) = 0;
   virtual void zero(const Tensor& tensor) = 0;

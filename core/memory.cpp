@@ -37,8 +37,9 @@ Storage Arena::allocate(int64_t bytes, Category category) {
   if (guards_) bytes += alignment;
   ++requests_;
 
-  // Best fit, the lowest offset among equals; a hole's rest stays a hole.
-  int64_t offset;
+  // Best fit, the lowest offset among equals; a hole's rest stays a hole. Holes never touch the end (give_back), so
+  // what is live alone decides, not what was live before.
+  int64_t offset = end_;
   if (auto hole = holes_by_size_.lower_bound({bytes, -1}); hole != holes_by_size_.end()) {
     const auto [size, at] = *hole;
     offset = at;
@@ -49,23 +50,12 @@ Storage Arena::allocate(int64_t bytes, Category category) {
       holes_by_size_.insert({size - bytes, at + bytes});
     }
   } else {
-    // A hole that touches the end is extended rather than left behind.
-    offset = end_;
-    if (!holes_by_offset_.empty()) {
-      const auto last = std::prev(holes_by_offset_.end());
-      if (last->first + last->second == end_) {
-        offset = last->first;
-        holes_by_size_.erase({last->second, last->first});
-        holes_by_offset_.erase(last);
-      }
-    }
-    if (offset + bytes > capacity_)
-      throw Error(
-          "{}: out of memory: {:.1f} MiB of {} asked for, {:.1f} of {:.1f} MiB in use; "
-          "lower train.micro_batch_size or data.seq_length, or set memory.recompute",
-          context_, double(bytes) / (1 << 20), name_of(category), double(in_use_) / (1 << 20),
-          double(capacity_) / (1 << 20));
-    end_ = offset + bytes;
+    if (end_ + bytes > capacity_)
+      throw Error("{}: out of memory: {:.1f} MiB of {} asked for, {:.1f} of {:.1f} MiB in use; "
+                  "lower train.micro_batch_size or data.seq_length, or set memory.recompute",
+                  context_, double(bytes) / (1 << 20), name_of(category), double(in_use_) / (1 << 20),
+                  double(capacity_) / (1 << 20));
+    end_ += bytes;
   }
 
   int slot;
@@ -95,7 +85,7 @@ void Arena::give_back(int slot) {
   by_category_[int(category)] -= bytes;
   free_slots_.push_back(slot);
 
-  // Join the neighbours, so that the holes are always maximal and best fit depends on what is live, not on history.
+  // Join the neighbours: holes are always maximal.
   auto next = holes_by_offset_.lower_bound(offset);
   if (next != holes_by_offset_.end() && next->first == offset + bytes) {
     bytes += next->second;
@@ -110,6 +100,10 @@ void Arena::give_back(int slot) {
       holes_by_size_.erase({previous->second, previous->first});
       holes_by_offset_.erase(previous);
     }
+  }
+  if (offset + bytes == end_) {
+    end_ = offset;
+    return;
   }
   holes_by_offset_[offset] = bytes;
   holes_by_size_.insert({bytes, offset});

@@ -12,6 +12,8 @@ CpuBackend::CpuBackend(CpuOptions options) : options_(options) {
 
 std::string CpuBackend::name() const { return "cpu"; }
 
+std::byte* CpuBackend::reserve(int64_t bytes) { return memory_.emplace_back(bytes).data(); }
+
 void CpuBackend::copy_from_host(const Tensor& to, const void* from) {
   if (planning()) return;
   std::memcpy(to.raw(), from, to.bytes());

@@ -1,6 +1,8 @@
 // The CPU as a device.
 #pragma once
 
+#include <deque>
+
 #include "core/backend.h"
 #include "core/cpu/families.h"
 
@@ -27,6 +29,7 @@ class CpuBackend : public Backend {
   CastKernels& cast() override { return cast_; }
   OptimizerKernels& optimizer() override { return optimizer_; }
 
+  std::byte* reserve(int64_t bytes) override;
   void copy_from_host(const Tensor& to, const void* from) override;
   void copy_to_host(void* to, const Tensor& from) override;
   void zero(const Tensor& tensor) override;
@@ -36,6 +39,7 @@ class CpuBackend : public Backend {
 
  private:
   CpuOptions options_;
+  std::deque<HostMemory> memory_;
   CpuMatmul matmul_{*this};
   CpuAttention attention_{*this};
   CpuNorm norm_{*this};

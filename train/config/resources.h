@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <tuple>
 
+#include "core/backend.h"
 #include "core/base/fields.h"
 
 namespace mixtape {
@@ -12,7 +13,6 @@ namespace mixtape {
 enum class RecomputeMode { none, selective, full };
 enum class OffloadMode { none, optimizer, activations };
 enum class AttentionImplementation { automatic, native, cudnn };
-enum class Determinism { fast, strict };
 
 constexpr auto names(std::type_identity<RecomputeMode>) {
   using E = RecomputeMode;
