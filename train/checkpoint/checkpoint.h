@@ -17,6 +17,7 @@
 #include "core/base/dtype.h"
 #include "core/model/spec.h"
 #include "train/checkpoint/directory.h"
+#include "train/checkpoint/huggingface/model.h"
 #include "train/checkpoint/run_state.h"
 #include "train/checkpoint/safetensors.h"
 
@@ -43,6 +44,7 @@ struct CheckpointContents {
   std::vector<ConstTensorRef> m;       // first moments
   std::vector<ConstTensorRef> v;       // second moments
   RunState state;
+  SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
 };
 
@@ -58,7 +60,7 @@ class CheckpointReader {
   const std::filesystem::path& path() const { return path_; }
   const RunState& state() const { return state_; }
   // Fill the caller's buffers, which must be all of the checkpoint's tensors of that kind, each with its type and
-  // shape; the error lists missing and unexpected names. `master` may be asked for where the checkpoint has none.
+  // shape; the error lists missing and unexpected names.
   void read_model(std::span<const TensorRef> tensors) const;
   void read_master(std::span<const TensorRef> tensors) const { read_group("master.", tensors); }
   void read_m(std::span<const TensorRef> tensors) const { read_group("m.", tensors); }

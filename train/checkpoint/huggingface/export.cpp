@@ -1,0 +1,117 @@
+// Writing a model directory that transformers loads.
+#include <algorithm>
+
+#include "train/checkpoint/huggingface/arrange.h"
+#include "train/checkpoint/huggingface/family.h"
+
+namespace mixtape {
+namespace {
+
+using huggingface::HfFamily;
+using huggingface::Json;
+
+std::string torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "float32";
+    case DType::f16:
+      return "float16";
+    case DType::bf16:
+      return "bfloat16";
+    default:
+      throw Error("config.json: weights cannot be {}", dtype);
+  }
+}
+
+void write_ids(Json& json, const SpecialIds& ids) {
+  const auto value = [](std::optional<int64_t> id) { return id ? Json(*id) : Json(); };
+  json["bos_token_id"] = value(ids.bos);
+  json["eos_token_id"] = value(ids.eos);
+  json["pad_token_id"] = value(ids.pad);
+}
+
+std::string generation_config_json(const SpecialIds& ids) {
+  Json json = {{"_from_model_config", true}};
+  write_ids(json, ids);
+  return json.dump(2) + "\n";
+}
+
+// Why no family has this architecture: the differences to the one that comes closest.
+std::string explain_misfit(const ModelSpec& spec) {
+  std::vector<std::string> fewest;
+  for (const HfFamily* family : huggingface::families())
+    if (auto differences = huggingface::misfits(*family, spec);
+        family != &huggingface::native && (fewest.empty() || differences.size() < fewest.size()))
+      fewest = std::move(differences);
+  return fmt::format("{}", fmt::join(fewest, "; "));
+}
+
+TensorSource source_of(const TensorMapping& mapping, const ParameterView& view, DType dtype) {
+  const auto produce = [mapping, view, dtype](const ByteSink& sink) {
+    const int64_t element = size_of(view.dtype), row = huggingface::row_elements(mapping);
+    const auto* data = static_cast<const std::byte*>(view.data);
+    std::span<const std::byte> bytes(data + mapping.first_row * row * element, size_t(mapping.rows * row * element));
+    std::vector<std::byte> arranged;
+    if (mapping.arrangement != Arrangement::rows) {
+      arranged.resize(bytes.size());
+      huggingface::to_file(mapping, element, bytes, arranged);
+      bytes = arranged;
+    }
+    if (view.dtype == dtype) return sink(bytes);
+    constexpr size_t chunk = 1 << 18;  // elements
+    std::vector<std::byte> converted;
+    for (size_t i = 0; i * size_t(element) < bytes.size(); i += chunk) {
+      const auto piece = bytes.subspan(i * size_t(element))
+                             .first(std::min(chunk * size_t(element), bytes.size() - i * size_t(element)));
+      converted.resize(piece.size() / size_t(element) * size_t(size_of(dtype)));
+      huggingface::convert(view.dtype, piece, dtype, converted);
+      sink(converted);
+    }
+  };
+  return {mapping.name, stored_type(dtype), mapping.shape, produce};
+}
+
+}  // namespace
+
+std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids) {
+  const HfFamily& family = huggingface::family_of(spec);
+  Json config;
+  config["architectures"] = {family.architecture};
+  config["model_type"] = family.model_type;
+  family.write_config(spec, config);
+  config["tie_word_embeddings"] = spec.tied_embeddings;
+  config["dtype"] = config["torch_dtype"] = torch_name(dtype);
+  config["use_cache"] = true;
+  write_ids(config, ids);
+  return config.dump(2) + "\n";
+}
+
+std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
+                                           const ParameterGetter& get, const ExportOptions& options) {
+  const HfFamily& family = huggingface::family_of(spec);
+  if (&family == &huggingface::native && !options.allow_native)
+    throw ConfigError("no architecture of transformers is this model; the closest differs: {}", explain_misfit(spec));
+  if (is_huggingface_directory(directory))
+    throw CheckpointError("{} holds a model already; remove it or choose another directory", directory.string());
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) throw CheckpointError("cannot create {}: {}", directory.string(), error.message());
+
+  std::vector<TensorSource> sources;
+  DType dtype = options.dtype.value_or(DType::f32);
+  for (const TensorMapping& mapping : family.tensors(spec)) {
+    const ParameterView view = get(mapping.parameter);
+    const DType stored = options.dtype.value_or(view.dtype);
+    if (mapping.parameter == "embedding.token") dtype = stored;
+    sources.push_back(source_of(mapping, view, stored));
+  }
+  std::vector<FileRecord> files = write_safetensors_model(directory, std::move(sources), options.max_shard_bytes);
+  files.push_back(write_text_file(directory / "generation_config.json", generation_config_json(options.ids)));
+  for (const std::filesystem::path& file : options.tokenizer_files)
+    files.push_back(copy_file_durably(file, directory / file.filename()));
+  // Last: a directory without it is not taken for a model.
+  files.push_back(write_text_file(directory / "config.json", config_json(spec, dtype, options.ids)));
+  return files;
+}
+
+}  // namespace mixtape

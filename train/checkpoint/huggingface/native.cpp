@@ -1,0 +1,28 @@
+// Architectures that transformers does not have: every axis of the spec by its own name, tensors by Mixtape's names.
+#include "train/checkpoint/huggingface/family.h"
+#include "train/checkpoint/json_fields.h"
+
+namespace mixtape::huggingface {
+namespace {
+
+ModelSpec read_config(const ConfigReader& config) {
+  ModelSpec spec;
+  json_fields::decode(config.at("model"), spec, config.what() + ": model");
+  return spec;
+}
+
+void write_config(const ModelSpec& spec, Json& config) { config["model"] = json_fields::encode(spec); }
+
+std::vector<TensorMapping> tensors(const ModelSpec& spec) {
+  MappingList list(spec);
+  for (const ParameterShape& p : parameter_shapes(spec)) list.whole(p.name, p.name);
+  return list.take();
+}
+
+bool is_buffer(std::string_view) { return false; }
+
+}  // namespace
+
+const HfFamily native{"mixtape", "MixtapeForCausalLM", "", read_config, write_config, tensors, is_buffer};
+
+}  // namespace mixtape::huggingface
