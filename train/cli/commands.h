@@ -4,6 +4,10 @@
 // becomes the program's, or sets `exit_code` (75 after a signal, for instance).
 #pragma once
 
+#include <functional>
+#include <string>
+#include <vector>
+
 namespace CLI {
 class App;
 }
@@ -11,6 +15,10 @@ class App;
 namespace mixtape {
 
 extern int exit_code;  // defined in main.cpp
+
+// Lets a command take a run's configuration: FILE... and key=value..., also as --section.key=value. What it returns is
+// called in the command's callback and gives the arguments in order, for load_config (train/config/config.h).
+std::function<std::vector<std::string>()> add_config_arguments(CLI::App& command);
 
 void add_train_command(CLI::App& app);
 void add_eval_command(CLI::App& app);

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "train/config/model.h"
 #include "train/config/objective.h"
 #include "train/config/optimizer.h"
+#include "train/config/origin.h"
 #include "train/config/output.h"
 #include "train/config/precision.h"
 #include "train/config/resources.h"
@@ -80,20 +80,6 @@ constexpr auto fields(std::type_identity<Config>) {
   };
 }
 
-// Where a value came from.
-struct Origin {
-  enum Kind { by_default, preset, file, command_line, derived } kind = by_default;
-  std::string source;  // the file's path
-  int line = 0;
-
-  // "default", "configs/presets/gpt2.yaml:3 (preset)", "configs/run.yaml:14", "command line", "derived"
-  std::string text() const;
-  friend bool operator==(const Origin&, const Origin&) = default;
-};
-
-// By dotted key, leaves only: "optimizer.lr", "data.sources[0].path". A key that is absent has its default.
-using Origins = std::map<std::string, Origin, std::less<>>;
-
 struct ResolvedConfig {
   Config config;
   Origins origins;
@@ -106,6 +92,9 @@ struct ResolvedConfig {
 ResolvedConfig load_config(const std::vector<std::filesystem::path>& files,
                            const std::vector<std::string>& overrides = {});
 
+// The same for a command's arguments: what has a '=' is an override, everything else a file.
+ResolvedConfig load_config(const std::vector<std::string>& arguments);
+
 // The same for one text in memory; `name` stands for the file in messages. Presets are not looked up beside it.
 ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
                             const std::vector<std::string>& overrides = {});
@@ -113,9 +102,17 @@ ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
 // Reads what to_yaml wrote (a run's config.resolved.yaml): every key is there, so no preset is looked up.
 Config read_resolved(const std::filesystem::path& file);
 
+// What the program was built with, as far as it decides which settings can be honoured.
+struct BuildFeatures {
+  bool cuda = false;
+};
+
 // Rules across keys, and settings that this build or version cannot honour. Throws ConfigError with every violation, a
-// line each: key, value and its origin, what is expected, what to do.
-void check(const Config& config, const Origins& origins = {});
+// line each: where the value stands, key, value, what is expected, what to do.
+void check(const Config& config, const Origins& origins = {}, const BuildFeatures& build = {});
+
+// Only the rules for the model: enough to plan memory or to run weights without data.
+void check_model(const Config& config, const Origins& origins = {});
 
 // Every key with its value, in the order of the tables; with origins, each line ends in a comment that names it.
 std::string to_yaml(const Config& config, const Origins* origins = nullptr);

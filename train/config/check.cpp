@@ -1,0 +1,231 @@
+// Rules across keys, and what this version or build cannot do.
+#include <cmath>
+
+#include "train/config/schema.h"
+
+namespace mixtape {
+namespace {
+
+// Collects violations. Each begins with the key, its value and where it came from.
+class Rules {
+ public:
+  Rules(const Config& config, const Origins& origins) : values_(leaves(config)), origins_(origins) {}
+
+  // expected: "expected a divisor of model.d_model (768); set ..."
+  void refuse(const std::string& key, const std::string& expected) {
+    std::string value = "not given";
+    for (const Leaf& leaf : values_)
+      if (leaf.key == key) value = leaf.value;
+    const auto found = origins_.find(key);
+    const Origin origin = found == origins_.end() ? Origin{} : found->second;
+    const bool in_file = origin.line > 0;
+    violations_ +=
+        fmt::format("{}{}{} is {}{}, {}", violations_.empty() ? "" : "\n", in_file ? origin.text() + ": " : "", key,
+                    value, in_file ? "" : fmt::format(" ({})", origin.text()), expected);
+  }
+  void unavailable(const std::string& key, const std::string& available) {
+    refuse(key, "which is not available in this version; it has " + available);
+  }
+  void finish() const {
+    if (!violations_.empty()) throw ConfigError("{}", violations_);
+  }
+
+ private:
+  std::vector<Leaf> values_;
+  const Origins& origins_;
+  std::string violations_;
+};
+
+void check_heads(const ModelSpec& m, Rules& rules) {
+  if (m.head_dim == 0 && m.d_model % m.n_heads != 0)
+    rules.refuse("model.n_heads", fmt::format("expected a divisor of model.d_model ({}); change one of them, or give "
+                                              "model.head_dim",
+                                              m.d_model));
+  if (m.n_heads % m.kv_heads() != 0)
+    rules.refuse("model.n_kv_heads",
+                 fmt::format("expected a divisor of model.n_heads ({}): each serves as many query heads", m.n_heads));
+  if (m.head_width() > 256)
+    rules.refuse("model.head_dim", "expected at most 256, the widest head that the attention kernels take");
+  if (!m.window_layers.empty() && int64_t(m.window_layers.size()) != m.n_layers)
+    rules.refuse("model.window_layers",
+                 fmt::format("expected one number a layer (model.n_layers is {}), or []", m.n_layers));
+}
+
+void check_position(const ModelSpec& m, Rules& rules) {
+  if (m.position != Position::rope) {
+    if (m.rope_scaling.type != RopeScalingKind::none)
+      rules.refuse("model.rope_scaling.type", fmt::format("which has no effect with model.position {}", m.position));
+    return;
+  }
+  const double rotated = double(m.head_width()) * m.rope_fraction;
+  if (rotated != std::trunc(rotated) || int64_t(rotated) % 2 != 0)
+    rules.refuse("model.head_dim",
+                 fmt::format("expected an even number of rotated dimensions with model.position rope: "
+                             "head_dim * rope_fraction is {}",
+                             rotated));
+  const RopeScaling& s = m.rope_scaling;
+  if (s.type == RopeScalingKind::none && s.factor != 1)
+    rules.refuse("model.rope_scaling.factor", "which has no effect without model.rope_scaling.type");
+  if (s.type == RopeScalingKind::llama3 && s.low_freq_factor >= s.high_freq_factor)
+    rules.refuse("model.rope_scaling.low_freq_factor",
+                 fmt::format("expected less than high_freq_factor ({})", s.high_freq_factor));
+  if (s.type == RopeScalingKind::yarn && s.beta_slow >= s.beta_fast)
+    rules.refuse("model.rope_scaling.beta_slow", fmt::format("expected less than beta_fast ({})", s.beta_fast));
+}
+
+// Probabilities are k / 256.
+void check_dropout(const ModelSpec& m, Rules& rules) {
+  const auto vanishes = [](double p) { return p > 0 && std::round(p * 256) == 0; };
+  const auto drops_all = [](double p) { return std::round(p * 256) >= 256; };
+  for (const auto& [key, p] : {std::pair{"model.dropout", m.dropout}, {"model.attention_dropout", m.attention_dropout}})
+    if (vanishes(p) || drops_all(p))
+      rules.refuse(key, "expected 0 or a probability from 1/256 to 255/256: it is rounded to k / 256");
+}
+
+void check_model_rules(const Config& c, Rules& rules) {
+  const ModelSpec& m = c.model;
+  check_heads(m, rules);
+  check_position(m, rules);
+  check_dropout(m, rules);
+  if (m.pad_id >= m.vocab_size)
+    rules.refuse("model.pad_id", fmt::format("expected a token below model.vocab_size ({})", m.vocab_size));
+  if (m.family != Family::decoder) rules.unavailable("model.family", "decoder");
+  if (m.position == Position::relative_bias || m.position == Position::sinusoidal)
+    rules.unavailable("model.position", "learned, rope, alibi and none");
+  if (m.norm_placement == NormPlacement::post) rules.unavailable("model.norm_placement", "pre");
+  if (m.token_types != 0) rules.unavailable("model.token_types", "0");
+  if (m.mlm_head) rules.unavailable("model.mlm_head", "false");
+}
+
+void check_data(const Config& c, Rules& rules) {
+  const DataConfig& d = c.data;
+  if (d.tokenizer.empty()) rules.refuse("data.tokenizer", "expected bytes or a tokenizer's file");
+  if (d.sources.empty())
+    rules.refuse("data.sources",
+                 "expected at least one source: - {path: DIR, weight: 1}, DIR from `mixtape data prepare`");
+  bool validates = d.validation_split > 0;
+  for (size_t i = 0; i < d.sources.size(); ++i) {
+    const std::string key = fmt::format("data.sources[{}]", i);
+    if (d.sources[i].path.empty()) rules.refuse(key + ".path", "expected the path of token shards");
+    for (size_t j = 0; j < i; ++j)
+      if (d.sources[j].name == d.sources[i].name)
+        rules.refuse(key + ".name", fmt::format("expected a name of its own; data.sources[{}] has it too", j));
+    if (d.sources[i].validation) validates = true;
+  }
+  if (c.eval.interval > 0 && !validates && !d.sources.empty())
+    rules.refuse("eval.interval",
+                 "but there is nothing to validate on; set data.validation_split, a source's validation, "
+                 "or eval.interval=0");
+  if (c.model.position == Position::learned && d.seq_length > c.model.max_positions)
+    rules.refuse("data.seq_length",
+                 fmt::format("expected at most model.max_positions ({}) with learned positions; lower "
+                             "it or raise model.max_positions",
+                             c.model.max_positions));
+}
+
+void check_length(const Config& c, Rules& rules) {
+  const TrainConfig& t = c.train;
+  if (t.global_batch_size % t.micro_batch_size != 0)
+    rules.refuse("train.global_batch_size",
+                 fmt::format("expected a multiple of train.micro_batch_size ({})", t.micro_batch_size));
+  if (t.max_steps && t.max_tokens)
+    rules.refuse("train.max_tokens", fmt::format("but train.max_steps ({}) is given too; keep one, or set the other to "
+                                                 "null",
+                                                 *t.max_steps));
+  if (!t.max_steps && !t.max_tokens)
+    rules.refuse("train.max_steps", "expected the length of the run here or in train.max_tokens");
+  const int64_t total = c.total_steps();
+  if (total > 0 && t.stop_at_step && *t.stop_at_step > total)
+    rules.refuse("train.stop_at_step", fmt::format("expected at most the length of the run, {} steps", total));
+}
+
+void check_schedule(const Config& c, Rules& rules) {
+  const ScheduleConfig& s = c.schedule;
+  const int64_t total = c.total_steps();
+  if (s.min_lr > c.optimizer.lr)
+    rules.refuse("schedule.min_lr", fmt::format("expected at most optimizer.lr ({})", c.optimizer.lr));
+  if (total > 0 && s.warmup_steps > total)
+    rules.refuse("schedule.warmup_steps", fmt::format("expected at most the length of the run, {} steps", total));
+  if (s.name == ScheduleKind::inverse_sqrt && s.warmup_steps == 0)
+    rules.refuse("schedule.warmup_steps",
+                 "expected at least 1 with schedule.name inverse_sqrt: lr * sqrt(warmup / step)");
+  if (!s.decay_steps) return;
+  const bool to_an_end = s.name == ScheduleKind::linear || s.name == ScheduleKind::cosine;
+  if (to_an_end && *s.decay_steps <= s.warmup_steps)
+    rules.refuse("schedule.decay_steps",
+                 fmt::format("expected more than schedule.warmup_steps ({}): the decay ends there", s.warmup_steps));
+  if (s.name == ScheduleKind::wsd && total > 0 && *s.decay_steps > total - s.warmup_steps)
+    rules.refuse("schedule.decay_steps",
+                 fmt::format("expected at most the {} steps after the warm-up", total - s.warmup_steps));
+}
+
+void check_run(const Config& c, Rules& rules) {
+  const std::string& name = c.run.name;
+  if (name.empty() || name[0] == '.' || name.find('/') != name.npos)
+    rules.refuse("run.name", "expected a directory's name without '/' that does not begin with '.'");
+  if (c.run.dir.empty()) rules.refuse("run.dir", "expected a directory; . is the current one");
+  if (c.run.resume.empty()) rules.refuse("run.resume", "expected auto, never or a checkpoint's path");
+  if (c.run.init_from && c.run.resume != "auto" && c.run.resume != "never")
+    rules.refuse("run.init_from", "but run.resume names a checkpoint; a run starts from one of them");
+}
+
+void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
+  const PrecisionConfig& p = c.precision;
+  if (p.mode == PrecisionMode::fp8 || p.mode == PrecisionMode::int8_qat)
+    rules.unavailable("precision.mode", "fp32, bf16 and fp16");
+  if (p.mode == PrecisionMode::tf32 && !build.cuda)
+    rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
+  if (p.master != MasterWeights::fp32) rules.unavailable("precision.master", "fp32");
+  if (p.gradients != GradientStorage::fp32) rules.unavailable("precision.gradients", "fp32");
+  if (p.moments != MomentStorage::fp32) rules.unavailable("precision.moments", "fp32");
+  if (p.loss_scale.min > p.loss_scale.initial)
+    rules.refuse("precision.loss_scale.min",
+                 fmt::format("expected at most loss_scale.initial ({})", p.loss_scale.initial));
+}
+
+void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
+  const std::string& d = c.device;
+  const bool numbered =
+      d.starts_with("cuda:") && d.size() > 5 && d.size() < 9 && d.find_first_not_of("0123456789", 5) == d.npos;
+  const std::string no_cuda =
+      "but this build has no CUDA back end; use cpu or auto, or configure the build with "
+      "-DMIXTAPE_CUDA=ON where nvcc is";
+  if (d != "auto" && d != "cpu" && d != "cuda" && !numbered)
+    rules.refuse("device", "expected auto, cpu, cuda or cuda:N");
+  else if (d.starts_with("cuda") && !build.cuda)
+    rules.refuse("device", no_cuda);
+  if (c.attention.implementation == AttentionImplementation::cudnn && !build.cuda)
+    rules.refuse("attention.implementation", no_cuda);
+  if (c.runtime.cuda_graphs.value_or(false) && !build.cuda) rules.refuse("runtime.cuda_graphs", no_cuda);
+}
+
+void check_available(const Config& c, Rules& rules) {
+  if (c.objective.name != ObjectiveKind::causal_lm) rules.unavailable("objective.name", "causal_lm");
+  if (c.optimizer.name != OptimizerKind::adamw) rules.unavailable("optimizer.name", "adamw");
+  if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
+  if (c.parallel.zero_stage != 0) rules.unavailable("parallel.zero_stage", "0");
+  if (c.parallel.tensor_parallel_size != 1) rules.unavailable("parallel.tensor_parallel_size", "1");
+}
+
+}  // namespace
+
+void check_model(const Config& config, const Origins& origins) {
+  Rules rules(config, origins);
+  check_model_rules(config, rules);
+  rules.finish();
+}
+
+void check(const Config& config, const Origins& origins, const BuildFeatures& build) {
+  Rules rules(config, origins);
+  check_run(config, rules);
+  check_device(config, build, rules);
+  check_model_rules(config, rules);
+  check_data(config, rules);
+  check_length(config, rules);
+  check_schedule(config, rules);
+  check_precision(config, build, rules);
+  check_available(config, rules);
+  rules.finish();
+}
+
+}  // namespace mixtape
