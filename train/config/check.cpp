@@ -92,7 +92,7 @@ void check_model_rules(const Config& c, Rules& rules) {
   if (m.family != Family::decoder) rules.unavailable("model.family", "decoder");
   if (m.position == Position::relative_bias || m.position == Position::sinusoidal)
     rules.unavailable("model.position", "learned, rope, alibi and none");
-  if (m.norm_placement == NormPlacement::post) rules.unavailable("model.norm_placement", "pre");
+  if (m.qk_norm) rules.unavailable("model.qk_norm", "false");
   if (m.token_types != 0) rules.unavailable("model.token_types", "0");
   if (m.mlm_head) rules.unavailable("model.mlm_head", "false");
 }
