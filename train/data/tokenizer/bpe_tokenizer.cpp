@@ -210,14 +210,12 @@ void BpeTokenizer::encode_text(std::string_view text, bool parse_special, std::v
 void BpeTokenizer::pre_tokenize(std::string_view piece, size_t step, std::vector<int32_t>& ids,
                                 Scratch& scratch) const {
   std::string prefixed;
-  while (step < splitters_.size() && !splitters_[step]) {  // ByteLevel that only spells bytes
-    if (definition_.pre_tokenizer[step].add_prefix_space && piece[0] != ' ')
-      piece = prefixed = " " + std::string(piece);
-    ++step;
-  }
-  if (step < splitters_.size()) {
-    if (definition_.pre_tokenizer[step].add_prefix_space && piece[0] != ' ')
-      piece = prefixed = " " + std::string(piece);
+  for (; step < splitters_.size(); ++step) {
+    if (definition_.pre_tokenizer[step].add_prefix_space && piece[0] != ' ') {
+      prefixed.assign(1, ' ').append(piece);
+      piece = prefixed;
+    }
+    if (!splitters_[step]) continue;  // ByteLevel that only spells bytes
     const bool last = step + 1 == splitters_.size();
     for (size_t begin = 0, end; begin < piece.size(); begin = end) {
       end = splitters_[step]->piece_end(piece, begin);
