@@ -70,6 +70,7 @@ constexpr std::string_view name_of(DType type) {
 template <class Code, int ExponentBits, int MantissaBits, bool Finite>
 struct MiniFloat {
   static constexpr int bias = (1 << (ExponentBits - 1)) - 1;
+  static constexpr int mantissa_bits = MantissaBits;
   static constexpr Code sign_mask = Code(Code(1) << (ExponentBits + MantissaBits));
   static constexpr Code magnitude_mask = Code(sign_mask - 1);
   static constexpr Code infinity_code = Code(((1u << ExponentBits) - 1) << MantissaBits);  // e4m3: 256, still finite

@@ -1,0 +1,148 @@
+// Conversions between element types, sums and the largest magnitude: elementwise, bound by memory.
+#include "core/cpu/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/cast.cpp"
+#include "hwy/foreach_target.h"
+//
+#include <atomic>
+#include <bit>
+
+#include "core/cpu/backend.h"
+#include "core/cpu/rows.h"
+#include "core/cpu/simd.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mixtape::HWY_NAMESPACE {
+namespace {
+
+// Any type to any other goes through floats in the first-level cache, a block at a time: one loop a type instead of one
+// a pair.
+constexpr int64_t block = 1024;
+
+template <class From>
+void widen(const From* x, float* y, int64_t n) {
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(w.load(x + i), y + i); });
+}
+
+template <class To>
+void narrow(const float* x, To* y, int64_t n, float scale, bool accumulate) {
+  const Vec factor = set(scale);
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.put(hn::Mul(w.load(x + i), factor), y + i, accumulate); });
+}
+
+using Widen = void (*)(const std::byte* x, float* y, int64_t n);
+using Narrow = void (*)(const float* x, std::byte* y, int64_t n, float scale, bool accumulate);
+
+void convert_piece(const Convert& a, Widen widen, Narrow narrow, const std::byte* x, std::byte* y, int64_t n) {
+  const int64_t from_bytes = size_of(a.x.dtype()), to_bytes = size_of(a.y.tensor.dtype());
+  alignas(64) float floats[block];
+  for (int64_t i = 0; i < n; i += block) {
+    const int64_t count = std::min(block, n - i);
+    const float* source = reinterpret_cast<const float*>(x + i * from_bytes);
+    if (widen) {
+      widen(x + i * from_bytes, floats, count);
+      source = floats;
+    }
+    narrow(source, y + i * to_bytes, count, a.scale, a.y.accumulates());
+  }
+}
+
+Widen widening_from(DType type) {
+  Widen result = nullptr;  // fp32 is read where it is
+  if (type == DType::f32) return result;
+  dispatch<fp16, bf16, e4m3, e5m2, int8_t>(type, "convert", [&]<class T>() {
+    result = [](const std::byte* x, float* y, int64_t n) { widen(reinterpret_cast<const T*>(x), y, n); };
+  });
+  return result;
+}
+
+Narrow narrowing_to(DType type) {
+  Narrow result = nullptr;
+  dispatch<float, fp16, bf16, e4m3, e5m2, int8_t>(type, "convert", [&]<class T>() {
+    result = [](const float* x, std::byte* y, int64_t n, float scale, bool accumulate) {
+      narrow(x, reinterpret_cast<T*>(y), n, scale, accumulate);
+    };
+  });
+  return result;
+}
+
+template <class T>
+void add_span(const T* a, const T* b, T* y, int64_t n) {
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::Add(w.load(a + i), w.load(b + i)), y + i); });
+}
+
+// The bits of the largest magnitude. As integers, magnitudes are ordered like the numbers, with NaN above infinity.
+template <class T>
+int32_t largest_bits(const T* x, int64_t n) {
+  const hn::RebindToSigned<FloatTag> di;
+  auto most = hn::Zero(di);
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(di, hn::Abs(w.load(x + i)))); });
+  return hn::GetLane(hn::MaxOfLanes(di, most));
+}
+
+template <class T>
+int32_t largest_bits(const Tensor& t) {
+  const Rows<const T> x(t);
+  std::atomic<int32_t> most = 0;
+  parallel_pieces({t}, [&](int64_t r, int64_t c, int64_t n) {
+    const int32_t here = largest_bits(x[r] + c, n);
+    int32_t before = most.load();
+    while (before < here && !most.compare_exchange_weak(before, here)) {
+    }
+  });
+  return most;
+}
+
+}  // namespace
+
+void convert(const Convert& a) {
+  const Widen widen = widening_from(a.x.dtype());
+  const Narrow narrow = narrowing_to(a.y.tensor.dtype());
+  const int64_t from_bytes = size_of(a.x.dtype()), to_bytes = size_of(a.y.tensor.dtype());
+  parallel_pieces({a.x, a.y.tensor}, [&](int64_t r, int64_t c, int64_t n) {
+    convert_piece(a, widen, narrow, a.x.raw() + (r * a.x.row_stride() + c) * from_bytes,
+                  a.y.tensor.raw() + (r * a.y.tensor.row_stride() + c) * to_bytes, n);
+  });
+}
+
+void add(const Add& a) {
+  dispatch<float, fp16, bf16>(a.y.dtype(), "add", [&]<class T>() {
+    const Rows<const T> first(a.a), second(a.b);
+    const Rows<T> y(a.y);
+    parallel_pieces({a.y, a.a, a.b},
+                    [&](int64_t r, int64_t c, int64_t n) { add_span(first[r] + c, second[r] + c, y[r] + c, n); });
+  });
+}
+
+void abs_max(const AbsMax& a) {
+  dispatch<float, fp16, bf16>(a.x.dtype(), "abs_max",
+                              [&]<class T>() { *a.amax.data<float>() = std::bit_cast<float>(largest_bits<T>(a.x)); });
+}
+
+}  // namespace mixtape::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mixtape {
+
+HWY_EXPORT(convert);
+HWY_EXPORT(add);
+HWY_EXPORT(abs_max);
+
+void CpuCast::convert(const Convert& a) {
+  if (backend_.planning() || !a.y) return;
+  HWY_DYNAMIC_DISPATCH(convert)(a);
+}
+
+void CpuCast::add(const Add& a) {
+  if (backend_.planning()) return;
+  HWY_DYNAMIC_DISPATCH(add)(a);
+}
+
+void CpuCast::abs_max(const AbsMax& a) {
+  if (backend_.planning()) return;
+  HWY_DYNAMIC_DISPATCH(abs_max)(a);
+}
+
+}  // namespace mixtape
+#endif

@@ -1,0 +1,143 @@
+// Lookup of token and position vectors, and the sum of gradients into the tables.
+//
+// Backward gives each thread a range of columns and lets it walk all tokens in their order: every element of a table is
+// added to in one order whatever the number of threads, nothing is sorted, and frequent tokens unbalance nothing.
+#include "core/cpu/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/embedding.cpp"
+#include "hwy/foreach_target.h"
+//
+#include "core/cpu/backend.h"
+#include "core/cpu/rows.h"
+#include "core/cpu/simd.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mixtape::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void embed_rows(const Embed& a, int64_t begin, int64_t end) {
+  const int64_t d = a.y.cols();
+  const int32_t* ids = a.ids.data<int32_t>();
+  const int32_t* position = a.position_table ? a.position.data<int32_t>() : nullptr;
+  const Rows<const T> tokens(a.token_table), positions(a.position_table);
+  const Rows<T> y(a.y);
+  const Vec scale = set(a.spec.scale);
+  for (int64_t r = begin; r < end; ++r) {
+    T* out = y[r];
+    if (ids[r] < 0) {
+      std::fill(out, out + d, T(0.f));
+      continue;
+    }
+    const T* token = tokens[ids[r]];
+    const T* place = position ? positions[position[r] + a.spec.position_offset] : nullptr;
+    each_vector(d, [&](auto w, int64_t i) HWY_ATTR {
+      const Vec v = hn::Mul(w.load(token + i), scale);
+      w.store(place ? hn::Add(v, w.load(place + i)) : v, out + i);
+    });
+  }
+}
+
+// Adds scale * dy[r, c] to columns [begin, end) of row rows(r) of the table, for all r in order; rows(r) < 0 adds
+// nothing.
+template <class G, class T, class RowOf>
+void scatter_columns(const Rows<G>& table, const Rows<const T>& dy, int64_t n, float scale, RowOf&& row_of,
+                     int64_t begin, int64_t end) {
+  const Vec factor = set(scale);
+  for (int64_t r = 0; r < n; ++r) {
+    const int64_t row = row_of(r);
+    if (row < 0) continue;
+    const T* from = dy[r] + begin;
+    G* to = table[row] + begin;
+    each_vector(end - begin, [&](auto w, int64_t i)
+                                 HWY_ATTR { w.store(hn::MulAdd(w.load(from + i), factor, w.load(to + i)), to + i); });
+  }
+}
+
+template <class G, class T, class RowOf>
+void scatter(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
+  const Rows<G> table(to.tensor);
+  const int64_t d = to.tensor.cols();
+  if (!to.accumulates())
+    parallel_for(to.tensor.rows(), row_grain(d), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) std::fill(table[r], table[r] + d, G(0.f));
+    });
+  constexpr int64_t line = 32;  // columns that lie in one or two cache lines, not to be shared between threads
+  const int64_t grain = row_grain(dy.rows() * line);
+  parallel_for((d + line - 1) / line, grain, [&](int64_t begin, int64_t end) {
+    scatter_columns<G, T>(table, Rows<const T>(dy), dy.rows(), scale, row_of, begin * line, std::min(d, end * line));
+  });
+}
+
+template <class T, class RowOf>
+void scatter_any(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
+  if (!to) return;
+  if (to.tensor.dtype() == dy.dtype()) return scatter<T, T>(to, dy, scale, row_of);
+  if (to.tensor.dtype() == DType::f32) return scatter<float, T>(to, dy, scale, row_of);
+  throw Error("embedding: a gradient is {}, expected fp32 or {}", to.tensor.dtype(), dy.dtype());
+}
+
+}  // namespace
+
+void embedding(const Embed& a) {
+  dispatch<float, fp16, bf16>(a.y.dtype(), "embedding", [&]<class T>() {
+    parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) { embed_rows<T>(a, begin, end); });
+  });
+}
+
+void embedding_backward(const EmbedBackward& a) {
+  const int32_t* ids = a.ids.data<int32_t>();
+  const int32_t* position = a.dpositions ? a.position.data<int32_t>() : nullptr;
+  const auto token_row = [&](int64_t r) -> int64_t { return ids[r] == a.spec.pad_id ? -1 : ids[r]; };
+  const auto position_row = [&](int64_t r) -> int64_t {
+    return ids[r] < 0 ? -1 : position[r] + a.spec.position_offset;
+  };
+  dispatch<float, fp16, bf16>(a.dy.dtype(), "embedding_backward", [&]<class T>() {
+    scatter_any<T>(a.dtokens, a.dy, a.spec.scale, token_row);
+    scatter_any<T>(a.dpositions, a.dy, 1, position_row);
+  });
+}
+
+}  // namespace mixtape::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mixtape {
+
+HWY_EXPORT(embedding);
+HWY_EXPORT(embedding_backward);
+
+namespace {
+
+// A lookup outside a table would read or write foreign memory; the ids come from files.
+void check_lookups(const Embed& a) {
+  const int32_t* ids = a.ids.data<int32_t>();
+  const int32_t* position = a.position_table ? a.position.data<int32_t>() : nullptr;
+  const int64_t vocabulary = a.token_table.rows();
+  for (int64_t r = 0; r < a.y.rows(); ++r) {
+    if (ids[r] < 0) continue;
+    if (ids[r] >= vocabulary)
+      throw DataError("embedding: token {} in row {}, expected less than the vocabulary's {}", ids[r], r, vocabulary);
+    if (!position) continue;
+    const int64_t place = position[r] + a.spec.position_offset;
+    if (place < 0 || place >= a.position_table.rows())
+      throw DataError("embedding: position {} in row {}, but the table has {} rows (the first {} are reserved)",
+                      position[r], r, a.position_table.rows(), a.spec.position_offset);
+  }
+}
+
+}  // namespace
+
+void CpuEmbedding::embedding(const Embed& a) {
+  if (backend_.planning()) return;
+  check_lookups(a);
+  HWY_DYNAMIC_DISPATCH(embedding)(a);
+}
+
+void CpuEmbedding::embedding_backward(const EmbedBackward& a) {
+  if (backend_.planning()) return;
+  HWY_DYNAMIC_DISPATCH(embedding_backward)(a);
+}
+
+}  // namespace mixtape
+#endif
