@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/step_state.h"
 #include "core/tensor.h"
@@ -47,6 +48,17 @@ class Backend {
   virtual void copy_to_host(void* to, const Tensor& from) = 0;
   virtual void zero(const Tensor& tensor) = 0;
   virtual void synchronize() = 0;
+
+  // A contiguous tensor as the host can read it: the memory itself where the host shares it, else a copy in `buffer`.
+  virtual const void* host_view(const Tensor& tensor, std::vector<std::byte>& buffer) {
+    buffer.resize(size_t(tensor.bytes()));
+    copy_to_host(buffer.data(), tensor);
+    return buffer.data();
+  }
+
+  // What the device chose by timing (a library for a shape), as text: the same choices give the same bits.
+  virtual std::string choices() const { return {}; }
+  virtual void set_choices(const std::string&) {}
 
   // The arena that tensors and workspace come from; set before any kernel runs.
   void bind(Arena& arena) { arena_ = &arena; }

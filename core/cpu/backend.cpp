@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "core/cpu/gemm_choices.h"
 #include "core/cpu/parallel.h"
 
 namespace mixtape {
@@ -22,6 +23,15 @@ void CpuBackend::copy_from_host(const Tensor& to, const void* from) {
 void CpuBackend::copy_to_host(void* to, const Tensor& from) {
   if (planning()) return;
   std::memcpy(to, from.raw(), from.bytes());
+}
+
+// In strict mode nothing is timed, so there is nothing to keep.
+std::string CpuBackend::choices() const {
+  return options_.determinism == Determinism::strict ? std::string() : matmul_choices();
+}
+
+void CpuBackend::set_choices(const std::string& text) {
+  if (options_.determinism != Determinism::strict) set_matmul_choices(text);
 }
 
 void CpuBackend::zero(const Tensor& tensor) {

@@ -34,6 +34,9 @@ class CpuBackend : public Backend {
   void copy_to_host(void* to, const Tensor& from) override;
   void zero(const Tensor& tensor) override;
   void synchronize() override {}
+  const void* host_view(const Tensor& tensor, std::vector<std::byte>&) override { return tensor.raw(); }
+  std::string choices() const override;
+  void set_choices(const std::string& text) override;
 
   Determinism determinism() const { return options_.determinism; }
 

@@ -108,7 +108,7 @@ Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs, KvCache* cache
 
 Loss Transformer::loss(Tape& tape, const ModelInputs& inputs) const {
   return cross_entropy(tape, hidden(tape, inputs), head().on(tape), lm_head_bias_.on(tape), inputs.targets,
-                       {.logit_scale = float(spec_.logit_scale)});
+                       {.logit_scale = float(spec_.logit_scale), .chunk_rows = loss_chunk_rows_});
 }
 
 Tensor Transformer::logits(Tape& tape, const Tensor& hidden) const {

@@ -30,6 +30,9 @@ class Transformer {
   // Makes the tables that forward reads, for sequences of at most `positions` tokens.
   void make_tables(Backend& backend, int64_t positions);
 
+  // How many rows of logits exist at once; 0: the back end chooses.
+  void set_loss_chunk_rows(int64_t rows) { loss_chunk_rows_ = rows; }
+
   // The last hidden states, [rows, d_model], after the final norm.
   Tensor hidden(Tape& tape, const ModelInputs& inputs, KvCache* cache = nullptr) const;
   Loss loss(Tape& tape, const ModelInputs& inputs) const;
@@ -50,6 +53,7 @@ class Transformer {
 
   ModelSpec spec_;
   int64_t row_length_;
+  int64_t loss_chunk_rows_ = 0;
   ParameterLayout layout_;
   ParameterId token_table_, position_table_, lm_head_, lm_head_bias_;
   NormIds embedding_norm_, final_norm_;

@@ -242,6 +242,15 @@ std::string openblas_advice(const std::string& core) {
   return "";
 }
 
+// "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH NO_AFFINITY USE_OPENMP Zen MAX_THREADS=64" -> "0.3.21, OpenMP threads".
+std::string openblas_version() {
+  const std::string config = openblas_get_config();
+  const size_t begin = config.find(' ') + 1;  // 0 where there is no space
+  const std::string version = config.substr(begin, config.find(' ', begin) - begin);
+  const bool openmp = config.find("USE_OPENMP") != config.npos, one = config.find("SINGLE_THREADED") != config.npos;
+  return fmt::format("{}, {}", version, one ? "single-threaded" : openmp ? "OpenMP threads" : "own threads");
+}
+
 void examine_libraries(Findings& findings) {
   const auto add = [&](std::string name, std::string value, std::string advice = "") {
     findings.push_back({"libraries", std::move(name), std::move(value), std::move(advice)});
@@ -253,9 +262,7 @@ void examine_libraries(Findings& findings) {
   add("oneDNN", fmt::format("{}.{}.{}, kernels for {}", dnnl->major, dnnl->minor, dnnl->patch, onednn_isa()),
       limited_by ? fmt::format("{} limits its instruction sets: unset it unless that is meant", limited_by) : "");
   const std::string core = openblas_get_corename();
-  std::string config = openblas_get_config();
-  config.erase(config.find_last_not_of(' ') + 1);
-  add("OpenBLAS", fmt::format("{}, kernels for {}", config, core), openblas_advice(core));
+  add("OpenBLAS", fmt::format("{}, kernels for {}", openblas_version(), core), openblas_advice(core));
   add("Highway", fmt::format("{}.{}.{}", HWY_MAJOR, HWY_MINOR, HWY_PATCH));
   add("ICU", U_ICU_VERSION);
   add("SentencePiece", MIXTAPE_SENTENCEPIECE_VERSION);
@@ -318,6 +325,11 @@ std::string version() { return MIXTAPE_VERSION; }
 std::string build_text() {
   return fmt::format("{}, {}, {}, CUDA {}, MPI {}", version(), compiler(), MIXTAPE_BUILD_TYPE, MIXTAPE_BUILT_WITH_CUDA,
                      MIXTAPE_BUILT_WITH_MPI);
+}
+
+std::string processor_name() {
+  const std::string name = first_value_of("/proc/cpuinfo", "model name");
+  return name.empty() ? "unknown" : name;
 }
 
 int available_cores() {

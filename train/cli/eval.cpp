@@ -1,0 +1,71 @@
+// mixtape eval MODEL DATA: loss, perplexity and bits per byte over prepared data.
+#include <CLI/CLI.hpp>
+
+#include "train/cli/arguments.h"
+#include "train/cli/commands.h"
+#include "train/evaluate.h"
+#include "train/objective/causal_lm.h"
+#include "train/report/console.h"
+
+namespace mixtape {
+namespace {
+
+struct EvalArguments {
+  std::string data, format = "auto";
+  int64_t seq_length = 0, micro_batch_size = 4, max_tokens = INT64_MAX;
+  bool no_document_mask = false, json = false;
+};
+
+void evaluate_command(const ModelArguments& model_arguments, const EvalArguments& a) {
+  int64_t length = 0;
+  LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer*) {
+    length = a.seq_length ? a.seq_length : std::min<int64_t>(files.spec.max_positions, 1024);
+    if (files.spec.position == Position::learned && length > files.spec.max_positions)
+      throw ConfigError("eval: --seq-length {}, but the model has {} positions", length, files.spec.max_positions);
+    return EngineShape{.rows = a.micro_batch_size, .row_length = length, .rehearse = [](Engine& engine) {
+                         engine.run_micro_batch(false);
+                       }};
+  });
+  const Tokenizer& tokenizer = tokenizer_of(model);
+  DataConfig data;
+  data.sources = {{.name = "data", .path = a.data, .max_epochs = 1, .validation = a.data, .format = a.format}};
+  data.seq_length = length;
+  data.validation_split = 0;
+  const auto dataset = validation_dataset(data, vocabulary_of(tokenizer));
+  const CausalLm objective(*dataset, !a.no_document_mask);
+
+  int64_t total = 0;
+  for (const SourceStatistics& s : dataset->statistics()) total += int64_t(s.tokens_per_epoch);
+  Progress progress("evaluating", std::min(total, a.max_tokens), Unit::tokens);
+  const Evaluation result =
+      evaluate(*model.engine, objective, a.max_tokens, &tokenizer, [&](int64_t done) { progress.set(done); });
+  progress.finish();
+  if (a.json) {
+    fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, \"tokens\": {}}}\n", result.loss,
+               result.perplexity(), result.bits_per_byte ? fmt::to_string(*result.bits_per_byte) : "null",
+               result.targets);
+    return;
+  }
+  fmt::print("loss           {:.5f} nats\nperplexity     {:.4f}\n", result.loss, result.perplexity());
+  if (result.bits_per_byte) fmt::print("bits per byte  {:.5f}\n", *result.bits_per_byte);
+  fmt::print("tokens         {}\n", result.targets);
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("eval", "loss, perplexity and bits per byte of a model on prepared data");
+  const auto model = add_model_arguments(*command);
+  const auto a = std::make_shared<EvalArguments>();
+  command->add_option("data", a->data, "a directory or file of tokens, as data.sources[].path")->required();
+  command->add_option("--format", a->format, "auto, mixtape, llmc, nanogpt or megatron");
+  command->add_option("--seq-length", a->seq_length, "default: the model's positions, at most 1024")
+      ->check(CLI::Range(1, 1 << 24));
+  command->add_option("--batch-size", a->micro_batch_size, "sequences at a time")->check(CLI::Range(1, 65536));
+  command->add_option("--max-tokens", a->max_tokens, "stop after so many targets")->check(CLI::PositiveNumber);
+  command->add_flag("--no-document-mask", a->no_document_mask, "tokens see earlier documents of their sequence");
+  command->add_flag("--json", a->json, "one line of JSON");
+  command->callback([model, a] { evaluate_command(*model, *a); });
+}
+
+}  // namespace mixtape

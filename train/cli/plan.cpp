@@ -1,0 +1,100 @@
+// mixtape plan CONFIG: what a run will take, before it takes it.
+#include <CLI/CLI.hpp>
+#include <cmath>
+
+#include "train/cli/commands.h"
+#include "train/config/config.h"
+#include "train/data/dataset.h"
+#include "train/data/tokenizer/tokenizer.h"
+#include "train/report/scaling.h"
+#include "train/report/units.h"
+#include "train/step.h"
+
+namespace mixtape {
+namespace {
+
+struct PlanArguments {
+  double flops_per_second = 0, tokens_per_second = 0;
+  bool models = false;
+};
+
+void print_memory(const MemoryPlan& plan, double parameters) {
+  fmt::print("\nMemory (from a dry run of one step, a validation and a sample)\n");
+  for (int c = 0; c < category_count; ++c)
+    if (plan.at_peak[c] > 0)
+      fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name_of(Category(c)), human_bytes(double(plan.at_peak[c])),
+                 double(plan.at_peak[c]) / parameters);
+  fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", "arena", human_bytes(double(plan.peak)),
+             double(plan.peak) / parameters);
+}
+
+// The data may not be prepared yet: a plan then leaves epochs out.
+void print_epochs(const Config& config, double tokens) {
+  try {
+    const auto tokenizer = load_tokenizer(config.data.tokenizer);
+    const auto data = training_dataset(config.data, vocabulary_of(*tokenizer), uint64_t(config.seed));
+    for (const SourceStatistics& s : data->statistics()) {
+      double weights = 0, weight = 0;
+      for (const SourceConfig& source : config.data.sources) {
+        weights += source.weight;
+        if (source.name == s.name) weight = source.weight;
+      }
+      fmt::print("  {:<20} {:>14} tokens, {:.2f} epochs\n", s.name, with_thousands(int64_t(s.tokens_per_epoch)),
+                 tokens * weight / weights / double(std::max<uint64_t>(s.tokens_per_epoch, 1)));
+    }
+  } catch (const Error& error) {
+    fmt::print("  data not read: {}\n", error.what());
+  }
+}
+
+void print_time(const PlanArguments& a, double tokens, double flops) {
+  double seconds = 0;
+  if (a.tokens_per_second > 0) seconds = tokens / a.tokens_per_second;
+  if (a.flops_per_second > 0) seconds = flops / a.flops_per_second;
+  if (seconds > 0) fmt::print("\nTime at that speed: {}\n", human_duration(seconds));
+}
+
+void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
+  const Config& config = resolved.config;
+  check(config, resolved.origins);
+  const EngineOptions options = training_options(config);
+  const Transformer model(options.model, options.row_length);
+  const double parameters = double(model.layout().parameter_count());
+  const double tokens = double(config.total_steps()) * double(config.tokens_per_step());
+  const double per_token = model.flops_per_token(config.data.seq_length);
+
+  fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));
+  fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)), with_thousands(config.total_steps()),
+             with_thousands(config.tokens_per_step()));
+  fmt::print(
+      "FLOPs a token     {:.4g} = 6 x (weights of all matrix products, the head included) + attention "
+      "(6 L T d, causal)\n",
+      per_token);
+  fmt::print("Model FLOPs       {:.4g}\n", per_token * tokens);
+  if (options.recompute == RecomputePolicy::full)
+    fmt::print("Hardware FLOPs    {:.4g} (forward twice: recomputation)\n", per_token * tokens * 4 / 3);
+  print_memory(plan_training(options, config), parameters);
+  fmt::print("\nData\n");
+  print_epochs(config, tokens);
+  print_time(a, tokens, per_token * tokens);
+  fmt::print("\nCompute-optimal tokens for {} parameters\n{}", with_thousands(model.layout().parameter_count()),
+             tokens_for_parameters_table(parameters));
+  fmt::print("\nCompute-optimal size for this budget, C = 6 N D = {:.4g} FLOPs\n{}", 6 * parameters * tokens,
+             allocations_table(6 * parameters * tokens));
+  fmt::print("\nThis run\n{}", plan_table(parameters, tokens));
+  if (a.models) fmt::print("\nPublished models\n{}", known_models_table());
+}
+
+}  // namespace
+
+void add_plan_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("plan", "parameters, memory, FLOPs, epochs and scaling laws of a run");
+  const auto arguments = add_config_arguments(*command);
+  const auto a = std::make_shared<PlanArguments>();
+  command->add_option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time");
+  command->add_option("--tokens-per-second", a->tokens_per_second, "the same in tokens");
+  command->add_flag("--models", a->models, "also the table of published models");
+  command->callback([arguments, a] { plan(load_config(arguments()), *a); });
+}
+
+}  // namespace mixtape

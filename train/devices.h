@@ -1,0 +1,29 @@
+// From a configuration to a device: the one place that knows which back ends there are.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/backend.h"
+#include "train/config/config.h"
+
+namespace mixtape {
+
+struct DeviceOptions {
+  std::string device = "auto";  // auto, cpu, cuda, cuda:N
+  int threads = 0;              // of the CPU; 0: one a core
+  Determinism determinism = Determinism::fast;
+};
+DeviceOptions device_options(const Config& config);
+
+// Throws ConfigError for a device that this build or machine does not have.
+std::unique_ptr<Backend> make_backend(const DeviceOptions& options);
+
+// How a precision mode is stored: the type of weights and activations, and whether there is a float32 master.
+struct ComputeTypes {
+  DType compute = DType::f32;
+  bool master = false;
+};
+ComputeTypes compute_types(const PrecisionConfig& precision);
+
+}  // namespace mixtape

@@ -1,0 +1,55 @@
+#include "train/evaluate.h"
+
+#include <cmath>
+#include <functional>
+
+namespace mixtape {
+
+double Evaluation::perplexity() const { return std::exp(loss); }
+
+void pad_batch(Batch& batch, int64_t rows) {
+  const size_t n = size_t(rows * batch.row_length);
+  batch.rows = int32_t(rows);
+  batch.tokens.resize(n, -1);
+  batch.targets.resize(n, -1);
+  batch.positions.resize(n, 0);
+}
+
+Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
+                    const std::function<void(int64_t)>& progress) {
+  std::vector<int64_t> token_length;
+  if (tokenizer)
+    for (int32_t id = 0; id < tokenizer->vocab_size(); ++id)
+      token_length.push_back(tokenizer->is_special(id) ? 0 : int64_t(tokenizer->token_bytes(id).size()));
+
+  engine.state().inverse_targets = 1;  // sums, not means: the number of targets is known at the end
+  engine.state().loss_scale = 1;
+  engine.upload_state();
+
+  Evaluation result;
+  Batch batch;
+  double sum = 0;
+  int64_t bytes = 0;
+  const uint64_t rows = uint64_t(engine.options().rows);
+  const uint64_t end = objective.size().value_or(UINT64_MAX);
+  std::vector<uint64_t> samples;
+  for (uint64_t next = 0; next < end && result.targets < max_targets; next += rows) {
+    samples.clear();
+    for (uint64_t i = next; i < std::min(next + rows, end); ++i) samples.push_back(i);
+    objective.fill(samples, batch);
+    pad_batch(batch, int64_t(rows));
+    engine.load(batch);
+    sum += engine.run_micro_batch(false);
+    result.targets += batch.n_targets;
+    if (tokenizer)
+      for (int32_t target : batch.targets)
+        if (target >= 0 && target < int32_t(token_length.size())) bytes += token_length[target];
+    if (progress) progress(result.targets);
+  }
+  if (result.targets == 0) throw DataError("evaluation: the data has no targets");
+  result.loss = sum / double(result.targets);
+  if (bytes > 0) result.bits_per_byte = sum / std::log(2.0) / double(bytes);
+  return result;
+}
+
+}  // namespace mixtape

@@ -1,0 +1,29 @@
+// Loss over a dataset, in order, without gradients.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "train/data/tokenizer/tokenizer.h"
+#include "train/engine.h"
+#include "train/objective/objective.h"
+
+namespace mixtape {
+
+struct Evaluation {
+  double loss = 0;  // mean over targets, nats
+  int64_t targets = 0;
+  std::optional<double>
+      bits_per_byte;  // loss in bits over the bytes of the target tokens, where the tokenizer is known
+  double perplexity() const;
+};
+
+// Samples 0, 1, ... of the objective until `max_targets` or its end; the last micro-batch is filled with padding.
+// `tokenizer` may be null. `progress` is called with the number of targets done.
+Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
+                    const std::function<void(int64_t)>& progress = {});
+
+// Adds padding rows (no tokens, no targets, in no segment) until the batch has `rows`.
+void pad_batch(Batch& batch, int64_t rows);
+
+}  // namespace mixtape

@@ -1,0 +1,19 @@
+// One batch through a model, as `mixtape forward` and the tests of parity with other frameworks run it.
+#pragma once
+
+#include <vector>
+
+#include "train/checkpoint/safetensors.h"
+#include "train/engine.h"
+
+namespace mixtape {
+
+// A batch from int64 tensors in Hugging Face's form: input_ids [B, T]; optional attention_mask [B, T], 1 = real,
+// padding only at the ends of a row; optional labels [B, T], -100 = ignored, not shifted (labels[:, t + 1] is the
+// target of position t). Throws DataError for what is missing or malformed.
+Batch batch_from_inputs(const SafetensorsFile& file, const ModelSpec& spec);
+
+// The logits of the batch that the engine has loaded, [B * T * V]; empty while planning.
+std::vector<float> logits_of(Engine& engine);
+
+}  // namespace mixtape

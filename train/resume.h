@@ -1,0 +1,28 @@
+// Between an engine and the files of a run.
+#pragma once
+
+#include <filesystem>
+
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/huggingface/model.h"
+#include "train/engine.h"
+#include "train/step.h"
+
+namespace mixtape {
+
+// Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added).
+std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& state,
+                               const CheckpointDirectory& directory,
+                               const std::vector<std::filesystem::path>& tokenizer_files);
+
+// Fills the engine and the scaler from a whole checkpoint and returns its state.
+RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& checkpoint);
+
+// Fills the weights from a Hugging Face directory (which a checkpoint is, too).
+void load_weights(Engine& engine, const HfModel& model);
+
+// Where a model lies that a command line names: a run directory (its best or newest whole checkpoint), a checkpoint, or
+// a Hugging Face directory. Throws CheckpointError that says what was looked for.
+std::filesystem::path find_model(const std::filesystem::path& path);
+
+}  // namespace mixtape

@@ -1,0 +1,101 @@
+#include "train/step.h"
+
+#include <cmath>
+
+#include "core/ops/optimizer.h"
+#include "train/generate.h"
+
+namespace mixtape {
+
+TrainingStep::TrainingStep(Engine& engine, const Config& config)
+    : engine_(engine),
+      seed_(uint64_t(config.seed)),
+      clip_(float(config.train.clip_grad)),
+      beta1_(float(config.optimizer.betas[0])),
+      beta2_(float(config.optimizer.betas[1])),
+      eps_(float(config.optimizer.eps)),
+      scales_loss_(config.precision.mode == PrecisionMode::fp16),
+      scaler_(config.precision.loss_scale),
+      ranges_(engine.parameters().update_ranges(float(config.optimizer.weight_decay))) {}
+
+StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
+  StepState& state = engine_.state();
+  state.learning_rate = float(learning_rate);
+  state.loss_scale = scales_loss_ ? scaler_.scale() : 1.f;
+  state.inverse_targets = batch.n_targets > 0 ? float(1.0 / double(batch.n_targets)) : 0.f;
+
+  StepResult result;
+  Parameters& parameters = engine_.parameters();
+  parameters.new_step();
+  for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
+    state.philox = philox_key(seed_, state.attempts, batch.first_micro_batch + i);
+    engine_.upload_state();
+    engine_.load(batch.micro_batches[i]);
+    result.loss += engine_.run_micro_batch(true);
+  }
+
+  gradient_norm(engine_.backend(), {.state = engine_.device_state(),
+                                    .gradients = parameters.gradients,
+                                    .ranges = ranges_.data(),
+                                    .n_ranges = int64_t(ranges_.size()),
+                                    .clip = clip_});
+  adamw(engine_.backend(), {.state = engine_.device_state(),
+                            .weights = parameters.weights,
+                            .master = parameters.master,
+                            .gradients = parameters.gradients,
+                            .m = parameters.m,
+                            .v = parameters.v,
+                            .ranges = ranges_.data(),
+                            .n_ranges = int64_t(ranges_.size()),
+                            .beta1 = beta1_,
+                            .beta2 = beta2_,
+                            .eps = eps_});
+  engine_.download_state();
+  result.grad_norm = state.grad_norm;
+  result.finite = state.finite != 0;
+  ++state.attempts;
+  if (result.finite) ++state.updates;
+  if (scales_loss_) scaler_.update(result.finite);
+  return result;
+}
+
+EngineOptions training_options(const Config& config) {
+  const auto policy = [&] {
+    switch (config.memory.recompute) {
+      case RecomputeMode::selective:
+        return RecomputePolicy::selective;
+      case RecomputeMode::full:
+        return RecomputePolicy::full;
+      default:
+        return RecomputePolicy::none;
+    }
+  }();
+  return {.model = config.model,
+          .device = device_options(config),
+          .types = compute_types(config.precision),
+          .training = true,
+          .rows = config.train.micro_batch_size,
+          .row_length = config.data.seq_length,
+          .recompute = policy,
+          .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
+}
+
+MemoryPlan plan_training(const EngineOptions& options, const Config& config) {
+  Engine dry(options);
+  MemoryPlan plan;
+  GlobalBatch batch;
+  Batch micro;
+  const size_t n = size_t(options.rows * options.row_length);
+  micro.tokens.resize(n), micro.targets.resize(n), micro.positions.resize(n), micro.segments.resize(1);
+  // A second micro-batch adds gradients to what is there, which may take other scratch than storing them.
+  batch.micro_batches.assign(config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1, micro);
+  batch.n_targets = 1;
+  TrainingStep(dry, config).run(batch, 0);
+  dry.run_micro_batch(false);
+  if (config.logging.sample_interval > 0) plan_generation(dry, config.logging);
+  plan.peak = dry.arena().peak();
+  plan.at_peak = dry.arena().at_peak();
+  return plan;
+}
+
+}  // namespace mixtape

@@ -1,0 +1,46 @@
+// One step of training: gradients of a global batch, their norm, the update.
+#pragma once
+
+#include "train/engine.h"
+#include "train/objective/batch.h"
+#include "train/optim/loss_scaler.h"
+
+namespace mixtape {
+
+struct StepResult {
+  double loss = 0;       // mean over the targets of the global batch, nats
+  double grad_norm = 0;  // before clipping
+  bool finite = true;    // false: weights, moments and counters of updates are as before
+};
+
+class TrainingStep {
+ public:
+  TrainingStep(Engine& engine, const Config& config);
+
+  // One attempt. `micro_batches` are this process's; counters come from and go to engine.state().
+  StepResult run(const GlobalBatch& batch, double learning_rate);
+
+  LossScaler& scaler() { return scaler_; }
+  bool scales_loss() const { return scales_loss_; }
+
+ private:
+  Engine& engine_;
+  uint64_t seed_;
+  float clip_, beta1_, beta2_, eps_;
+  bool scales_loss_;
+  LossScaler scaler_;
+  std::vector<UpdateRange> ranges_;
+};
+
+// The memory of a run: what the dry run of a step, a validation and a sample needs.
+struct MemoryPlan {
+  int64_t peak = 0;  // bytes of the arena
+  CategoryBytes at_peak{};
+  int64_t nodes = 0;  // of one micro-batch's tape
+};
+MemoryPlan plan_training(const EngineOptions& options, const Config& config);
+
+// What `train` needs of an engine.
+EngineOptions training_options(const Config& config);
+
+}  // namespace mixtape

@@ -1,0 +1,43 @@
+#include "train/text_sampler.h"
+
+#include "train/generate.h"
+
+namespace mixtape {
+
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<int32_t> ids = tokenizer.encode(prompt, {.parse_special = true, .add_special = true});
+  if (ids.empty()) {
+    const std::optional<int32_t> start = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+    if (!start)
+      throw ConfigError("generate: an empty prompt needs a tokenizer with a beginning- or end-of-sequence token");
+    ids.push_back(*start);
+  }
+  return ids;
+}
+
+std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
+                                     uint64_t seed) {
+  std::vector<std::vector<int32_t>> prompts;
+  const size_t room = size_t(std::max<int64_t>(engine.options().row_length - config.sample_tokens, 1));
+  for (const std::string& prompt : config.sample_prompts) {
+    std::vector<int32_t> ids = prompt_ids(tokenizer, prompt);
+    if (ids.size() > room) ids.erase(ids.begin(), ids.end() - int64_t(room));
+    prompts.push_back(std::move(ids));
+  }
+  if (prompts.empty()) return {};
+  Generator generator(engine, int64_t(prompts.size()), engine.options().row_length);
+  const auto tokens = generator.generate(prompts, {.max_new_tokens = config.sample_tokens,
+                                                   .temperature = config.sample_temperature,
+                                                   .seed = seed,
+                                                   .stop_token = tokenizer.eos_id().value_or(-1)});
+  std::vector<SampleText> texts;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    StreamDecoder decoder(tokenizer, !config.sample_prompts[i].empty());
+    std::string text;
+    for (int32_t token : tokens[i]) text += decoder.next(token);
+    texts.push_back({config.sample_prompts[i], text + decoder.finish()});
+  }
+  return texts;
+}
+
+}  // namespace mixtape

@@ -1,0 +1,24 @@
+// Samples of text that a run shows while it trains.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "train/config/output.h"
+#include "train/data/tokenizer/tokenizer.h"
+#include "train/engine.h"
+
+namespace mixtape {
+
+struct SampleText {
+  std::string prompt, text;
+};
+
+// One text for each of logging.sample_prompts. A prompt that leaves no room for new tokens loses its beginning.
+std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
+                                     uint64_t seed);
+
+// A prompt as ids; an empty one begins a document: the end-of-sequence token, or the tokenizer's own beginning.
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt);
+
+}  // namespace mixtape

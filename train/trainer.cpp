@@ -1,0 +1,330 @@
+#include "train/trainer.h"
+
+#include <cmath>
+
+#include "train/evaluate.h"
+#include "train/generate.h"
+#include "train/objective/causal_lm.h"
+#include "train/optim/schedule.h"
+#include "train/report/machine.h"
+#include "train/resume.h"
+#include "train/signals.h"
+#include "train/text_sampler.h"
+#include "train/tuning_cache.h"
+
+namespace mixtape {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments)
+    : resolved_(std::move(config)),
+      config_(resolved_.config),
+      arguments_(std::move(arguments)),
+      total_steps_(config_.total_steps()),
+      started_(Clock::now()) {
+  check(config_, resolved_.origins);
+  open_data();
+  const EngineOptions options = training_options(config_);
+  plan_ = plan_training(options, config_);
+  engine_ = std::make_unique<Engine>(options, plan_.peak);
+  step_ = std::make_unique<TrainingStep>(*engine_, config_);
+  directory_ = std::make_unique<RunDirectory>(config_.run_directory());
+  checkpoints_.emplace(directory_->checkpoints());
+  start_or_resume();
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::open_data() {
+  tokenizer_ = load_tokenizer(config_.data.tokenizer);
+  if (tokenizer_->vocab_size() > config_.model.vocab_size)
+    throw ConfigError("model.vocab_size: {}, but {} has {} tokens; set model.vocab_size to at least that",
+                      config_.model.vocab_size, config_.data.tokenizer, tokenizer_->vocab_size());
+  const Vocabulary vocabulary = vocabulary_of(*tokenizer_);
+  training_data_ = training_dataset(config_.data, vocabulary, uint64_t(config_.seed));
+  validation_data_ = validation_dataset(config_.data, vocabulary);
+  objective_ = std::make_unique<CausalLm>(*training_data_, config_.data.document_mask);
+  if (validation_data_)
+    validation_objective_ = std::make_unique<CausalLm>(*validation_data_, config_.data.document_mask);
+}
+
+void Trainer::start_or_resume() {
+  const std::string& resume = config_.run.resume;
+  const auto warn = [](const std::string& text) { console().warn(text); };
+  checkpoints_->clean_leftovers();
+  std::optional<std::filesystem::path> from;
+  if (resume == "never") {
+    if (!checkpoints_->list().empty())
+      throw ConfigError("run.resume: never, but {} holds a run; choose another run.name or run.resume: auto",
+                        directory_->path().string());
+  } else if (resume == "auto") {
+    if (const auto newest = checkpoints_->newest_whole(warn)) from = newest->path;
+  } else {
+    verify_checkpoint(resume, warn);
+    from = resume;
+  }
+
+  console().log_to(directory_->log_file());
+  if (from) {
+    resume_from(*from);
+  } else {
+    initialise();
+  }
+  directory_->write_config(to_yaml(config_));
+  directory_->write_environment(arguments_);
+  tokenizer_files_ = {tokenizer_->save(directory_->path() / "tokenizer")};
+  reporter_ = std::make_unique<Reporter>(
+      *directory_, ReporterOptions{config_.logging.interval, config_.logging.tensorboard, total_steps_},
+      ResumePoint{state_.updates, state_.attempts});
+  announce();
+  if (from) reporter_->resume({state_.updates, state_.tokens, from->string()});
+}
+
+void Trainer::resume_from(const std::filesystem::path& checkpoint) {
+  const CheckpointReader reader(checkpoint);
+  const Config saved = parse_config(reader.state().config, (checkpoint / "state.json").string()).config;
+  const std::vector<ConfigChange> changes = compare_for_resume(saved, config_);
+  refuse_changes(changes, resolved_.origins);
+  for (const ConfigChange& change : changes)
+    console().line(fmt::format("changed since the checkpoint: {}: {} -> {}", change.key, change.saved, change.now));
+  state_ = load_run(*engine_, *step_, reader);
+  saved_at_ = state_.updates;
+}
+
+void Trainer::initialise() {
+  engine_->backend().set_choices(load_tuning(engine_->backend()));
+  if (config_.run.init_from) {
+    load_weights(*engine_, import_huggingface(find_model(*config_.run.init_from)));
+  } else {
+    engine_->parameters().initialise(uint64_t(config_.seed));
+  }
+  state_ = {};
+  state_.seed = uint64_t(config_.seed);
+}
+
+void Trainer::announce() {
+  const auto bytes = [&](Category c) { return plan_.at_peak[int(c)]; };
+  reporter_->start({.step = state_.updates,
+                    .tokens = state_.tokens,
+                    .name = config_.run.name,
+                    .command = shell_command(arguments_),
+                    .device = engine_->backend().name(),
+                    .precision = std::string(name_of(engine_->options().types.compute)),
+                    .parameters = engine_->model().layout().parameter_count(),
+                    .flops_per_token = engine_->model().flops_per_token(config_.data.seq_length),
+                    .tokens_per_step = config_.tokens_per_step(),
+                    .max_steps = total_steps_,
+                    .threads = int(config_.runtime.threads.value_or(available_cores())),
+                    .memory = {.parameters = bytes(Category::parameters) + bytes(Category::master),
+                               .gradients = bytes(Category::gradients),
+                               .optimizer = bytes(Category::optimizer),
+                               .activations = bytes(Category::activations) + bytes(Category::batch),
+                               .workspace = bytes(Category::workspace)}});
+  state_.config = to_yaml(config_);
+  state_.written_by = build_text();
+}
+
+void Trainer::restart_loader() {
+  loader_.reset();
+  loader_ =
+      std::make_unique<Loader>(*objective_, LoaderOptions{.micro_batch_size = int(config_.train.micro_batch_size),
+                                                          .global_batch_size = int(config_.train.global_batch_size),
+                                                          .first_sample = uint64_t(state_.samples)});
+  stalled_before_ = 0;
+}
+
+Exit Trainer::run() {
+  const StopSignals signals;
+  restart_loader();
+  const int64_t end = std::min(total_steps_, config_.train.stop_at_step.value_or(total_steps_));
+  try {
+    while (state_.updates < end && !StopSignals::received()) one_step();
+    if (StopSignals::received() && state_.updates < end) {
+      save();
+      reporter_->stop({state_.updates, state_.tokens, "signal", seconds_since(started_)});
+      return Exit::saved_after_signal;
+    }
+    finish();
+  } catch (const std::exception& error) {
+    reporter_->stop({state_.updates, state_.tokens, error.what(), seconds_since(started_)});
+    throw;
+  }
+  return Exit::ok;
+}
+
+void Trainer::one_step() {
+  step_started_ = Clock::now();
+  const GlobalBatch& batch = loader_->next();
+  const double lr = learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_);
+  const StepResult result = step_->run(batch, lr);
+  state_.attempts = int64_t(engine_->state().attempts);
+  state_.samples += config_.train.global_batch_size;
+  if (result.finite) {
+    after_update(result, batch, lr);
+  } else {
+    after_nonfinite(result, batch);
+  }
+}
+
+void Trainer::after_update(const StepResult& result, const GlobalBatch& batch, double lr) {
+  state_.updates = int64_t(engine_->state().updates);
+  state_.tokens += batch.n_tokens;
+  state_.consecutive_skips = 0;
+  report_step(result, batch, lr);
+  // The libraries for all shapes have been chosen by now: a rerun makes the same choices.
+  if (state_.updates == 1) save_tuning(engine_->backend());
+  if (due(config_.eval.interval)) validate();
+  if (due(config_.logging.sample_interval)) sample();
+  if (due(config_.checkpoint.interval)) save();
+}
+
+void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, double lr) {
+  const double seconds = seconds_since(step_started_);
+  state_.seconds += seconds;
+  StepMetrics m{.step = state_.updates,
+                .attempt = state_.attempts,
+                .tokens = state_.tokens,
+                .loss = result.loss,
+                .grad_norm = result.grad_norm,
+                .lr = lr,
+                .loss_scale = engine_->state().loss_scale,
+                .tokens_per_second = double(batch.n_tokens) / seconds,
+                .step_seconds = seconds,
+                .data_wait_share = (loader_->stall_seconds() - stalled_before_) / seconds,
+                .model_flops_per_second =
+                    double(batch.n_tokens) * engine_->model().flops_per_token(config_.data.seq_length) / seconds,
+                .memory_bytes = plan_.peak,
+                .skipped = !result.finite};
+  stalled_before_ = loader_->stall_seconds();
+  if (result.finite && due(config_.logging.interval)) {
+    const std::vector<uint64_t> counts = training_data_->counts(uint64_t(state_.samples));
+    const std::vector<SourceStatistics> sources = training_data_->statistics();
+    for (size_t i = 0; i < sources.size(); ++i)
+      m.sources.push_back({sources[i].name, double(counts[i]) / double(state_.samples),
+                           double(counts[i]) * double(config_.data.seq_length) /
+                               double(std::max<uint64_t>(sources[i].tokens_per_epoch, 1))});
+  }
+  reporter_->step(m);
+}
+
+void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch) {
+  ++state_.skipped_steps;
+  report_step(result, batch, learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_));
+  // While fp16's scale falls, overflows are how it finds its level, not failures of the run.
+  if (step_->scales_loss() && step_->scaler().scale() >= 1) return;
+  ++state_.consecutive_skips;
+  const NonfiniteConfig& rule = config_.train.on_nonfinite;
+  const std::string what = fmt::format("step {} (attempt {}): the loss is {} and the gradient norm {}",
+                                       state_.updates + 1, state_.attempts, result.loss, result.grad_norm);
+  switch (rule.policy) {
+    case NonfinitePolicy::stop:
+      throw NumericsError("{}; train.on_nonfinite.policy is stop. Lower optimizer.lr or train.clip_grad", what);
+    case NonfinitePolicy::skip:
+      reporter_->warning({state_.updates, state_.tokens, what + "; the step is skipped"});
+      if (state_.consecutive_skips >= rule.limit)
+        throw NumericsError(
+            "{}; {} steps in a row were not finite (train.on_nonfinite.limit). Lower optimizer.lr or "
+            "train.clip_grad, or go on from an earlier checkpoint with run.resume",
+            what, state_.consecutive_skips);
+      return;
+    case NonfinitePolicy::rollback:
+      reporter_->warning({state_.updates, state_.tokens, what + "; back to the last checkpoint"});
+      if (++rollbacks_ > rule.limit)
+        throw NumericsError("{}; {} rollbacks did not help (train.on_nonfinite.limit)", what, rule.limit);
+      roll_back();
+  }
+}
+
+// Weights, moments and the count of updates go back; the data goes on after the failure, so that it is not met again.
+void Trainer::roll_back() {
+  const auto newest = checkpoints_->newest_whole([](const std::string& text) { console().warn(text); });
+  if (!newest)
+    throw NumericsError("step {}: not finite, and there is no checkpoint to go back to; set checkpoint.interval",
+                        state_.updates + 1);
+  const int64_t samples = state_.samples, attempts = state_.attempts;
+  state_ = load_run(*engine_, *step_, CheckpointReader(newest->path));
+  state_.samples = samples;
+  state_.attempts = attempts;
+  state_.config = to_yaml(config_);
+  engine_->state().attempts = uint64_t(attempts);
+  engine_->upload_state();
+  reporter_->resume({state_.updates, state_.tokens, newest->path.string()});
+  restart_loader();
+}
+
+void Trainer::validate() {
+  if (!validation_objective_ || validated_at_ == state_.updates) return;
+  validated_at_ = state_.updates;
+  const Clock::time_point start = Clock::now();
+  const Evaluation result = evaluate(*engine_, *validation_objective_, config_.eval.tokens, tokenizer_.get());
+  const bool best = result.loss < state_.best_validation_loss;
+  if (best) {
+    state_.best_validation_loss = result.loss;
+    state_.best_step = state_.updates;
+  }
+  state_.last_validation_loss = result.loss;
+  reporter_->eval({.step = state_.updates,
+                   .tokens = state_.tokens,
+                   .loss = result.loss,
+                   .perplexity = result.perplexity(),
+                   .bits_per_byte = result.bits_per_byte,
+                   .eval_tokens = result.targets,
+                   .seconds = seconds_since(start),
+                   .best = best});
+  if (best && config_.checkpoint.keep_best && state_.updates < total_steps_ && due(config_.checkpoint.interval)) save();
+}
+
+void Trainer::sample() {
+  for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed)))
+    reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
+}
+
+// A full disk must not end a run: the save is skipped loudly and training goes on.
+void Trainer::save() {
+  if (saved_at_ == state_.updates) return;
+  const Clock::time_point start = Clock::now();
+  CheckpointEvent event{.step = state_.updates, .tokens = state_.tokens};
+  try {
+    const std::filesystem::path path = save_run(*engine_, *step_, state_, *checkpoints_, tokenizer_files_);
+    saved_at_ = state_.updates;
+    event.path = path.string();
+    for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());
+    checkpoints_->prune({.keep_last = config_.checkpoint.keep_last,
+                         .keep_every = config_.checkpoint.keep_every,
+                         .best = config_.checkpoint.keep_best ? state_.best_step : std::nullopt});
+  } catch (const CheckpointError& error) {
+    event.error = error.what();
+  }
+  event.seconds = seconds_since(start);
+  reporter_->checkpoint(event);
+}
+
+void Trainer::finish() {
+  validate();
+  if (config_.logging.sample_interval > 0 && !due(config_.logging.sample_interval)) sample();
+  save();
+  if (saved_at_ != state_.updates)
+    throw CheckpointError("the final checkpoint could not be saved; free disk space and run the same command again");
+  if (config_.checkpoint.export_at_end && state_.updates == total_steps_) {
+    const Parameters& p = engine_->parameters();
+    std::vector<std::byte> buffer;
+    const auto* base = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
+    const ParameterLayout& layout = engine_->model().layout();
+    export_huggingface(
+        directory_->path() / "model", engine_->model().spec(),
+        [&](const std::string& name) {
+          return ParameterView{p.weights.dtype(), base + layout[layout.find(name)].offset * size_of(p.weights.dtype())};
+        },
+        {.ids = {.bos = tokenizer_->bos_id(), .eos = tokenizer_->eos_id(), .pad = tokenizer_->pad_id()},
+         .tokenizer_files = tokenizer_files_,
+         .allow_native = true});
+  }
+  reporter_->stop({state_.updates, state_.tokens, "finished", seconds_since(started_)});
+}
+
+}  // namespace mixtape

@@ -1,0 +1,85 @@
+// A training run, from its configuration to its last checkpoint.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/checkpoint/checkpoint.h"
+#include "train/config/config.h"
+#include "train/data/dataset.h"
+#include "train/objective/loader.h"
+#include "train/data/tokenizer/tokenizer.h"
+#include "train/engine.h"
+#include "train/objective/objective.h"
+#include "train/report/reporter.h"
+#include "train/report/run_directory.h"
+#include "train/step.h"
+
+namespace mixtape {
+
+class Trainer {
+ public:
+  // `arguments`: the command line, for the run's records. Throws before anything is written if the configuration, the
+  // data or the checkpoint do not fit.
+  Trainer(ResolvedConfig config, std::vector<std::string> arguments);
+  ~Trainer();
+
+  // Trains to the end, to train.stop_at_step, or to a signal. Returns ok or saved_after_signal.
+  Exit run();
+
+  const RunState& state() const { return state_; }
+  Engine& engine() { return *engine_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  void open_data();
+  void start_or_resume();
+  void resume_from(const std::filesystem::path& checkpoint);
+  void initialise();
+  void announce();
+
+  void one_step();
+  void after_update(const StepResult& result, const GlobalBatch& batch, double lr);
+  void after_nonfinite(const StepResult& result, const GlobalBatch& batch);
+  void roll_back();
+  void report_step(const StepResult& result, const GlobalBatch& batch, double lr);
+  void restart_loader();
+
+  void validate();
+  void sample();
+  void save();
+  void finish();
+  bool due(int64_t interval) const { return interval > 0 && state_.updates % interval == 0; }
+
+  ResolvedConfig resolved_;
+  const Config& config_;
+  std::vector<std::string> arguments_;
+  int64_t total_steps_;
+
+  std::unique_ptr<RunDirectory> directory_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<std::filesystem::path> tokenizer_files_;
+  std::unique_ptr<Dataset> training_data_, validation_data_;
+  std::unique_ptr<Objective> objective_, validation_objective_;
+  std::unique_ptr<Loader> loader_;
+
+  MemoryPlan plan_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<TrainingStep> step_;
+  std::unique_ptr<Reporter> reporter_;
+  std::optional<CheckpointDirectory> checkpoints_;
+
+  RunState state_;
+  std::vector<uint64_t> tokens_by_source_;
+  int64_t saved_at_ = -1;
+  int64_t validated_at_ = -1;
+  int64_t rollbacks_ = 0;
+  Clock::time_point started_, step_started_;
+  double stalled_before_ = 0;
+};
+
+}  // namespace mixtape
