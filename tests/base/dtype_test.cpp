@@ -20,10 +20,22 @@ std::vector<T> read(const std::string& name) {
 
 template <class T>
 struct Format;
-template <> struct Format<fp16> { static constexpr const char* name = "fp16"; };
-template <> struct Format<bf16> { static constexpr const char* name = "bf16"; };
-template <> struct Format<e4m3> { static constexpr const char* name = "e4m3fn"; };
-template <> struct Format<e5m2> { static constexpr const char* name = "e5m2"; };
+template <>
+struct Format<fp16> {
+  static constexpr const char* name = "fp16";
+};
+template <>
+struct Format<bf16> {
+  static constexpr const char* name = "bf16";
+};
+template <>
+struct Format<e4m3> {
+  static constexpr const char* name = "e4m3fn";
+};
+template <>
+struct Format<e5m2> {
+  static constexpr const char* name = "e5m2";
+};
 
 template <class T>
 class Cast : public testing::Test {};

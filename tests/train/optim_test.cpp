@@ -1,0 +1,115 @@
+// Loss scaler and schedules against traces of PyTorch, Megatron, Apex and transformers.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "train/optim/loss_scaler.h"
+#include "train/optim/schedule.h"
+
+namespace mixtape {
+namespace {
+
+nlohmann::json golden(const std::string& name) {
+  return nlohmann::json::parse(std::ifstream(std::string(MIXTAPE_GOLDEN) + "/optim/" + name));
+}
+
+TEST(LossScaler, FollowsEveryGoldenTrace) {
+  int traces = 0;
+  for (const auto& trace : golden("grad_scaler.json")) {
+    const auto& o = trace["options"];
+    const std::string rule = trace["rule"];
+    LossScaleConfig config{.initial = o.value("init_scale", 65536.0),
+                           .growth_interval = o.value("growth_interval", int64_t(2000)),
+                           .growth = o.value("growth_factor", 2.0),
+                           .backoff = o.value("backoff_factor", 0.5),
+                           .min = o.value("min_scale", 0.0),
+                           .hysteresis = o.value("hysteresis", int64_t(1))};
+    if (rule.find("pex") != std::string::npos) config.hysteresis_rule = HysteresisRule::apex;
+    LossScaler scaler(config);
+    int step = 0;
+    for (const auto& row : trace["rows"]) {
+      SCOPED_TRACE(rule + " step " + std::to_string(step++));
+      if (row.contains("scale_used")) EXPECT_EQ(scaler.scale(), row["scale_used"].get<double>());
+      scaler.update(row["overflow"].get<std::string>() == "0");
+      EXPECT_EQ(scaler.scale(), row["scale_after"].get<double>());
+      if (row.contains("growth_tracker_after"))
+        EXPECT_EQ(scaler.growth_tracker(), row["growth_tracker_after"].get<int64_t>());
+    }
+    ++traces;
+  }
+  EXPECT_GE(traces, 5);
+}
+
+TEST(LossScaler, NeverGrowsToInfinity) {
+  LossScaler scaler({.initial = 0x1p127, .growth_interval = 1});
+  scaler.update(true);
+  EXPECT_EQ(scaler.scale(), 0x1p127f);
+  EXPECT_EQ(scaler.growth_tracker(), 0);
+}
+
+TEST(LossScaler, ResumesWhereItStopped) {
+  const LossScaleConfig config{.growth_interval = 3, .hysteresis = 2};
+  const std::string pattern = "000101100011010001";
+  LossScaler straight(config), first(config);
+  for (size_t i = 0; i < pattern.size(); ++i) {
+    LossScaler second(config);
+    second.restore(first.scale(), first.growth_tracker(), first.hysteresis_left(), first.overflows());
+    straight.update(pattern[i] == '0');
+    second.update(pattern[i] == '0');
+    first = second;
+    EXPECT_EQ(second.scale(), straight.scale()) << i;
+  }
+}
+
+// transformers' schedules after their warm-up, which differs from ours by design (its first update has rate 0).
+TEST(Schedule, EqualsTransformersAfterTheWarmUp) {
+  int compared = 0;
+  for (const auto& trace : golden("schedules.json")) {
+    const std::string name = trace["schedule"];
+    ScheduleConfig config{.warmup_steps = trace["warmup_steps"]};
+    const double peak = trace["base_lr"];
+    const int64_t total = trace["total_steps"];
+    if (name == "linear")
+      config.name = ScheduleKind::linear;
+    else if (name == "cosine")
+      config.name = ScheduleKind::cosine;
+    else if (name == "cosine_with_min_lr")
+      config.name = ScheduleKind::cosine, config.min_lr = peak / 10;
+    else if (name == "constant_with_warmup")
+      config.name = ScheduleKind::constant;
+    else if (name == "inverse_sqrt")
+      config.name = ScheduleKind::inverse_sqrt;
+    else if (name == "wsd_1_sqrt") {
+      config.name = ScheduleKind::wsd, config.min_lr = peak / 10, config.decay_shape = DecayShape::sqrt;
+      config.decay_steps = 20;
+    } else
+      continue;
+    for (size_t i = 0; i < trace["steps"].size(); ++i) {
+      const int64_t step = trace["steps"][i];
+      // Beyond the end cosine rises again there; ours is held.
+      if (step < config.warmup_steps || step > total) continue;
+      EXPECT_NEAR(learning_rate(config, peak, step, total), trace["lr"][i].get<double>(), 1e-15) << name << " " << step;
+      ++compared;
+    }
+  }
+  EXPECT_GE(compared, 6 * 15);
+}
+
+TEST(Schedule, WarmUpNeverLosesTheFirstUpdate) {
+  const ScheduleConfig config{.name = ScheduleKind::cosine, .warmup_steps = 9};
+  for (int64_t i = 0; i < 9; ++i) EXPECT_DOUBLE_EQ(learning_rate(config, 1.0, i, 100), double(i + 1) / 10);
+  EXPECT_DOUBLE_EQ(learning_rate(config, 1.0, 9, 100), 1.0);
+}
+
+TEST(Schedule, IsHeldBeyondTheEnd) {
+  for (const ScheduleKind kind : {ScheduleKind::linear, ScheduleKind::cosine, ScheduleKind::wsd}) {
+    const ScheduleConfig config{.name = kind, .warmup_steps = 5, .min_lr = 0.01};
+    EXPECT_NEAR(learning_rate(config, 1.0, 100, 100), 0.01, 1e-15);
+    EXPECT_NEAR(learning_rate(config, 1.0, 1000, 100), 0.01, 1e-15);
+  }
+}
+
+}  // namespace
+}  // namespace mixtape
