@@ -55,7 +55,7 @@ StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
   result.finite = state.finite != 0;
   ++state.attempts;
   if (result.finite) ++state.updates;
-  if (scales_loss_) scaler_.update(result.finite);
+  if (scales_loss_) result.scale_adapts = scaler_.update(result.finite) && !result.finite;
   return result;
 }
 

@@ -8,9 +8,10 @@
 namespace mixtape {
 
 struct StepResult {
-  double loss = 0;       // mean over the targets of the global batch, nats
-  double grad_norm = 0;  // before clipping
-  bool finite = true;    // false: weights, moments and counters of updates are as before
+  double loss = 0;            // mean over the targets of the global batch, nats
+  double grad_norm = 0;       // before clipping
+  bool finite = true;         // false: weights, moments and counters of updates are as before
+  bool scale_adapts = false;  // not finite, but fp16's scale falls or bears it: how it finds its level
 };
 
 class TrainingStep {

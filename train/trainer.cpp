@@ -215,8 +215,7 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
 void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch) {
   ++state_.skipped_steps;
   report_step(result, batch, learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_));
-  // While fp16's scale falls, overflows are how it finds its level, not failures of the run.
-  if (step_->scales_loss() && step_->scaler().scale() >= 1) return;
+  if (result.scale_adapts) return;
   ++state_.consecutive_skips;
   const NonfiniteConfig& rule = config_.train.on_nonfinite;
   const std::string what = fmt::format("step {} (attempt {}): the loss is {} and the gradient norm {}",

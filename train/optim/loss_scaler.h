@@ -14,8 +14,9 @@ class LossScaler {
   explicit LossScaler(const LossScaleConfig& config);
 
   float scale() const { return scale_; }
-  // After a step: finite says whether all gradients were.
-  void update(bool finite);
+  // After a step: finite says whether all gradients were. Returns whether an overflow was answered: borne, or by a
+  // lower scale. An overflow at the least scale, or below 1, where no scale helps, is not.
+  bool update(bool finite);
 
   // For checkpoints.
   int64_t growth_tracker() const { return growth_tracker_; }

@@ -1,0 +1,251 @@
+// Training as a user sees it: the same bits whether stopped or not, errors that say what is wrong, nothing lost.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "core/base/philox.h"
+#include "tests/end_to_end/process.h"
+
+namespace mixtape {
+namespace {
+
+using namespace std::chrono_literals;
+
+const char* const tiny = R"(
+run: {name: tiny}
+model: {n_layers: 2, d_model: 32, n_heads: 2, vocab_size: 257, max_positions: 64, dropout: 0.1, attention_dropout: 0.1}
+data:
+  tokenizer: bytes
+  sources: [{name: text, path: shards}]
+  validation_split: 0.1
+  seq_length: 48
+train: {micro_batch_size: 2, global_batch_size: 4, max_steps: 30}
+optimizer: {lr: 3.0e-3}
+schedule: {warmup_steps: 5}
+eval: {interval: 10, tokens: 500}
+checkpoint: {interval: 4, keep_last: 2}
+logging: {interval: 5, sample_interval: 15, sample_tokens: 8, sample_prompts: ["The "]}
+determinism: strict
+)";
+
+class Training : public testing::Test {
+ protected:
+  void SetUp() override {
+    space.write("text.txt", sample_text(120));
+    space.write("tiny.yaml", tiny);
+    const ProcessResult r = space.mixtape(
+        {"data", "prepare", "--tokenizer", "bytes", "--separator", "%", "--output", "shards", "text.txt"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+  }
+  ProcessResult train(const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> arguments{"train", "tiny.yaml"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return space.mixtape(arguments);
+  }
+  // The weights and the whole optimizer state at the end of a run.
+  std::string final_state(const std::string& run) const {
+    const std::string at = "runs/" + run + "/checkpoints/step-00000030/";
+    const std::string weights = space.read(at + "model.safetensors");
+    EXPECT_FALSE(weights.empty()) << run << " has no final checkpoint";
+    return weights + space.read(at + "optimizer.safetensors");
+  }
+  Workspace space;
+};
+
+TEST_F(Training, LearnsAndLeavesWhatItPromises) {
+  const ProcessResult r = train({"run.name=a"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  for (const char* file : {"config.resolved.yaml", "env.json", "train.log", "metrics.jsonl", "report.html",
+                           "model/config.json", "model/model.safetensors"})
+    EXPECT_FALSE(space.read(std::string("runs/a/") + file).empty()) << file;
+  const std::string metrics = space.read("runs/a/metrics.jsonl");
+  const auto loss_at = [&](const std::string& line_start) {
+    const size_t at = metrics.find(line_start);
+    const size_t loss = metrics.find("\"loss\":", at);
+    return std::stod(metrics.substr(loss + 7, 12));
+  };
+  const double first = loss_at("\"event\":\"step\",\"step\":1,"), last = loss_at("\"event\":\"step\",\"step\":30,");
+  EXPECT_NEAR(first, std::log(257.0), 0.3);
+  EXPECT_LT(last, 0.75 * first);
+  EXPECT_NE(metrics.find("\"event\":\"sample\""), std::string::npos);
+  EXPECT_NE(metrics.find("\"event\":\"eval\""), std::string::npos);
+}
+
+TEST_F(Training, SameSeedSameBitsOtherSeedOtherBits) {
+  ASSERT_EQ(train({"run.name=a"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=c", "seed=5"}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("b"));
+  EXPECT_NE(final_state("a"), final_state("c"));
+}
+
+TEST_F(Training, ThreadsDoNotChangeBitsInStrictMode) {
+  ASSERT_EQ(train({"run.name=a", "runtime.threads=1"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b", "runtime.threads=2"}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("b"));
+}
+
+TEST_F(Training, MicroBatchesAddUp) {
+  // Not the same bits (the order of additions differs), but the same training.
+  ASSERT_EQ(train({"run.name=a", "model.dropout=0", "model.attention_dropout=0"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b", "model.dropout=0", "model.attention_dropout=0", "train.micro_batch_size=4"}).exit_code,
+            0);
+  const auto last_loss = [&](const std::string& run) {
+    const std::string m = space.read("runs/" + run + "/metrics.jsonl");
+    const size_t at = m.find("\"event\":\"step\",\"step\":30,");
+    return std::stod(m.substr(m.find("\"loss\":", at) + 7, 12));
+  };
+  EXPECT_NEAR(last_loss("a"), last_loss("b"), 1e-3);
+}
+
+TEST_F(Training, RecomputationDoesNotChangeBits) {
+  ASSERT_EQ(train({"run.name=a"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b", "memory.recompute=selective"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=c", "memory.recompute=full"}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("b"));
+  EXPECT_EQ(final_state("a"), final_state("c"));
+}
+
+TEST_F(Training, StoppedAndResumedIsTheSameRun) {
+  for (const std::string mode : {"fp32", "fp16", "bf16"}) {
+    const std::vector<std::string> precision{"precision.mode=" + mode};
+    auto with = [&](std::vector<std::string> more) {
+      more.insert(more.end(), precision.begin(), precision.end());
+      return train(more);
+    };
+    ASSERT_EQ(with({"run.name=straight-" + mode}).exit_code, 0);
+    for (int stop : {1, 7, 16, 29}) {
+      const std::string name = "run.name=pieces-" + mode + std::to_string(stop);
+      ASSERT_EQ(with({name, "train.stop_at_step=" + std::to_string(stop)}).exit_code, 0);
+      ASSERT_EQ(with({name}).exit_code, 0);
+      EXPECT_EQ(final_state("pieces-" + mode + std::to_string(stop)), final_state("straight-" + mode)) << stop;
+    }
+  }
+}
+
+TEST_F(Training, SignalsSaveAndExit75) {
+  ASSERT_EQ(train({"run.name=straight", "train.max_steps=4000", "train.stop_at_step=30"}).exit_code, 0);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+    const std::string name = "stopped" + std::to_string(signal);
+    const int pid = space.start({"train", "tiny.yaml", "run.name=" + name, "train.max_steps=4000",
+                                 "checkpoint.interval=0", "eval.interval=0", "logging.sample_interval=0"});
+    while (space.read("runs/" + name + "/metrics.jsonl").find("\"event\":\"step\"") == std::string::npos)
+      std::this_thread::sleep_for(10ms);
+    kill(pid, signal);
+    EXPECT_EQ(Workspace::wait(pid), 75);
+    EXPECT_NE(space.read("runs/" + name + "/metrics.jsonl").find("\"reason\":\"signal\""), std::string::npos);
+  }
+}
+
+TEST_F(Training, KilledAtAnyMomentNothingIsLost) {
+  ASSERT_EQ(train({"run.name=straight"}).exit_code, 0);
+  // How long a run takes, so that the kills fall everywhere in it, savings included.
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_EQ(train({"run.name=timed"}).exit_code, 0);
+  const double length = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  int killed = 0;
+  for (int i = 0; i < 20; ++i) {
+    const int pid = space.start({"train", "tiny.yaml", "run.name=killed", "checkpoint.interval=1"});
+    const double share = uniform(philox(philox_key(3), uint64_t(i), 0, Purpose::test)[0]);
+    std::this_thread::sleep_for(std::chrono::duration<double>(length * (0.05 + 0.5 * share)));
+    kill(pid, SIGKILL);
+    killed += Workspace::wait(pid) == 128 + SIGKILL;
+  }
+  EXPECT_GT(killed, 3);
+  const ProcessResult last = train({"run.name=killed", "checkpoint.interval=1"});
+  ASSERT_EQ(last.exit_code, 0) << last.err;
+  EXPECT_EQ(final_state("killed"), final_state("straight"));
+}
+
+TEST_F(Training, ADamagedCheckpointIsPassedOver) {
+  ASSERT_EQ(train({"run.name=straight"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=a", "train.stop_at_step=10"}).exit_code, 0);
+  const std::string file = "runs/a/checkpoints/step-00000010/optimizer.safetensors";
+  std::string bytes = space.read(file);
+  bytes[bytes.size() / 2] ^= 1;
+  space.write(file, bytes);
+  const ProcessResult r = train({"run.name=a"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.err.find("step-00000010"), std::string::npos) << r.err;
+  EXPECT_EQ(final_state("a"), final_state("straight"));
+}
+
+TEST_F(Training, NeverAStartFromZeroOverDamagedCheckpoints) {
+  ASSERT_EQ(train({"run.name=a", "train.stop_at_step=2"}).exit_code, 0);
+  space.write("runs/a/checkpoints/step-00000002/optimizer.safetensors", "no");
+  const ProcessResult r = train({"run.name=a"});
+  EXPECT_EQ(r.exit_code, 4) << r.err;
+}
+
+TEST_F(Training, WhatMayNotChangeOnResumeIsRefused) {
+  ASSERT_EQ(train({"run.name=a", "train.stop_at_step=2"}).exit_code, 0);
+  const ProcessResult r = train({"run.name=a", "model.n_layers=3"});
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_NE(r.err.find("model.n_layers"), std::string::npos) << r.err;
+  EXPECT_EQ(train({"run.name=a", "optimizer.lr=1e-3", "train.stop_at_step=4"}).exit_code, 0);
+}
+
+TEST_F(Training, ErrorsNameTheirPlace) {
+  const struct {
+    std::vector<std::string> arguments;
+    int exit_code;
+    std::string text;
+  } cases[] = {{{"optimizer.beta_2=0.9"}, 2, "optimizer.beta_2"},
+               {{"data.tokenizer=nowhere.json"}, 3, "nowhere.json"},
+               {{"data.sources=[{name: x, path: nowhere}]"}, 3, "nowhere"},
+               {{"model.vocab_size=100"}, 2, "model.vocab_size"},
+               {{"device=cuda"}, 2, "device"},
+               {{"run.init_from=nowhere"}, 4, "nowhere"},
+               {{"precision.mode=fp8"}, 2, "precision.mode"}};
+  for (const auto& c : cases) {
+    const ProcessResult r = train(c.arguments);
+    EXPECT_EQ(r.exit_code, c.exit_code) << c.arguments[0] << ": " << r.err;
+    EXPECT_NE(r.err.find(c.text), std::string::npos) << r.err;
+  }
+  EXPECT_EQ(space.mixtape({"train", "nowhere.yaml"}).exit_code, 2);
+}
+
+// Decay with a factor of -99 a step makes weights that overflow within twenty steps, whatever the gradients are.
+const std::vector<std::string> exploding{"optimizer.lr=10", "optimizer.weight_decay=10", "schedule.warmup_steps=0",
+                                         "train.on_nonfinite.limit=3"};
+
+TEST_F(Training, NonFiniteStepsFollowThePolicy) {
+  const auto explode = [&](std::vector<std::string> more) {
+    more.insert(more.end(), exploding.begin(), exploding.end());
+    return train(more);
+  };
+  const ProcessResult stop = explode({"run.name=stop", "train.on_nonfinite.policy=stop"});
+  EXPECT_EQ(stop.exit_code, 5);
+  EXPECT_NE(stop.err.find("train.on_nonfinite.policy"), std::string::npos) << stop.err;
+
+  const ProcessResult skip = explode({"run.name=skip"});
+  EXPECT_EQ(skip.exit_code, 5);
+  EXPECT_NE(skip.err.find("3 steps in a row"), std::string::npos) << skip.err;
+  const std::string metrics = space.read("runs/skip/metrics.jsonl");
+  EXPECT_NE(metrics.find("\"event\":\"skip\""), std::string::npos);
+
+  const ProcessResult rollback = explode({"run.name=rollback", "train.on_nonfinite.policy=rollback"});
+  EXPECT_EQ(rollback.exit_code, 5);
+  EXPECT_NE(rollback.err.find("3 rollbacks"), std::string::npos) << rollback.err;
+}
+
+TEST_F(Training, Fp16FindsItsLossScale) {
+  const ProcessResult r = train({"run.name=a", "precision.mode=fp16", "precision.loss_scale.initial=1e38"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const std::string metrics = space.read("runs/a/metrics.jsonl");
+  EXPECT_NE(metrics.find("\"event\":\"skip\""), std::string::npos) << "1e38 must overflow";
+  EXPECT_NE(metrics.find("\"event\":\"step\",\"step\":30,"), std::string::npos);
+}
+
+TEST_F(Training, AScaleThatCannotFallIsAFailure) {
+  const ProcessResult r = train({"run.name=a", "precision.mode=fp16", "precision.loss_scale.initial=1e38",
+                                 "precision.loss_scale.min=1e38", "train.on_nonfinite.limit=3"});
+  EXPECT_EQ(r.exit_code, 5) << r.err;
+}
+
+}  // namespace
+}  // namespace mixtape
