@@ -52,9 +52,11 @@ struct GeluTanh {
   static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, gate(x)); }
   static HWY_INLINE ActivationValue both(Vec x) {
     const Vec s = gate(x);
-    const Vec slope = hn::MulAdd(hn::Mul(x, x), set(3 * cubic), set(linear));  // of 2u
+    // Beyond +-16 the slope's factor s (1 - s) is 0: there the square must not be infinite.
+    const Vec z = Limit(FloatTag(), x, -16.f, 16.f);
+    const Vec slope = hn::MulAdd(hn::Mul(z, z), set(3 * cubic), set(linear));  // of 2u
     const Vec change = hn::Mul(hn::Mul(s, hn::Sub(set(1), s)), slope);
-    return {hn::Mul(x, s), hn::MulAdd(x, change, s)};
+    return {hn::Mul(x, s), hn::MulAdd(z, change, s)};
   }
 };
 

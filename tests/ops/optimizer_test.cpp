@@ -1,0 +1,247 @@
+#include "core/ops/optimizer.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/base/philox.h"
+#include "core/cpu/backend.h"
+#include "core/cpu/parallel.h"
+
+namespace mixtape {
+namespace {
+
+using Floats = std::vector<float>;
+
+nlohmann::json golden(const std::string& name) {
+  std::ifstream file(std::string(MIXTAPE_GOLDEN) + "/optim/" + name);
+  return nlohmann::json::parse(file);
+}
+
+// A vector or a matrix of the golden files, flat.
+std::vector<double> flat(const nlohmann::json& j) {
+  std::vector<double> values;
+  for (const auto& x : j)
+    if (x.is_array()) {
+      const auto row = flat(x);
+      values.insert(values.end(), row.begin(), row.end());
+    } else {
+      values.push_back(x.get<double>());
+    }
+  return values;
+}
+
+Floats random(int64_t n, uint64_t seed) {
+  Floats values(n);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto r = philox(philox_key(seed), uint64_t(i), 0, Purpose::test);
+    values[i] = normal(r[0], r[1]);
+  }
+  return values;
+}
+
+class Optimizer : public testing::Test {
+ protected:
+  Optimizer() { backend.bind(arena); }
+  ~Optimizer() override { EXPECT_TRUE(arena.guard_errors().empty()); }
+
+  Tensor upload(const Floats& values, DType type = DType::f32) {
+    const Tensor t = backend.make({int64_t(values.size())}, type);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (type == DType::f32)
+        t.data<float>()[i] = values[i];
+      else if (type == DType::f16)
+        t.data<fp16>()[i] = fp16(values[i]);
+      else
+        t.data<bf16>()[i] = bf16(values[i]);
+    }
+    return t;
+  }
+  static Floats values(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.count()}; }
+  static std::vector<std::byte> bits(const Tensor& t) { return {t.raw(), t.raw() + t.bytes()}; }
+
+  // 3 chunks and a bit, with padding between ranges that must neither count nor change.
+  const std::vector<UpdateRange> ranges = {{0, 1000, 1, 0.1f},
+                                           {1024, 64512, 1, 0.f},
+                                           {65536, 65536, 0.5f, 0.1f},
+                                           {131072, 65529, 1, 0.1f},
+                                           {196608, 13, 1, 0.1f}};
+  static constexpr int64_t total = 196640;
+
+  CpuBackend backend;
+  HostMemory memory{1 << 26};
+  Arena arena{memory.data(), memory.bytes(), Arena::Guards::on};
+  StepState state;
+};
+
+TEST_F(Optimizer, AdamWFollowsTheGoldenTraces) {
+  int cases = 0;
+  for (const auto& c : golden("optimizers.json")) {
+    if (c["optimizer"] != "adamw") continue;
+    ++cases;
+    const auto& settings = c["settings"];
+    const std::vector<double> initial = flat(c["initial"]);
+    const int64_t n = int64_t(initial.size());
+    const Floats start(initial.begin(), initial.end());
+    const Tensor w = upload(start), m = upload(Floats(n)), v = upload(Floats(n));
+    const UpdateRange range{0, n, 1, settings["weight_decay"].get<float>()};
+    state = {};
+    state.learning_rate = settings["lr"];
+    for (size_t step = 0; step < c["gradients"].size(); ++step, ++state.updates) {
+      const auto g = flat(c["gradients"][step]);
+      adamw(backend, {.state = &state,
+                      .weights = w,
+                      .gradients = upload(Floats(g.begin(), g.end())),
+                      .m = m,
+                      .v = v,
+                      .ranges = &range,
+                      .n_ranges = 1,
+                      .beta1 = settings["betas"][0],
+                      .beta2 = settings["betas"][1],
+                      .eps = settings["eps"]});
+      const auto expected = flat(c["parameters_after_step"][step]);
+      for (int64_t i = 0; i < n; ++i) EXPECT_NEAR(values(w)[i], expected[i], 1e-6) << "step " << step;
+    }
+    const auto expected_m = flat(c["final_state"]["exp_avg"]), expected_v = flat(c["final_state"]["exp_avg_sq"]);
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_NEAR(values(m)[i], expected_m[i], 1e-6);
+      EXPECT_NEAR(values(v)[i], expected_v[i], 1e-6 * expected_v[i] + 1e-7);
+    }
+  }
+  EXPECT_GE(cases, 2);
+}
+
+TEST_F(Optimizer, ClipsLikeTheGoldenCases) {
+  for (const auto& c : golden("clip.json")) {
+    Floats gradients;
+    for (const auto& g : c["gradients"])
+      for (double x : flat(g)) gradients.push_back(float(x));
+    state = {.loss_scale = 16};
+    for (float& x : gradients) x *= 16;
+    const UpdateRange range{0, int64_t(gradients.size())};
+    gradient_norm(backend, {.state = &state,
+                            .gradients = upload(gradients),
+                            .ranges = &range,
+                            .n_ranges = 1,
+                            .clip = c["max_norm"].get<float>()});
+    EXPECT_NEAR(state.grad_norm, c["norm"].get<double>(), 1e-6 * c["norm"].get<double>());
+    EXPECT_NEAR(state.grad_factor * 16, c["coefficient"].get<double>(), 1e-6);
+    EXPECT_EQ(state.finite, 1);
+  }
+}
+
+TEST_F(Optimizer, TheNormIsThatOfTheRangesAndKnowsNoThreads) {
+  Floats gradients = random(total, 1);
+  std::vector<bool> counts(total);
+  for (const UpdateRange& r : ranges) std::fill_n(counts.begin() + r.offset, r.count, true);
+  double squares = 0;
+  for (int64_t i = 0; i < total; ++i) {
+    if (counts[i])
+      squares += double(gradients[i]) * gradients[i];
+    else
+      gradients[i] = NAN;
+  }
+  const Tensor g = upload(gradients);
+  std::vector<StepState> results;
+  for (int threads : {1, 2, 4}) {
+    set_thread_count(threads);
+    StepState s{.loss_scale = 4};
+    gradient_norm(
+        backend, {.state = &s, .gradients = g, .ranges = ranges.data(), .n_ranges = int64_t(ranges.size()), .clip = 0});
+    results.push_back(s);
+    EXPECT_NEAR(s.grad_norm, std::sqrt(squares) / 4, 1e-6 * std::sqrt(squares));
+    EXPECT_EQ(s.grad_factor, 0.25f);
+    EXPECT_EQ(std::bit_cast<uint32_t>(s.grad_norm), std::bit_cast<uint32_t>(results[0].grad_norm));
+  }
+}
+
+TEST_F(Optimizer, SeesEveryValueThatIsNotFinite) {
+  const int64_t n = 65536 + 77;
+  const std::vector<UpdateRange> two = {{0, 65536}, {65536, 77}};
+  const Tensor g = upload(Floats(n, 1e30f));  // squares that float32 could not hold
+  const auto norm = [&] {
+    gradient_norm(backend, {.state = &state, .gradients = g, .ranges = two.data(), .n_ranges = 2, .clip = 1});
+  };
+  norm();
+  EXPECT_EQ(state.finite, 1);
+  EXPECT_NEAR(state.grad_norm / (1e30 * std::sqrt(double(n))), 1, 1e-6);
+  for (const int64_t at : {int64_t(0), int64_t(12345), int64_t(65535), n - 1})
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+      g.data<float>()[at] = bad;
+      norm();
+      EXPECT_EQ(state.finite, 0) << at;
+      EXPECT_EQ(std::isnan(state.grad_norm), std::isnan(bad));
+      EXPECT_EQ(state.grad_factor, 0);
+      g.data<float>()[at] = 1e30f;
+    }
+}
+
+TEST_F(Optimizer, UpdatesItsRangesOnlyAndKnowsNoThreads) {
+  state = {.updates = 3, .learning_rate = 0.01f, .grad_factor = 0.5f};
+  const Floats w0 = random(total, 2), g0 = random(total, 3), m0 = random(total, 4);
+  Floats v0 = random(total, 5);
+  for (float& x : v0) x *= x;
+  std::vector<std::byte> first;
+  for (int threads : {1, 2, 4}) {
+    set_thread_count(threads);
+    const Tensor w = upload(w0), g = upload(g0), m = upload(m0), v = upload(v0);
+    adamw(backend, {&state, w, {}, g, m, v, ranges.data(), int64_t(ranges.size()), 0.9f, 0.95f, 1e-8f});
+    std::vector<bool> in_range(total);
+    for (const UpdateRange& r : ranges)
+      for (int64_t i = r.offset; i < r.offset + r.count; ++i) {
+        in_range[i] = true;
+        const double gradient = 0.5 * g0[i], lr = 0.01 * r.lr_factor;
+        const double m1 = 0.9 * m0[i] + 0.1 * gradient, v1 = 0.95 * v0[i] + 0.05 * gradient * gradient;
+        const double expected = w0[i] * (1 - lr * r.weight_decay) -
+                                lr * (m1 / (1 - std::pow(0.9, 4))) / (std::sqrt(v1 / (1 - std::pow(0.95, 4))) + 1e-8);
+        ASSERT_NEAR(w.data<float>()[i], expected, 2e-6 * (1 + std::abs(expected))) << i;
+      }
+    for (int64_t i = 0; i < total; ++i)
+      if (!in_range[i]) ASSERT_EQ(w.data<float>()[i], w0[i]) << i;
+    if (first.empty()) first = bits(w);
+    EXPECT_EQ(bits(w), first) << threads << " threads";
+  }
+}
+
+TEST_F(Optimizer, NarrowWeightsAreTheRoundedMaster) {
+  for (const DType type : {DType::bf16, DType::f16}) {
+    state = {.learning_rate = 0.01f};
+    const int64_t n = 1003;
+    const UpdateRange range{0, n, 1, 0.1f};
+    const Floats start = random(n, 6);
+    const Tensor w = upload(start, type), master = upload(start), plain = upload(start), g = upload(random(n, 7));
+    const auto update = [&](const Tensor& weights, const Tensor& main) {
+      const Tensor m = upload(Floats(n)), v = upload(Floats(n));
+      adamw(backend, {&state, weights, main, g, m, v, &range, 1, 0.9f, 0.95f, 1e-8f});
+    };
+    update(plain, {});
+    update(w, master);
+    EXPECT_EQ(values(master), values(plain));
+    for (int64_t i = 0; i < n; ++i) {
+      const float x = master.data<float>()[i];
+      if (type == DType::bf16)
+        ASSERT_EQ(w.data<bf16>()[i].code, bf16(x).code);
+      else
+        ASSERT_EQ(w.data<fp16>()[i].code, fp16(x).code);
+    }
+  }
+}
+
+TEST_F(Optimizer, ASkippedStepChangesNothing) {
+  state = {.learning_rate = 0.01f, .finite = 0};
+  const int64_t n = 100;
+  const UpdateRange range{0, n, 1, 0.1f};
+  const Tensor w = upload(random(n, 8), DType::bf16), master = upload(random(n, 8)), g = upload(Floats(n, NAN));
+  const Tensor m = upload(random(n, 9)), v = upload(Floats(n, 1.f));
+  const auto before = std::array{bits(w), bits(master), bits(m), bits(v)};
+  adamw(backend, {&state, w, master, g, m, v, &range, 1, 0.9f, 0.95f, 1e-8f});
+  EXPECT_EQ((std::array{bits(w), bits(master), bits(m), bits(v)}), before);
+  state.finite = 1;
+  adamw(backend, {&state, w, master, upload(Floats(n, 1.f)), m, v, &range, 1, 0.9f, 0.95f, 1e-8f});
+  EXPECT_NE(bits(w), before[0]);
+}
+
+}  // namespace
+}  // namespace mixtape
