@@ -87,7 +87,7 @@ void Trainer::start_or_resume() {
 
 void Trainer::resume_from(const std::filesystem::path& checkpoint) {
   const CheckpointReader reader(checkpoint);
-  const Config saved = parse_config(reader.state().config, (checkpoint / "state.json").string()).config;
+  const Config saved = parse_resolved(reader.state().config, (checkpoint / "state.json").string());
   const std::vector<ConfigChange> changes = compare_for_resume(saved, config_);
   refuse_changes(changes, resolved_.origins);
   for (const ConfigChange& change : changes)

@@ -17,7 +17,7 @@ namespace mixtape {
 extern int exit_code;  // defined in main.cpp
 
 // Lets a command take a run's configuration: FILE... and key=value..., also as --section.key=value. What it returns is
-// called in the command's callback and gives the arguments in order, for load_config (train/config/config.h).
+// called in the command's callback and gives the arguments in order, for load_arguments (train/config/config.h).
 std::function<std::vector<std::string>()> add_config_arguments(CLI::App& command);
 
 void add_train_command(CLI::App& app);

@@ -11,7 +11,7 @@ namespace mixtape {
 std::function<std::vector<std::string>()> add_config_arguments(CLI::App& command) {
   const auto arguments = std::make_shared<std::vector<std::string>>();
   command.add_option("arguments", *arguments, "YAML files and key=value; later ones win")->type_name("FILE|KEY=VALUE");
-  command.allow_extras();  // --section.key=value: an option that CLI11 does not know; load_config refuses all others
+  command.allow_extras();  // --section.key=value: an option that CLI11 does not know; load_arguments refuses all others
   return [arguments, &command] {
     std::vector<std::string> all = *arguments;
     for (const std::string& extra : command.remaining()) all.push_back(extra);
@@ -36,7 +36,7 @@ void add_config_command(CLI::App& app) {
     } else if (!options->explain.empty()) {
       fmt::print("{}", explain_key(options->explain));
     } else {
-      const ResolvedConfig resolved = load_config(arguments());
+      const ResolvedConfig resolved = load_arguments(arguments());
       fmt::print("{}", to_yaml(resolved.config, options->origins ? &resolved.origins : nullptr));
       check(resolved.config, resolved.origins);
     }

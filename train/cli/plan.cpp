@@ -94,7 +94,7 @@ void add_plan_command(CLI::App& app) {
   command->add_option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time");
   command->add_option("--tokens-per-second", a->tokens_per_second, "the same in tokens");
   command->add_flag("--models", a->models, "also the table of published models");
-  command->callback([arguments, a] { plan(load_config(arguments()), *a); });
+  command->callback([arguments, a] { plan(load_arguments(arguments()), *a); });
 }
 
 }  // namespace mixtape

@@ -13,7 +13,7 @@ void add_train_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("train", "train a model; the same command again goes on where it stopped");
   const auto arguments = add_config_arguments(*command);
   command->callback([arguments] {
-    ResolvedConfig config = load_config(arguments());
+    ResolvedConfig config = load_arguments(arguments());
     const std::filesystem::path directory = config.config.run_directory();
     Trainer trainer(std::move(config), command_line());
     exit_code = int(trainer.run());

@@ -56,7 +56,7 @@ constexpr auto fields(std::type_identity<Config>) {
       field("seed", &C::seed,
             "of initial weights, data order, dropout and samples; a change on resume begins a new "
             "data order",
-            Range{0, 9.2e18}),
+            at_least(0)),
       field("determinism", &C::determinism,
             "the same binary, seed, configuration and device always give the same bits; strict: whatever the number of "
             "threads or devices (1, 2, 4, 8), too"),
@@ -93,13 +93,15 @@ ResolvedConfig load_config(const std::vector<std::filesystem::path>& files,
                            const std::vector<std::string>& overrides = {});
 
 // The same for a command's arguments: what has a '=' is an override, everything else a file.
-ResolvedConfig load_config(const std::vector<std::string>& arguments);
+ResolvedConfig load_arguments(const std::vector<std::string>& arguments);
 
 // The same for one text in memory; `name` stands for the file in messages. Presets are not looked up beside it.
 ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
                             const std::vector<std::string>& overrides = {});
 
-// Reads what to_yaml wrote (a run's config.resolved.yaml): every key is there, so no preset is looked up.
+// Reads what to_yaml wrote, such as a checkpoint's configuration: every key is there, so no preset is looked up, and
+// the model is what it was even if the preset has changed or is not at hand.
+Config parse_resolved(std::string_view yaml, const std::string& name);
 Config read_resolved(const std::filesystem::path& file);
 
 // What the program was built with, as far as it decides which settings can be honoured.

@@ -36,10 +36,10 @@ std::string type_text(const Range& range) {
   }
 }
 
-// What came instead, and what to write: the end of a message.
-template <class T>
-[[noreturn]] void refuse(const Tree& tree, const std::string& path, const Range& range, const std::string& hint = {}) {
-  throw ConfigError("{}: {} is {}, expected {}{}", tree.origin.text(), path, tree.shown(), type_text<T>(range), hint);
+// `expected` is the type's text, of the outermost type where one stands for several (null or a number).
+[[noreturn]] void refuse(const Tree& tree, const std::string& path, const std::string& expected,
+                         const std::string& hint = {}) {
+  throw ConfigError("{}: {} is {}, expected {}{}", tree.origin.text(), path, tree.shown(), expected, hint);
 }
 
 std::string boolean_hint(std::string_view text) {
@@ -58,45 +58,58 @@ std::string nearest_name(std::string_view text) {
 }
 
 template <class T>
-T read_value(const Tree& tree, const std::string& path, const Range& range) {
-  if constexpr (is_auto_type<T>) {
-    if (tree.kind == Tree::scalar && tree.text == "auto") return {};
-    if (tree.kind != Tree::scalar) refuse<T>(tree, path, range);
-    return T(read_value<typename T::value_type>(tree, path, range));
-  } else if constexpr (is_optional_type<T>) {
+T read_value(const Tree& tree, const std::string& path, const Range& range, const std::string& expected);
+
+template <class T>
+T read_list(const Tree& tree, const std::string& path, const Range& range, const std::string& expected) {
+  using Item = typename T::value_type;
+  T list{};
+  if (tree.kind != Tree::list) refuse(tree, path, expected);
+  if constexpr (is_vector_type<T>)
+    list.resize(tree.items.size());
+  else if (tree.items.size() != list.size())
+    refuse(tree, path, expected);
+  for (size_t i = 0; i < list.size(); ++i)
+    list[i] = read_value<Item>(tree.items[i], fmt::format("{}[{}]", path, i), range, type_text<Item>(range));
+  return list;
+}
+
+template <class T>
+T read_number_value(const Tree& tree, const std::string& path, const Range& range, const std::string& expected) {
+  std::optional<T> value;
+  if constexpr (std::is_same_v<T, int64_t>)
+    value = read_integer(tree.text);
+  else
+    value = read_number(tree.text);
+  if (value && tree.quoted) refuse(tree, path, expected, "; write it without quotes");
+  if (!value) refuse(tree, path, expected, why_no_number(tree.text));
+  if (!range.contains(double(*value))) refuse(tree, path, expected);
+  return *value;
+}
+
+template <class T>
+T read_value(const Tree& tree, const std::string& path, const Range& range, const std::string& expected) {
+  if constexpr (is_optional_type<T>)
     if (tree.kind == Tree::null) return {};
-    return T(read_value<typename T::value_type>(tree, path, range));
+  if constexpr (is_auto_type<T>)
+    if (tree.kind == Tree::scalar && tree.text == "auto") return {};
+  if constexpr (is_optional_type<T> || is_auto_type<T>) {
+    return T(read_value<typename T::value_type>(tree, path, range, expected));
   } else if constexpr (is_vector_type<T> || is_array_type<T>) {
-    if (tree.kind != Tree::list) refuse<T>(tree, path, range);
-    T list{};
-    if constexpr (is_vector_type<T>)
-      list.resize(tree.items.size());
-    else if (tree.items.size() != list.size())
-      refuse<T>(tree, path, range);
-    for (size_t i = 0; i < list.size(); ++i)
-      list[i] = read_value<typename T::value_type>(tree.items[i], fmt::format("{}[{}]", path, i), range);
-    return list;
+    return read_list<T>(tree, path, range, expected);
   } else {
-    if (tree.kind != Tree::scalar) refuse<T>(tree, path, range);
+    if (tree.kind != Tree::scalar) refuse(tree, path, expected);
     if constexpr (std::is_same_v<T, std::string>) {
       return tree.text;
     } else if constexpr (std::is_same_v<T, bool>) {
       if (!tree.quoted && tree.text == "true") return true;
       if (!tree.quoted && tree.text == "false") return false;
-      refuse<T>(tree, path, range, boolean_hint(tree.text));
+      refuse(tree, path, expected, boolean_hint(tree.text));
     } else if constexpr (NamedEnum<T>) {
       if (const auto value = parse_enum<T>(tree.text)) return *value;
-      refuse<T>(tree, path, range, nearest_name<T>(tree.text));
+      refuse(tree, path, expected, nearest_name<T>(tree.text));
     } else {
-      std::optional<T> value;
-      if constexpr (std::is_same_v<T, int64_t>)
-        value = read_integer(tree.text);
-      else
-        value = read_number(tree.text);
-      if (tree.quoted) refuse<T>(tree, path, range, "; write it without quotes");
-      if (!value) refuse<T>(tree, path, range, why_no_number(tree.text));
-      if (!range.contains(double(*value))) refuse<T>(tree, path, range);
-      return *value;
+      return read_number_value<T>(tree, path, range, expected);
     }
   }
 }
@@ -186,11 +199,11 @@ void read_section(const Tree& tree, const std::string& path, T& section, Origins
           read_section(value->items[i], fmt::format("{}[{}]", key, i), (section.*f.member)[i], origins);
         origins[key] = value->origin;
       } else {
-        section.*f.member = read_value<M>(*value, key, f.range);
+        section.*f.member = read_value<M>(*value, key, f.range, type_text<M>(f.range));
         remember(*value, key, origins);
       }
     } else {
-      section.*f.member = read_value<M>(*value, key, f.range);
+      section.*f.member = read_value<M>(*value, key, f.range, type_text<M>(f.range));
       remember(*value, key, origins);
     }
   });

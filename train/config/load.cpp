@@ -153,7 +153,7 @@ ResolvedConfig load_config(const std::vector<fs::path>& files, const std::vector
   return compose(std::move(layers), overrides, true);
 }
 
-ResolvedConfig load_config(const std::vector<std::string>& arguments) {
+ResolvedConfig load_arguments(const std::vector<std::string>& arguments) {
   std::vector<fs::path> files;
   std::vector<std::string> overrides;
   for (const std::string& argument : arguments) {
@@ -171,9 +171,11 @@ ResolvedConfig parse_config(std::string_view yaml, const std::string& name, cons
   return compose({read_yaml(yaml, {Origin::file, name, 0})}, overrides, true);
 }
 
-Config read_resolved(const fs::path& file) {
-  return compose({read_yaml(read_text(file), {Origin::file, file.string(), 0})}, {}, false).config;
+Config parse_resolved(std::string_view yaml, const std::string& name) {
+  return compose({read_yaml(yaml, {Origin::file, name, 0})}, {}, false).config;
 }
+
+Config read_resolved(const fs::path& file) { return parse_resolved(read_text(file), file.string()); }
 
 std::vector<std::string> preset_names() { return names_in(preset_directories("")); }
 
