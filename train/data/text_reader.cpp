@@ -8,7 +8,7 @@
 #include "core/base/error.h"
 #include "train/data/byte_stream.h"
 #include "train/data/paths.h"
-#include "train/data/utf8.h"
+#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {
@@ -157,12 +157,14 @@ class TextReader::Impl {
   }
 
   void repair(std::string& text) {
-    if (options_.invalid_utf8 == InvalidUtf8::error && valid_utf8_prefix(text) < text.size())
+    if (is_utf8(text)) return;
+    if (options_.invalid_utf8 == InvalidUtf8::error)
       throw DataError(
           "{}: the document at line {} is not valid UTF-8; convert the file, or let broken characters be "
           "replaced (--invalid-utf8 replace)",
           path_, document_line_);
-    counters_.replaced += repair_utf8(text);
+    text = to_valid_utf8(text);
+    ++counters_.repaired;
   }
 
   void read_text() {

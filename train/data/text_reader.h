@@ -38,7 +38,7 @@ struct TextPiece {
 struct TextCounters {
   uint64_t bytes_read = 0;  // of the files as they are on disk: for progress
   uint64_t documents = 0;
-  uint64_t replaced = 0;  // broken UTF-8 parts
+  uint64_t repaired = 0;  // pieces of text (JSONL: lines) with broken UTF-8
   uint64_t skipped_lines = 0;
   std::string first_skipped;  // why the first line was skipped, with file and line
 };

@@ -1,0 +1,255 @@
+// mixtape data prepare | inspect | stats: text to token shards, and a look at what is in them.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+#include "train/cli/commands.h"
+#include "train/data/manifest.h"
+#include "train/data/prepare.h"
+#include "train/data/statistics.h"
+#include "train/data/token_source.h"
+#include "train/data/tokenizer/tokenizer.h"
+#include "train/report/console.h"
+#include "train/report/units.h"
+
+namespace mixtape {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ViewOptions {
+  std::string path, tokenizer, format = "auto";
+  int documents = 3, tokens = 200, top = 20;
+};
+
+void report_prepared(const PrepareOptions& options, const PrepareResult& result) {
+  const PrepareProgress& totals = result.totals;
+  console().line(fmt::format("{}: {} documents, {} tokens in {} shard{} ({:.2f} bytes a token)",
+                             options.output.string(), with_thousands(int64_t(totals.documents)),
+                             with_thousands(int64_t(totals.tokens)), result.shards, result.shards == 1 ? "" : "s",
+                             double(totals.text_bytes) / double(std::max<uint64_t>(totals.tokens, 1))));
+  if (options.validation_split > 0)
+    console().line(fmt::format("of these, {} documents in {} for validation",
+                               with_thousands(int64_t(result.validation_documents)),
+                               (options.output / "validation").string()));
+  if (result.text.repaired > 0)
+    console().warn(fmt::format("{} pieces of text were not valid UTF-8; broken characters became U+FFFD",
+                               with_thousands(int64_t(result.text.repaired))));
+  if (result.text.skipped_lines > 0)
+    console().warn(fmt::format("{} bad lines were skipped, the first: {}",
+                               with_thousands(int64_t(result.text.skipped_lines)), result.text.first_skipped));
+}
+
+void run_prepare(const std::string& tokenizer_path, const PrepareOptions& options) {
+  const auto tokenizer = load_tokenizer(tokenizer_path);
+  std::unique_ptr<Progress> bar;
+  const PrepareResult result = prepare(*tokenizer, options, [&](const PrepareProgress& now) {
+    if (!bar) bar = std::make_unique<Progress>("tokenizing", int64_t(now.bytes_total), Unit::bytes);
+    bar->note(human_count(double(now.tokens)) + " tokens");
+    bar->set(int64_t(now.bytes_read));
+  });
+  if (bar) {
+    bar->set(int64_t(result.totals.bytes_total));
+    bar->finish();
+  }
+  report_prepared(options, result);
+}
+
+void add_prepare(CLI::App& data) {
+  struct Options {
+    std::string tokenizer;
+    PrepareOptions prepare;
+  };
+  const auto options = std::make_shared<Options>();
+  PrepareOptions& p = options->prepare;
+  CLI::App* command = data.add_subcommand("prepare", "Tokenize text files into a directory of shards");
+  command->add_option("FILES", p.inputs, "Text or JSONL, also .gz or .zst; directories; patterns in quotes")
+      ->required();
+  command->add_option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json or a SentencePiece .model")
+      ->required();
+  command->add_option("-o,--output", p.output, "The directory to write")->required();
+  command->add_option("--key", p.text.key, "JSONL: the key that holds a document")->capture_default_str();
+  command->add_option("--separator", p.text.separator,
+                      "Plain text: the line that separates documents, such as '%'; '' for blank lines. Without it a "
+                      "file is one document");
+  command
+      ->add_option("--validation-split", p.validation_split, "Share of the documents to set apart in OUTPUT/validation")
+      ->capture_default_str();
+  command->add_option("--shard-tokens", p.shard_tokens, "Close a shard after so many tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(uint64_t(1), uint64_t(1) << 40));
+  command->add_option("--workers", p.workers, "Threads that tokenize; 0 = one per processor")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
+  command->add_flag("--append-eos,!--no-append-eos", p.append_eos,
+                    "Close each document with the end-of-sequence token (default)");
+  const std::map<std::string, InvalidUtf8> policies{{"replace", InvalidUtf8::replace}, {"error", InvalidUtf8::error}};
+  command
+      ->add_option("--invalid-utf8", p.text.invalid_utf8, "What to do with broken text: replace (by U+FFFD) or error")
+      ->transform(CLI::CheckedTransformer(policies));
+  command->add_flag_callback(
+      "--skip-bad-lines", [&p] { p.text.bad_line = BadLine::skip; }, "JSONL: count bad lines instead of stopping");
+  command->add_flag("--overwrite", p.overwrite, "Replace what was prepared in OUTPUT before");
+  command->callback([options] { run_prepare(options->tokenizer, options->prepare); });
+}
+
+// The tokenizer that was named, or the one that lies beside the shards.
+std::unique_ptr<Tokenizer> tokenizer_for(const ViewOptions& options) {
+  if (!options.tokenizer.empty()) return load_tokenizer(options.tokenizer);
+  const fs::path directory =
+      fs::is_directory(options.path) ? fs::path(options.path) : fs::path(options.path).parent_path();
+  if (!fs::exists(directory / manifest_name)) return nullptr;
+  const std::string file = read_manifest(directory).tokenizer;
+  return load_tokenizer(file == "bytes" ? fs::path(file) : directory / file);
+}
+
+std::shared_ptr<const TokenSource> open_view(const ViewOptions& options, const Tokenizer* tokenizer) {
+  OpenTokens open{.format = parse_token_format(options.format)};
+  if (tokenizer) open.eos_id = tokenizer->eos_id();
+  return open_tokens(options.path, open);
+}
+
+void show_header(const TokenSource& source, const Tokenizer* tokenizer) {
+  const TokenSourceInfo& info = source.info();
+  const auto row = [](std::string_view name, const std::string& value) {
+    console().line(fmt::format("{} {}", console().dim(fmt::format("{:<12}", name)), value));
+  };
+  row("path", printable(info.path));
+  row("format", fmt::format("{}, {} bytes a token", name_of(info.format), info.token_bytes));
+  row("tokens", with_thousands(int64_t(source.num_tokens())));
+  row("documents", with_thousands(int64_t(source.num_documents())));
+  if (info.text_bytes)
+    row("text", fmt::format("{}, {:.3f} bytes a token", human_bytes(double(*info.text_bytes)),
+                            double(*info.text_bytes) / double(std::max<uint64_t>(source.num_tokens(), 1))));
+  if (info.vocab_size) row("vocabulary", with_thousands(*info.vocab_size));
+  if (info.eos_id) row("end token", std::to_string(*info.eos_id));
+  if (info.fingerprint) row("fingerprint", fmt::format("{:016x}", *info.fingerprint));
+  if (tokenizer) row("tokenizer", printable(tokenizer->description()));
+  if (tokenizer && info.fingerprint && *info.fingerprint != tokenizer->fingerprint())
+    console().warn(
+        fmt::format("the data was made with another tokenizer (this one is {:016x}): the text below is wrong",
+                    tokenizer->fingerprint()));
+}
+
+// Tokens in two colours by turns, so that one sees where they begin; ids without a tokenizer.
+std::string coloured(std::span<const int32_t> tokens, const Tokenizer* tokenizer) {
+  std::string line;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const bool known = tokenizer && tokens[i] >= 0 && tokens[i] < tokenizer->vocab_size();
+    std::string text = known ? printable(tokenizer->token_bytes(tokens[i])) : std::to_string(tokens[i]);
+    if (!known && i > 0) line += ' ';
+    line += i % 2 ? console().accent(text) : text;
+  }
+  return line;
+}
+
+void run_inspect(const ViewOptions& options) {
+  const auto tokenizer = tokenizer_for(options);
+  const auto source = open_view(options, tokenizer.get());
+  source->verify();
+  show_header(*source, tokenizer.get());
+  const uint64_t shown = std::min<uint64_t>(source->num_documents(), uint64_t(options.documents));
+  for (uint64_t d = 0; d < shown; ++d) {
+    const DocumentSpan span = source->document(d);
+    std::vector<int32_t> tokens(std::min<uint64_t>(span.length, uint64_t(options.tokens)));
+    source->read(span.first, tokens);
+    console().line("");
+    console().line(console().bold(fmt::format("document {} ({} tokens)", d, with_thousands(int64_t(span.length)))));
+    console().line(coloured(tokens, tokenizer.get()) + (tokens.size() < span.length ? console().dim(" ...") : ""));
+  }
+}
+
+void show_lengths(const TokenStatistics& statistics) {
+  console().line(console().bold("tokens of a document"));
+  const uint64_t most = *std::max_element(statistics.lengths.begin(), statistics.lengths.end());
+  for (size_t k = 0; k < statistics.lengths.size(); ++k) {
+    if (statistics.lengths[k] == 0) continue;
+    const uint64_t low = uint64_t(1) << k;
+    console().line(fmt::format("{:>12} to {:>12}  {:>12}  {}", with_thousands(int64_t(low)),
+                               with_thousands(int64_t(2 * low - 1)), with_thousands(int64_t(statistics.lengths[k])),
+                               std::string(size_t(40 * double(statistics.lengths[k]) / double(most)), '#')));
+  }
+}
+
+void show_frequent(const TokenStatistics& statistics, const Tokenizer* tokenizer, int top) {
+  console().line(console().bold("most frequent tokens"));
+  for (const auto& [id, count] : statistics.most_frequent(size_t(top)))
+    console().line(fmt::format("{:>8}  {:>14}  {:>7.3f} %  {}", id, with_thousands(int64_t(count)),
+                               100.0 * double(count) / double(statistics.tokens),
+                               tokenizer ? printable(tokenizer->token_text(id)) : ""));
+}
+
+void run_stats(const ViewOptions& options) {
+  const auto tokenizer = tokenizer_for(options);
+  const auto source = open_view(options, tokenizer.get());
+  source->verify();
+  show_header(*source, tokenizer.get());
+  Progress bar("counting", int64_t(source->num_documents()));
+  const int32_t vocab_size = tokenizer ? tokenizer->vocab_size() : source->info().vocab_size.value_or(0);
+  const TokenStatistics statistics = measure(*source, vocab_size, [&](uint64_t done) { bar.set(int64_t(done)); });
+  bar.set(int64_t(source->num_documents()));
+  bar.finish();
+  if (statistics.outside_vocabulary > 0)
+    throw DataError(
+        "{}: {} tokens lie outside the vocabulary of {}: the file is damaged or was made with another "
+        "tokenizer",
+        options.path, statistics.outside_vocabulary, vocab_size);
+  console().line("");
+  console().line(
+      fmt::format("{} tokens without end tokens, {} of the vocabulary occur; documents: shortest {}, median "
+                  "about {}, longest {}, {} empty",
+                  with_thousands(int64_t(statistics.tokens)), with_thousands(int64_t(statistics.distinct())),
+                  with_thousands(int64_t(statistics.shortest)), with_thousands(int64_t(statistics.median)),
+                  with_thousands(int64_t(statistics.longest)), with_thousands(int64_t(statistics.empty_documents))));
+  if (tokenizer && !source->info().text_bytes && statistics.tokens > 0) {
+    double bytes = 0;
+    for (size_t id = 0; id < statistics.counts.size(); ++id)
+      if (statistics.counts[id] > 0)
+        bytes += double(statistics.counts[id]) * double(tokenizer->token_bytes(int32_t(id)).size());
+    console().line(fmt::format("{:.3f} bytes a token", bytes / double(statistics.tokens)));
+  }
+  if (statistics.tokens == 0) return;
+  show_lengths(statistics);
+  show_frequent(statistics, tokenizer.get(), options.top);
+}
+
+std::shared_ptr<ViewOptions> add_view_options(CLI::App& command) {
+  const auto options = std::make_shared<ViewOptions>();
+  command
+      .add_option("PATH", options->path, "A prepared directory, a shard, llm.c's or nanoGPT's .bin, Megatron's .idx")
+      ->required();
+  command.add_option("-t,--tokenizer", options->tokenizer, "Its tokenizer, where none lies beside the shards");
+  command.add_option("--format", options->format, "auto, mixtape, llmc, nanogpt or megatron")->capture_default_str();
+  return options;
+}
+
+}  // namespace
+
+void add_data_command(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "Prepare text for training, and look at what was prepared");
+  data->require_subcommand(1);
+  add_prepare(*data);
+
+  CLI::App* inspect = data->add_subcommand("inspect", "Check token files and show their header and first documents");
+  const auto inspected = add_view_options(*inspect);
+  inspect->add_option("-n,--documents", inspected->documents, "How many to show")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  inspect->add_option("--tokens", inspected->tokens, "Most tokens of a document to show")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  inspect->callback([inspected] { run_inspect(*inspected); });
+
+  CLI::App* stats = data->add_subcommand("stats", "Count documents and tokens: lengths, frequencies, bytes a token");
+  const auto counted = add_view_options(*stats);
+  stats->add_option("--top", counted->top, "Most frequent tokens to show")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  stats->callback([counted] { run_stats(*counted); });
+}
+
+}  // namespace mixtape
