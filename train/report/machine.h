@@ -21,9 +21,9 @@ std::vector<Finding> examine_machine(const std::filesystem::path& directory = ".
 // The findings as an aligned list under section titles, each with "ok" or "!!" and its advice below it.
 std::string findings_text(const std::vector<Finding>&, bool colour);
 
-std::string version();     // "0.1.0"
-std::string build_text();  // "0.1.0, GCC 12.2.0, Release, CUDA no, MPI no": what `mixtape --version` prints
+std::string version();         // "0.1.0"
+std::string build_text();      // "0.1.0, GCC 12.2.0, Release, CUDA no, MPI no": what `mixtape --version` prints
 std::string processor_name();  // as the system calls it; "unknown" where it does not
-int available_cores();     // that this process may run on: affinity and, where set, the cgroup's quota
+int available_cores();         // that this process may run on: affinity and, where set, the cgroup's quota
 
 }  // namespace mixtape

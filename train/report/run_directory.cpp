@@ -97,8 +97,7 @@ void RunDirectory::write_config(std::string_view resolved_yaml) const {
 
 void RunDirectory::write_environment(const std::vector<std::string>& arguments) const {
   nlohmann::ordered_json json;
-  json["version"] = version();
-  json["build"] = build_text();
+  json["mixtape"] = build_text();
   json["command"] = shell_command(arguments);
   json["started"] = utc_time();
   std::error_code ignored;

@@ -106,13 +106,12 @@ std::string tokens_for_parameters_table(double parameters) {
 
 std::string plan_table(double parameters, double tokens) {
   const double flops = model_flops(parameters, tokens);
-  std::string table =
-      fmt::format("{:<26}{:>10}{:>14}{:>10}\n", "predicted loss", "this run", "best for FLOPs", "excess");
+  std::string table = fmt::format("{:<26}{:>10}{:>17}{:>10}\n", "predicted loss", "this run", "best for C", "excess");
   for (const ScalingFit& fit : scaling_fits) {
     const Allocation best = optimal_for_flops(fit, flops);
     const double here = predicted_loss(fit, parameters, tokens);
     const double least = predicted_loss(fit, best.parameters, best.tokens);
-    table += fmt::format("{:<26}{:>10.3f}{:>14.3f}{:>10.3f}\n", fit.name, here, least, here - least);
+    table += fmt::format("{:<26}{:>10.3f}{:>17.3f}{:>10.3f}\n", fit.name, here, least, here - least);
   }
   return table;
 }
