@@ -129,8 +129,11 @@ void BpeTokenizer::index_symbols(const std::string& source) {
   bytes_.resize(definition_.tokens.size());
   is_byte_.resize(definition_.tokens.size());
   const bool byte_level = definition_.byte_level();
+  std::vector<std::string> spelling = definition_.tokens;
+  for (const AddedToken& token : definition_.added)  // as Hugging Face decodes them: LLaMA's "</s>" to " </s>"
+    if (token.normalized) spelling[token.id] = normalize(definition_.normalizer, token.content);
   for (int32_t id = 0; id < vocab_size(); ++id) {
-    const std::string& token = definition_.tokens[id];
+    const std::string& token = spelling[id];
     const std::optional<std::string> bytes = from_byte_level(token);
     const std::optional<uint8_t> byte = byte_of_spelling(token);
     if (definition_.decoder.byte_level) {
@@ -274,7 +277,7 @@ void BpeTokenizer::first_symbols(std::string_view piece, std::vector<int32_t>& s
   bool after_unknown = false;
   for (size_t at = 0; at < piece.size();) {
     const Utf8Char c = utf8_char(piece, at);
-    const std::string_view bytes = c.valid ? piece.substr(at, c.length) : replacement_character;
+    const std::string_view bytes = c.valid ? piece.substr(at, c.length) : replacement_text;
     at += c.length;
     const auto known = id_of_character_.find(c.code);
     const bool unknown = known == id_of_character_.end();
@@ -308,7 +311,7 @@ std::string BpeTokenizer::decode_with_fallback(std::span<const int32_t> ids, boo
     if (is_utf8(run))
       text += run;
     else
-      for (size_t i = 0; i < run.size(); ++i) text += replacement_character;
+      for (size_t i = 0; i < run.size(); ++i) text += replacement_text;
     run.clear();
   };
   for (const int32_t id : ids) {

@@ -35,7 +35,7 @@ size_t convert(std::string_view bytes, bool keep_truncated, std::string& out) {
   while (at < bytes.size()) {
     const Utf8Char c = utf8_char(bytes, at);
     if (c.truncated && keep_truncated) break;
-    out += c.valid ? bytes.substr(at, c.length) : replacement_character;
+    out += c.valid ? bytes.substr(at, c.length) : replacement_text;
     at += c.length;
   }
   return at;

@@ -8,7 +8,7 @@
 
 namespace mixtape {
 
-inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD
+inline constexpr std::string_view replacement_text = "\xEF\xBF\xBD";  // U+FFFD
 
 struct Utf8Char {
   uint32_t code;    // 0xFFFD where broken
