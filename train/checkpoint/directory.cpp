@@ -91,7 +91,7 @@ CheckpointDraft::~CheckpointDraft() {
 }
 
 fs::path CheckpointDraft::commit() {
-  write_manifest(path_, {step_, files_});
+  write_checkpoint_manifest(path_, {step_, files_});
   sync_directory(path_);
   const fs::path place = root_ / name_of_step(step_);
   const auto replaced = move_into_place(path_, place);
@@ -160,7 +160,7 @@ void CheckpointDirectory::remove(const CheckpointEntry& entry) const {
 }
 
 void verify_checkpoint(const fs::path& path, const WarningCallback& warn) {
-  const Manifest manifest = read_manifest(path);
+  const CheckpointManifest manifest = read_checkpoint_manifest(path);
   if (const auto step = step_of_name(path.filename().string()); step && *step != manifest.step)
     throw CheckpointError("{}: its manifest is that of step {}", path.string(), manifest.step);
   std::set<std::string> known = {manifest_name};

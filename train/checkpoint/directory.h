@@ -82,11 +82,11 @@ void verify_checkpoint(const std::filesystem::path& path, const WarningCallback&
 
 // manifest.json: what a checkpoint consists of. Reading checks the manifest itself (it holds its own hash), not the
 // files.
-struct Manifest {
+struct CheckpointManifest {
   int64_t step = 0;
   std::vector<FileRecord> files;
 };
-FileRecord write_manifest(const std::filesystem::path& directory, const Manifest& manifest);
-Manifest read_manifest(const std::filesystem::path& directory);
+FileRecord write_checkpoint_manifest(const std::filesystem::path& directory, const CheckpointManifest& manifest);
+CheckpointManifest read_checkpoint_manifest(const std::filesystem::path& directory);
 
 }  // namespace mixtape

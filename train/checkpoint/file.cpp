@@ -47,14 +47,14 @@ std::string Hasher::hex() const {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-OutputFile::OutputFile(std::filesystem::path path)
+DurableFile::DurableFile(std::filesystem::path path)
     : path_(std::move(path)), descriptor_(open_or_fail(path_, O_WRONLY | O_CREAT | O_EXCL, "create")) {}
 
-OutputFile::~OutputFile() {
+DurableFile::~DurableFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void OutputFile::write(std::span<const std::byte> bytes) {
+void DurableFile::write(std::span<const std::byte> bytes) {
   hasher_.update(bytes);
   bytes_ += bytes.size();
   while (!bytes.empty()) {
@@ -65,14 +65,14 @@ void OutputFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-FileRecord OutputFile::finish() {
+FileRecord DurableFile::finish() {
   if (::fsync(descriptor_) != 0) fail("flush", path_);
   // close() can report an error that fsync() did not see on network file systems; the descriptor is gone either way.
   if (::close(std::exchange(descriptor_, -1)) != 0) fail("close", path_);
   return {path_.filename().string(), bytes_, hasher_.hex()};
 }
 
-MappedFile::MappedFile(const std::filesystem::path& path) {
+FileMap::FileMap(const std::filesystem::path& path) {
   const int descriptor = open_or_fail(path, O_RDONLY, "open");
   struct stat status {};
   const bool known = ::fstat(descriptor, &status) == 0;
@@ -89,27 +89,27 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (status.st_size > 0 && !data_) fail("map", path);
 }
 
-MappedFile::~MappedFile() {
+FileMap::~FileMap() {
   if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept
+FileMap::FileMap(FileMap&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+FileMap& FileMap::operator=(FileMap&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
 }
 
 FileRecord write_text_file(const std::filesystem::path& path, std::string_view text) {
-  OutputFile file(path);
+  DurableFile file(path);
   file.write(text);
   return file.finish();
 }
 
 std::string read_text_file(const std::filesystem::path& path, uint64_t limit) {
-  const MappedFile file(path);
+  const FileMap file(path);
   const auto bytes = file.bytes();
   if (bytes.size() > limit)
     throw CheckpointError("{} has {} bytes, at most {} are expected of such a file", path.string(), bytes.size(),
@@ -118,14 +118,14 @@ std::string read_text_file(const std::filesystem::path& path, uint64_t limit) {
 }
 
 FileRecord copy_file_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
-  const MappedFile source(from);
-  OutputFile copy(to);
+  const FileMap source(from);
+  DurableFile copy(to);
   copy.write(source.bytes());
   return copy.finish();
 }
 
 FileRecord hash_file(const std::filesystem::path& path) {
-  const MappedFile file(path);
+  const FileMap file(path);
   Hasher hasher;
   hasher.update(file.bytes());
   return {path.filename().string(), file.bytes().size(), hasher.hex()};

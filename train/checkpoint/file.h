@@ -37,12 +37,12 @@ class Hasher {
 
 // A new file that is hashed while it is written. finish() flushes it to the disk; without finish() the file is left
 // incomplete, for the owner of the directory to remove.
-class OutputFile {
+class DurableFile {
  public:
-  explicit OutputFile(std::filesystem::path path);
-  ~OutputFile();
-  OutputFile(const OutputFile&) = delete;
-  OutputFile& operator=(const OutputFile&) = delete;
+  explicit DurableFile(std::filesystem::path path);
+  ~DurableFile();
+  DurableFile(const DurableFile&) = delete;
+  DurableFile& operator=(const DurableFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
   FileRecord finish();
@@ -55,12 +55,12 @@ class OutputFile {
 };
 
 // A read-only memory map of a whole file. The file must not be truncated while it is mapped.
-class MappedFile {
+class FileMap {
  public:
-  explicit MappedFile(const std::filesystem::path& path);
-  ~MappedFile();
-  MappedFile(MappedFile&&) noexcept;
-  MappedFile& operator=(MappedFile&&) noexcept;
+  explicit FileMap(const std::filesystem::path& path);
+  ~FileMap();
+  FileMap(FileMap&&) noexcept;
+  FileMap& operator=(FileMap&&) noexcept;
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 
  private:

@@ -23,7 +23,7 @@ std::string hash_of(json manifest) {
 
 }  // namespace
 
-FileRecord write_manifest(const std::filesystem::path& directory, const Manifest& manifest) {
+FileRecord write_checkpoint_manifest(const std::filesystem::path& directory, const CheckpointManifest& manifest) {
   json files = json::object();
   for (const FileRecord& file : manifest.files) {
     if (files.contains(file.name)) throw Error("{}: the file '{}' was added twice", directory.string(), file.name);
@@ -34,7 +34,7 @@ FileRecord write_manifest(const std::filesystem::path& directory, const Manifest
   return write_text_file(directory / "manifest.json", root.dump(2) + "\n");
 }
 
-Manifest read_manifest(const std::filesystem::path& directory) {
+CheckpointManifest read_checkpoint_manifest(const std::filesystem::path& directory) {
   const auto path = directory / "manifest.json";
   if (!std::filesystem::exists(path))
     throw CheckpointError("{}: no manifest.json in it; it is not a checkpoint, or an incomplete one",
@@ -46,7 +46,7 @@ Manifest read_manifest(const std::filesystem::path& directory) {
     if (root.at("version") != format_version)
       throw CheckpointError("{}: format version {}, this program reads version {}", path.string(),
                             root["version"].dump(), format_version);
-    Manifest manifest{root.at("step").get<int64_t>(), {}};
+    CheckpointManifest manifest{root.at("step").get<int64_t>(), {}};
     for (const auto& [name, file] : root.at("files").items())
       manifest.files.push_back({name, file.at("bytes").get<uint64_t>(), file.at("xxh3").get<std::string>()});
     for (const FileRecord& file : manifest.files)

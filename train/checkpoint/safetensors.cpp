@@ -70,7 +70,7 @@ int64_t count_of(const Extents& shape) {
 }
 
 SafetensorsFile SafetensorsFile::open(const std::filesystem::path& path) {
-  auto map = std::make_shared<MappedFile>(path);
+  auto map = std::make_shared<FileMap>(path);
   SafetensorsFile file = parse(map->bytes(), path.string());
   file.map_ = std::move(map);
   return file;
@@ -153,7 +153,7 @@ FileRecord write_safetensors(const std::filesystem::path& path, std::vector<Tens
     position = end;
   }
 
-  OutputFile file(path);
+  DurableFile file(path);
   file.write(safetensors::format_header(entries, metadata));
   for (size_t i = 0; i < tensors.size(); ++i) {
     uint64_t left = entries[i].end - entries[i].begin;

@@ -59,7 +59,7 @@ class SafetensorsFile {
 
  private:
   std::string what_;
-  std::shared_ptr<MappedFile> map_;
+  std::shared_ptr<FileMap> map_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
   std::map<std::string, std::string> metadata_;
