@@ -67,22 +67,8 @@ void run_whole(const Gemm& p, const GemmChoice& choice, const TileDone& done) {
 
 void run_gemm(const Gemm& p, const GemmChoice& choice, TileDone done) {
   if (p.m == 0 || p.n == 0) return;
-  const int64_t tiles = int64_t(choice.row_parts) * choice.col_parts;
-  if (omp_in_parallel() || thread_count() == 1) {
-    if (choice.own_threads) {
-      call_library(choice.library, p);
-      if (done) done({0, p.m, 0, p.n});
-      return;
-    }
-    for (int64_t i = 0; i < tiles; ++i) run_tile(p, choice, i, done);
-    return;
-  }
   if (choice.own_threads) return run_whole(p, choice, done);
-    // A single tile too: outside a parallel region of more than one thread the libraries would start their own threads.
-    // An exception must not leave the region; the libraries' refusals are programming errors, which may end the
-    // process.
-#pragma omp parallel for schedule(dynamic, 1)
-  for (int64_t i = 0; i < tiles; ++i) run_tile(p, choice, i, done);
+  parallel_tiles(int64_t(choice.row_parts) * choice.col_parts, [&](int64_t i) { run_tile(p, choice, i, done); });
 }
 
 void gemm(const Gemm& product, Determinism determinism, TileDone done) {

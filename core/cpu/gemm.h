@@ -12,6 +12,7 @@
 
 #include "core/backend.h"
 #include "core/base/dtype.h"
+#include "core/cpu/parallel.h"
 
 namespace mixtape {
 
@@ -52,9 +53,21 @@ class TileDone {
   void (*call_)(const void*, const Tile&) = nullptr;
 };
 
+// body(i) for i in [0, n), for tasks that call gemm_here(). One task too runs in a parallel region.
+template <class Body>
+void parallel_tiles(int64_t n, Body&& body) {
+  if (omp_in_parallel() || thread_count() == 1) {
+    for (int64_t i = 0; i < n; ++i) body(i);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t i = 0; i < n; ++i) body(i);
+}
+
+// Computes the product; calls done(tile) for parts of C that cover it, when they are finished.
 void gemm(const Gemm& product, Determinism determinism, TileDone done = {});
 
-// One product on the calling thread, which must be inside a parallel region. Its bits depend on the shape alone.
+// One product on the calling thread, inside parallel_tiles(). Its bits depend on the shape alone.
 void gemm_here(const Gemm& product);
 
 // True if bf16 operands may be given as they are: the CPU multiplies them with fp32 sums (AVX-512 BF16 or AMX).

@@ -1,0 +1,419 @@
+// Cross-entropy from hidden states.
+//
+// The logits of a chunk of rows are made in panels of V: a product, then in the same task, while the panel is in cache,
+// bias, scale, the row's maximum m_p, e = exp(z - m_p) in place, and the sums of e. What the panels know of a row gives
+// its log-sum-exp; the gradient is then e times one factor a row and panel, less the target, and goes straight into
+// the panel's weight gradient. So each logit is exponentiated once, and crosses memory three times (written, read for
+// dweight, read for dhidden).
+//
+// Chunks trade the logits' memory against reading weight, and reading and writing dweight, once a chunk.
+// All partitions follow from shapes: the bits do not depend on the number of threads.
+#include "core/cpu/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/loss.cpp"
+#include "hwy/foreach_target.h"
+//
+#include <cmath>
+#include <limits>
+
+#include "core/cpu/backend.h"
+#include "core/cpu/gemm_tensors.h"
+#include "core/cpu/simd.h"
+#include "core/cpu/vector_math.h"
+
+#ifndef MIXTAPE_CPU_LOSS_ONCE
+#define MIXTAPE_CPU_LOSS_ONCE
+namespace mixtape {
+namespace {
+
+// What a panel knows of a row.
+struct PanelStats {
+  float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
+  float factor;           // gradient of the loss by z = factor * exp(z - max) - the target's part
+};
+
+struct Panel {
+  int64_t rows, cols;
+  float* z;                // [rows, cols], first the bare products
+  int64_t stride;          // of z
+  const std::byte* bias;   // of type `type`, or null
+  const int32_t* targets;  // of the rows, less the panel's first column: in [0, cols) if the panel holds it
+  PanelStats* stats;       // [rows], `stats_stride` apart
+  int64_t stats_stride;
+  float* target_z;  // [rows], written where the panel holds the target
+  DType type;
+  float logit_scale;
+  int64_t first_col;
+};
+
+struct PanelGradient {
+  float uniform, target;  // what is subtracted from every element, and from the target's besides
+  std::byte* g;           // z itself, or bf16
+  int64_t stride;
+  DType type;
+  float* column_sums;  // added to; may be null
+};
+
+}  // namespace
+}  // namespace mixtape
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace mixtape::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void exponentials_of(const Panel& p) {
+  const FloatTag d;
+  const T* bias = reinterpret_cast<const T*>(p.bias);
+  const Vec scale = set(p.logit_scale), least = set(-std::numeric_limits<float>::infinity());
+  for (int64_t r = 0; r < p.rows; ++r) {
+    float* z = p.z + r * p.stride;
+    Vec max = least;
+    const float sum_z = sum_over(p.cols, [&](auto w, int64_t i) HWY_ATTR {
+      Vec v = w.load(z + i);
+      if (bias) v = hn::Add(v, w.load(bias + i));
+      v = hn::Mul(v, scale);
+      w.store(v, z + i);
+      return v;
+    });
+    each_vector(p.cols, [&](auto w, int64_t i) HWY_ATTR {
+      const Vec v = w.load(z + i);
+      if constexpr (std::is_same_v<decltype(w), Whole>)
+        max = hn::Max(max, v);
+      else
+        max = hn::IfThenElse(hn::FirstN(d, size_t(w.n)), hn::Max(max, v), max);
+    });
+    const float m = hn::GetLane(hn::MaxOfLanes(d, max));
+    const Vec vm = set(m);
+    const int64_t target = int64_t(p.targets[r]) - p.first_col;
+    if (target >= 0 && target < p.cols) p.target_z[r] = z[target];
+    const float sum = sum_over(p.cols, [&](auto w, int64_t i) HWY_ATTR {
+      const Vec e = Exp(d, hn::Sub(w.load(z + i), vm));
+      w.store(e, z + i);
+      return e;
+    });
+    p.stats[r * p.stats_stride] = {m, sum, sum_z, 0};
+  }
+}
+
+template <class T>
+void gradient_of(const Panel& p, const PanelGradient& a) {
+  const Vec uniform = set(a.uniform);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    const float* z = p.z + r * p.stride;
+    T* g = reinterpret_cast<T*>(a.g) + r * a.stride;
+    const Vec factor = set(p.stats[r * p.stats_stride].factor);
+    float* sums = a.column_sums;
+    const int64_t target = int64_t(p.targets[r]) - p.first_col;
+    const bool here = target >= 0 && target < p.cols;
+    const float at_target = here ? z[target] * p.stats[r * p.stats_stride].factor - a.uniform - a.target : 0.f;
+    const float beside = here ? z[target] * p.stats[r * p.stats_stride].factor - a.uniform : 0.f;
+    each_vector(p.cols, [&](auto w, int64_t i) HWY_ATTR {
+      const Vec v = hn::Sub(hn::Mul(w.load(z + i), factor), uniform);
+      w.store(v, g + i);
+      if (sums) w.store(hn::Add(w.load(sums + i), v), sums + i);
+    });
+    if (here) {
+      g[target] = T(at_target);
+      if (sums) sums[target] += at_target - beside;
+    }
+  }
+}
+
+}  // namespace
+
+void exponentials(const Panel& p) {
+  dispatch<float, fp16, bf16>(p.type, "cross_entropy", [&]<class T>() { exponentials_of<T>(p); });
+}
+
+void panel_gradient(const Panel& p, const PanelGradient& a) {
+  dispatch<float, bf16>(a.type, "cross_entropy", [&]<class T>() { gradient_of<T>(p, a); });
+}
+
+}  // namespace mixtape::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mixtape {
+HWY_EXPORT(exponentials);
+HWY_EXPORT(panel_gradient);
+
+namespace {
+
+constexpr int64_t most_panel_cols = 512, least_panel_cols = 64, panels_wanted = 8;
+constexpr int64_t tile_rows = 256;
+
+struct Panels {
+  int64_t vocabulary, count;
+  explicit Panels(int64_t v)
+      : vocabulary(v),
+        count(std::max((v + most_panel_cols - 1) / most_panel_cols,
+                       std::min(panels_wanted, (v + least_panel_cols - 1) / least_panel_cols))) {}
+  // Panels begin at multiples of 16 columns, a cache line of fp32.
+  int64_t begin(int64_t i) const { return i == count ? vocabulary : vocabulary * i / count / 16 * 16; }
+  int64_t cols(int64_t i) const { return begin(i + 1) - begin(i); }
+  int64_t widest() const { return (vocabulary + count - 1) / count + 16; }
+};
+
+// Rows whose logits exist at a time: about 48 MiB of them, in chunks of equal size.
+int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, const LossSpec& spec) {
+  const int64_t fit = std::clamp<int64_t>((int64_t(12) << 20) / std::max<int64_t>(vocabulary, 1), 32, 2048);
+  const int64_t most = std::max<int64_t>(1, spec.chunk_rows > 0 ? spec.chunk_rows : fit);
+  const int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most);
+  return std::max<int64_t>(1, (rows + chunks - 1) / chunks);
+}
+
+// One call: its workspace, and the steps of a chunk.
+class CrossEntropyRun {
+ public:
+  CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a);
+  void run();
+
+ private:
+  void find_targets();
+  void gather(int64_t first);
+  void logits();
+  void row_losses();
+  void weight_gradient(bool first_chunk);
+  void hidden_gradient(int64_t first);
+  void finish();
+  Panel panel(int64_t index, int64_t row, int64_t rows) const;
+  Tensor chunk_of(const Tensor& t) const { return t.slice(0, n_); }
+
+  CpuBackend& backend_;
+  const CrossEntropy& a_;
+  const StepState state_;
+  const int64_t rows_, d_, vocabulary_;
+  const Panels panels_;
+  const bool widens_, gradients_;
+  const int64_t chunk_, weight_panel_;
+  const float gradient_scale_;
+
+  Tensor index_, targets_, z_, g_, hidden_, stats_, target_z_;
+  Tensor weight_wide_, weight_panel_wide_, dhidden_, dweight_, dbias_;
+  int64_t found_ = 0;                // rows with a target
+  int64_t n_ = 0;                    // rows of the current chunk
+  Tensor h_;                         // its hidden states, as the products take them
+  const int32_t* row_of_ = nullptr;  // where they are in `hidden`
+};
+
+int64_t padded(int64_t cols) {  // rows that do not all fall into the same sets of the caches
+  const int64_t c = (cols + 15) / 16 * 16;
+  return c % 512 == 0 ? c + 16 : c;
+}
+
+CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
+    : backend_(backend),
+      a_(a),
+      state_(a.state ? *a.state : StepState{}),
+      rows_(a.hidden.rows()),
+      d_(a.hidden.cols()),
+      vocabulary_(a.weight.rows()),
+      panels_(vocabulary_),
+      widens_(!multiplied_as_is(a.hidden.dtype())),
+      gradients_(a.dhidden || a.dweight || a.dbias),
+      chunk_(rows_per_chunk(rows_, vocabulary_, a.spec)),
+      weight_panel_(panel_rows(vocabulary_, d_, chunk_)),
+      gradient_scale_(state_.loss_scale * state_.inverse_targets * a.spec.logit_scale) {
+  const DType product = widens_ ? DType::f32 : a.hidden.dtype();
+  const auto need = [&](Shape shape, DType type) { return backend.workspace(shape, type); };
+  index_ = need({rows_}, DType::i32);
+  targets_ = need({chunk_}, DType::i32);
+  z_ = need({chunk_, padded(vocabulary_)}, DType::f32);
+  hidden_ = need({chunk_, d_}, product);
+  stats_ = need({chunk_, panels_.count * int64_t(sizeof(PanelStats) / sizeof(float))}, DType::f32);
+  target_z_ = need({chunk_}, DType::f32);
+  if (widens_) weight_wide_ = need({thread_count() * panels_.widest(), d_}, DType::f32);
+  if (!gradients_) return;
+  if (product != DType::f32) g_ = need({chunk_, padded(vocabulary_)}, product);
+  if (widens_ && a.dhidden) weight_panel_wide_ = need({weight_panel_, d_}, DType::f32);
+  if (a.dhidden) dhidden_ = need({chunk_, d_}, DType::f32);
+  if (a.dweight && a.dweight.tensor.dtype() != DType::f32) dweight_ = need({vocabulary_, d_}, DType::f32);
+  if (a.dbias) dbias_ = need({1, vocabulary_}, DType::f32);
+}
+
+// The rows with a target, in order; the others' results.
+void CrossEntropyRun::find_targets() {
+  const int32_t* targets = a_.targets.data<int32_t>();
+  int32_t* index = index_.data<int32_t>();
+  float* losses = a_.row_loss.data<float>();
+  for (int64_t r = 0; r < rows_; ++r) {
+    if (targets[r] >= vocabulary_)
+      throw DataError("cross_entropy: the target of row {} is {}, but the vocabulary has {} tokens", r, targets[r],
+                      vocabulary_);
+    losses[r] = 0;
+    if (targets[r] >= 0) index[found_++] = int32_t(r);
+  }
+  if (found_ < rows_ && a_.dhidden.write == Write::overwrite) backend_.zero(a_.dhidden.tensor);
+}
+
+void CrossEntropyRun::gather(int64_t first) {
+  n_ = std::min(chunk_, found_ - first);
+  const int32_t* row = row_of_ = index_.data<int32_t>() + first;
+  for (int64_t i = 0; i < n_; ++i) targets_.data<int32_t>()[i] = a_.targets.data<int32_t>()[row[i]];
+  if (!widens_ && found_ == rows_) {
+    h_ = a_.hidden.slice(first, n_);
+    return;
+  }
+  h_ = hidden_.slice(0, n_);
+  parallel_for(n_, row_grain(d_), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) copy_block(Block(h_).at(i, 0), Block(a_.hidden).at(row[i], 0), 1, d_);
+  });
+}
+
+Panel CrossEntropyRun::panel(int64_t index, int64_t row, int64_t rows) const {
+  const int64_t col = panels_.begin(index);
+  return {.rows = rows,
+          .cols = panels_.cols(index),
+          .z = z_.data<float>() + row * z_.row_stride() + col,
+          .stride = z_.row_stride(),
+          .bias = a_.bias ? a_.bias.raw() + col * size_of(a_.bias.dtype()) : nullptr,
+          .targets = targets_.data<int32_t>() + row,
+          .stats = reinterpret_cast<PanelStats*>(stats_.data<float>()) + row * panels_.count + index,
+          .stats_stride = panels_.count,
+          .target_z = target_z_.data<float>() + row,
+          .type = a_.weight.dtype(),
+          .logit_scale = a_.spec.logit_scale,
+          .first_col = col};
+}
+
+void CrossEntropyRun::logits() {
+  const int64_t down = (n_ + tile_rows - 1) / tile_rows;
+  parallel_tiles(panels_.count * down, [&](int64_t task) {
+    const int64_t index = task / down, row = n_ * (task % down) / down, rows = n_ * (task % down + 1) / down - row;
+    const Panel p = panel(index, row, rows);
+    Block weight = Block(a_.weight).at(p.first_col, 0);
+    if (widens_) {
+      const Block wide = Block(weight_wide_).at(omp_get_thread_num() * panels_.widest(), 0);
+      copy_block(wide, weight, p.cols, d_);
+      weight = wide;
+    }
+    gemm_here({.transpose_b = true,
+               .m = rows,
+               .n = p.cols,
+               .k = d_,
+               .a = Block(h_).at(row, 0).data,
+               .lda = h_.row_stride(),
+               .b = weight.data,
+               .ldb = weight.stride,
+               .c = p.z,
+               .ldc = p.stride,
+               .type = weight.type});
+    HWY_DYNAMIC_DISPATCH(exponentials)(p);
+  });
+}
+
+// Joins what the panels know of a row, in their order, and turns it into the gradient's factors.
+void CrossEntropyRun::row_losses() {
+  const float smoothing = a_.spec.label_smoothing;
+  parallel_for(n_, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      PanelStats* stats = panel(0, i, 1).stats;
+      float max = -std::numeric_limits<float>::infinity();
+      for (int64_t p = 0; p < panels_.count; ++p) max = std::max(max, stats[p].max);
+      double sum = 0, sum_z = 0;
+      for (int64_t p = 0; p < panels_.count; ++p) {
+        sum += double(stats[p].sum) * std::exp(double(stats[p].max) - max);
+        sum_z += stats[p].sum_z;
+      }
+      const double log_sum = max + std::log(sum);
+      double loss = log_sum - (1.0 - smoothing) * target_z_.data<float>()[i];
+      if (smoothing != 0) loss -= smoothing * sum_z / double(vocabulary_);
+      a_.row_loss.data<float>()[row_of_[i]] = float(loss);
+      for (int64_t p = 0; p < panels_.count; ++p)
+        stats[p].factor = float(std::exp(double(stats[p].max) - log_sum) * gradient_scale_);
+    }
+  });
+}
+
+void CrossEntropyRun::weight_gradient(bool first_chunk) {
+  const Tensor g = g_ ? g_ : z_;
+  const Tensor to = dweight_ ? dweight_ : a_.dweight.tensor;
+  const bool adds = !first_chunk || (!dweight_ && a_.dweight.accumulates());
+  parallel_tiles(panels_.count, [&](int64_t index) {
+    const Panel p = panel(index, 0, n_);
+    float* sums = dbias_ ? dbias_.data<float>() + p.first_col : nullptr;
+    if (sums && first_chunk) std::fill_n(sums, p.cols, 0.f);
+    const Block out = Block(g).at(0, p.first_col);
+    HWY_DYNAMIC_DISPATCH(panel_gradient)
+    (p, {.uniform = gradient_scale_ * a_.spec.label_smoothing / float(vocabulary_),
+         .target = gradient_scale_ * (1 - a_.spec.label_smoothing),
+         .g = out.data,
+         .stride = out.stride,
+         .type = out.type,
+         .column_sums = sums});
+    if (!a_.dweight) return;
+    gemm_here({.transpose_a = true,
+               .m = p.cols,
+               .n = d_,
+               .k = n_,
+               .a = out.data,
+               .lda = out.stride,
+               .b = h_.raw(),
+               .ldb = h_.row_stride(),
+               .beta = adds ? 1.f : 0.f,
+               .c = to.data<float>() + p.first_col * to.row_stride(),
+               .ldc = to.row_stride(),
+               .type = out.type});
+  });
+}
+
+void CrossEntropyRun::hidden_gradient(int64_t first) {
+  const Tensor g = (g_ ? g_ : z_).slice(0, n_);
+  const bool direct = found_ == rows_ && a_.dhidden.tensor.dtype() == DType::f32;
+  const Tensor to = direct ? a_.dhidden.tensor.slice(first, n_) : dhidden_.slice(0, n_);
+  for (int64_t v = 0; v < vocabulary_; v += weight_panel_) {
+    const int64_t count = std::min(weight_panel_, vocabulary_ - v);
+    const int64_t step = weight_panel_wide_ ? count : vocabulary_;
+    const Tensor weight = widened(a_.weight.slice(v, step), weight_panel_wide_);
+    gemm(product_of(g.columns(v, step), false, weight, false, to, v > 0 || (direct && a_.dhidden.accumulates())),
+         backend_.determinism());
+    if (step == vocabulary_) break;
+  }
+  if (direct) return;
+  const int32_t* row = row_of_;
+  parallel_for(n_, row_grain(d_), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      copy_block(Block(a_.dhidden.tensor).at(row[i], 0), Block(to).at(i, 0), 1, d_, a_.dhidden.accumulates());
+  });
+}
+
+// The mean, and gradients that were summed in fp32 for a narrower type.
+void CrossEntropyRun::finish() {
+  double sum = 0;  // in the rows' order
+  const float* losses = a_.row_loss.data<float>();
+  for (int64_t r = 0; r < rows_; ++r) sum += losses[r];
+  *a_.mean.data<float>() = float(sum * state_.inverse_targets);
+  if (found_ == 0) {
+    if (a_.dweight.write == Write::overwrite) backend_.zero(a_.dweight.tensor);
+    if (a_.dbias.write == Write::overwrite) backend_.zero(a_.dbias.tensor);
+    return;
+  }
+  if (dweight_) copy_rows(dweight_, a_.dweight);
+  if (dbias_) add_column_sums(dbias_, a_.dbias);
+}
+
+void CrossEntropyRun::run() {
+  find_targets();
+  for (int64_t first = 0; first < found_; first += chunk_) {
+    gather(first);
+    logits();
+    row_losses();
+    if (!gradients_) continue;
+    weight_gradient(first == 0);
+    if (a_.dhidden) hidden_gradient(first);
+  }
+  finish();
+}
+
+}  // namespace
+
+void CpuLoss::cross_entropy(const CrossEntropy& a) {
+  CrossEntropyRun run(backend_, a);
+  if (backend_.planning()) return;
+  run.run();
+}
+
+}  // namespace mixtape
+#endif
