@@ -46,9 +46,10 @@ ParameterGetter getter_of(const CheckpointContents& contents) {
   for (const ConstTensorRef& tensor : contents.model) by_name[tensor.name] = &tensor;
   for (const ParameterShape& expected : parameter_shapes(contents.spec)) {
     const auto found = by_name.find(expected.name);
-    if (found == by_name.end() || found->second->shape != expected.shape)
-      throw Error("checkpoint: the model must have the parameter '{}' of shape {}", expected.name,
-                  text_of(expected.shape));
+    if (found == by_name.end() || found->second->shape != expected.shape ||
+        found->second->dtype != contents.model.front().dtype)
+      throw Error("checkpoint: the model must have the parameter '{}' of shape {} and of the one type of all weights",
+                  expected.name, text_of(expected.shape));
   }
   if (by_name.size() != parameter_shapes(contents.spec).size())
     throw Error("checkpoint: {} parameters, the architecture has {}", by_name.size(),
@@ -60,9 +61,12 @@ ParameterGetter getter_of(const CheckpointContents& contents) {
 
 std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, const CheckpointContents& contents) {
   CheckpointDraft draft(directory.root(), contents.state.updates);
-  const ExportOptions options{.ids = contents.ids, .tokenizer_files = contents.tokenizer_files, .allow_native = true};
-  for (FileRecord& file : export_huggingface(draft.path(), contents.spec, getter_of(contents), options))
-    draft.add(std::move(file));
+  const ParameterGetter get = getter_of(contents);
+  const ExportOptions options{.dtype = contents.model.front().dtype,
+                              .ids = contents.ids,
+                              .tokenizer_files = contents.tokenizer_files,
+                              .allow_native = true};
+  for (FileRecord& file : export_huggingface(draft.path(), contents.spec, get, options)) draft.add(std::move(file));
 
   std::vector<TensorSource> optimizer;
   const auto add = [&](const char* prefix, const std::vector<ConstTensorRef>& tensors) {

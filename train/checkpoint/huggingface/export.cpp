@@ -1,5 +1,6 @@
 // Writing a model directory that transformers loads.
 #include <algorithm>
+#include <map>
 
 #include "train/checkpoint/huggingface/arrange.h"
 #include "train/checkpoint/huggingface/family.h"
@@ -46,8 +47,9 @@ std::string explain_misfit(const ModelSpec& spec) {
   return fmt::format("{}", fmt::join(fewest, "; "));
 }
 
-TensorSource source_of(const TensorMapping& mapping, const ParameterView& view, DType dtype) {
-  const auto produce = [mapping, view, dtype](const ByteSink& sink) {
+TensorSource source_of(const TensorMapping& mapping, const ParameterGetter& get, DType dtype) {
+  const auto produce = [mapping, get, dtype](const ByteSink& sink) {
+    const ParameterView view = get(mapping.parameter);
     const int64_t element = size_of(view.dtype), row = huggingface::row_elements(mapping);
     const auto* data = static_cast<const std::byte*>(view.data);
     std::span<const std::byte> bytes(data + mapping.first_row * row * element, size_t(mapping.rows * row * element));
@@ -98,20 +100,33 @@ std::vector<FileRecord> export_huggingface(const std::filesystem::path& director
   if (error) throw CheckpointError("cannot create {}: {}", directory.string(), error.message());
 
   std::vector<TensorSource> sources;
-  DType dtype = options.dtype.value_or(DType::f32);
-  for (const TensorMapping& mapping : family.tensors(spec)) {
-    const ParameterView view = get(mapping.parameter);
-    const DType stored = options.dtype.value_or(view.dtype);
-    if (mapping.parameter == "embedding.token") dtype = stored;
-    sources.push_back(source_of(mapping, view, stored));
-  }
+  for (const TensorMapping& mapping : family.tensors(spec)) sources.push_back(source_of(mapping, get, options.dtype));
   std::vector<FileRecord> files = write_safetensors_model(directory, std::move(sources), options.max_shard_bytes);
   files.push_back(write_text_file(directory / "generation_config.json", generation_config_json(options.ids)));
   for (const std::filesystem::path& file : options.tokenizer_files)
     files.push_back(copy_file_durably(file, directory / file.filename()));
   // Last: a directory without it is not taken for a model.
-  files.push_back(write_text_file(directory / "config.json", config_json(spec, dtype, options.ids)));
+  files.push_back(write_text_file(directory / "config.json", config_json(spec, options.dtype, options.ids)));
   return files;
+}
+
+std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const HfModel& model,
+                                           ExportOptions options) {
+  options.ids = model.ids;
+  options.tokenizer_files = model.tokenizer_files;
+  std::map<std::string, int64_t> counts;
+  for (const ParameterShape& p : parameter_shapes(model.spec)) counts[p.name] = count_of(p.shape);
+  std::string held;
+  std::vector<float> values;
+  const auto get = [&](const std::string& name) -> ParameterView {
+    if (name != held) {
+      values.resize(size_t(counts.at(name)));
+      model.read(name, values);
+      held = name;
+    }
+    return {DType::f32, values.data()};
+  };
+  return export_huggingface(directory, model.spec, get, options);
 }
 
 }  // namespace mixtape

@@ -106,6 +106,8 @@ struct ParameterView {
   DType dtype = DType::f32;
   const void* data = nullptr;
 };
+// Called when a tensor is written, once for each tensor that holds a part of the parameter. A view must last until the
+// next call, so a caller may hold one parameter at a time.
 using ParameterGetter = std::function<ParameterView(const std::string& name)>;
 
 struct ExportOptions {
@@ -119,6 +121,10 @@ struct ExportOptions {
 // ConfigError, naming the axes, if no family of transformers has this architecture and allow_native is not set.
 std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
                                            const ParameterGetter& get, const ExportOptions& options);
+
+// The same from a model in files, one parameter in memory at a time; ids and tokenizer files are the model's own.
+std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const HfModel& model,
+                                           ExportOptions options);
 
 // config.json's text of a spec, in the style of transformers 4 and 5 at once; `model_type` as in HfModel.
 std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids);

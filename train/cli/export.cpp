@@ -1,0 +1,47 @@
+// mixtape export MODEL DIRECTORY: a run's weights as a directory that transformers loads.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "train/checkpoint/huggingface/model.h"
+#include "train/cli/commands.h"
+#include "train/resume.h"
+
+namespace mixtape {
+namespace {
+
+struct Options {
+  std::string model, directory, dtype = "same";
+  double max_shard_gb = 5;
+};
+
+void run_export(const Options& options) {
+  const HfModel model = import_huggingface(find_model(options.model));
+  model.expect_complete();
+  const DType dtype = options.dtype == "fp32"   ? DType::f32
+                      : options.dtype == "bf16" ? DType::bf16
+                      : options.dtype == "fp16" ? DType::f16
+                                                : model.dtype;
+  export_huggingface(options.directory, model,
+                     {.dtype = dtype, .max_shard_bytes = uint64_t(options.max_shard_gb * 1e9)});
+  fmt::print("{}: {} with {} weights{}\n", options.directory, model_type_of(model.spec), dtype,
+             model.tokenizer_files.empty() ? "" : " and its tokenizer");
+}
+
+}  // namespace
+
+void add_export_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("export", "write a model as a directory that transformers loads");
+  const auto options = std::make_shared<Options>();
+  command->add_option("model", options->model, "a run, a checkpoint or a Hugging Face directory")->required();
+  command->add_option("directory", options->directory, "the directory to write; it must not hold a model yet")
+      ->required();
+  command->add_option("--dtype", options->dtype, "of the weights: fp32, bf16, fp16, or as they are stored")
+      ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16"}))
+      ->capture_default_str();
+  command->add_option("--max-shard-gb", options->max_shard_gb, "largest file, in gigabytes")
+      ->check(CLI::Range(1e-6, 1e6))
+      ->capture_default_str();
+  command->callback([options] { run_export(*options); });
+}
+
+}  // namespace mixtape

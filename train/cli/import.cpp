@@ -1,0 +1,49 @@
+// mixtape import DIRECTORY OUT: a Hugging Face directory, checked and rewritten, as the start of a run.
+//
+// Not needed for starting one (run.init_from takes the directory as it is): it shows what the directory holds, and
+// leaves a copy without what a run does not need, in the type and the names that Mixtape writes.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "train/checkpoint/huggingface/model.h"
+#include "train/cli/commands.h"
+
+namespace mixtape {
+namespace {
+
+struct Options {
+  std::string source, target;
+};
+
+void describe(const HfModel& model) {
+  int64_t parameters = 0;
+  for (const ParameterShape& p : parameter_shapes(model.spec)) parameters += count_of(p.shape);
+  const ModelSpec& s = model.spec;
+  fmt::print("{}: {} parameters in {}\n", model.model_type, parameters, model.dtype);
+  fmt::print("  {} layers, d_model {}, {} heads ({} of keys and values) of {}, d_ff {}, vocabulary {}, {} positions\n",
+             s.n_layers, s.d_model, s.n_heads, s.kv_heads(), s.head_width(), s.ff_width(), s.vocab_size,
+             s.max_positions);
+  for (const auto& file : model.tokenizer_files) fmt::print("  tokenizer: {}\n", file.filename().string());
+  for (const std::string& name : model.ignored) fmt::print("  not needed: {}\n", name);
+}
+
+void run_import(const Options& options) {
+  const HfModel model = import_huggingface(options.source);
+  describe(model);
+  model.expect_complete();
+  if (options.target.empty()) return;
+  export_huggingface(options.target, model, {.dtype = model.dtype});
+  fmt::print("written to {}; start a run from it with run.init_from={}\n", options.target, options.target);
+}
+
+}  // namespace
+
+void add_import_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("import", "check a Hugging Face directory, and copy it as the start of a run");
+  const auto options = std::make_shared<Options>();
+  command->add_option("directory", options->source, "config.json, model.safetensors and tokenizer files")->required();
+  command->add_option("out", options->target, "where to write the copy; without it the directory is only checked");
+  command->callback([options] { run_import(*options); });
+}
+
+}  // namespace mixtape

@@ -1,0 +1,79 @@
+// mixtape inspect checkpoint PATH: what a checkpoint, a model directory or a safetensors file holds, and if it is
+// whole.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
+#include "train/checkpoint/directory.h"
+#include "train/checkpoint/huggingface/model.h"
+#include "train/checkpoint/run_state.h"
+#include "train/cli/commands.h"
+
+namespace mixtape {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string path;
+  bool tensors = false;
+};
+
+void print_tensor(const StoredTensor& tensor) {
+  fmt::print("  {:<5} {:<20} {}\n", name_of(tensor.type), text_of(tensor.shape), tensor.name);
+}
+
+void print_file(const fs::path& path, bool list) {
+  const SafetensorsFile file = SafetensorsFile::open(path);
+  int64_t elements = 0;
+  for (const StoredTensor& tensor : file.tensors()) elements += count_of(tensor.shape);
+  fmt::print("{}: {} tensors, {} elements\n", path.filename().string(), file.tensors().size(), elements);
+  if (list)
+    for (const StoredTensor& tensor : file.tensors()) print_tensor(tensor);
+}
+
+void print_checkpoint(const fs::path& path, bool list) {
+  if (fs::exists(path / "manifest.json")) {
+    verify_checkpoint(path, [](const std::string& text) { fmt::print(stderr, "warning: {}\n", text); });
+    fmt::print("{}: whole, every file has the hash of its manifest\n", path.string());
+  }
+  if (fs::exists(path / "state.json")) {
+    const RunState state = run_state_from_json(read_text_file(path / "state.json"), (path / "state.json").string());
+    fmt::print("step {} of {} tried, {} tokens, loss scale {}, best validation loss {}, written by {}\n", state.updates,
+               state.attempts, state.tokens, state.loss_scaler.scale, state.best_validation_loss, state.written_by);
+  }
+  if (is_huggingface_directory(path)) {
+    const HfModel model = import_huggingface(path);
+    fmt::print("model: {} in {}, {} tensors missing, {} unknown\n", model.model_type, model.dtype, model.missing.size(),
+               model.unused.size());
+  }
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(path))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  std::ranges::sort(files);
+  for (const fs::path& file : files) print_file(file, list);
+}
+
+void inspect_checkpoint(const Options& options) {
+  const fs::path path = options.path;
+  if (!fs::exists(path)) throw CheckpointError("{}: no such file or directory", path.string());
+  if (!fs::is_directory(path)) return print_file(path, true);
+  const fs::path root = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
+  const auto entries = CheckpointDirectory(root).list();
+  if (entries.empty()) return print_checkpoint(path, options.tensors);
+  for (const CheckpointEntry& entry : entries) print_checkpoint(entry.path, options.tensors);
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app) {
+  CLI::App* inspect = app.add_subcommand("inspect", "look into files");
+  inspect->require_subcommand(1);
+  CLI::App* command = inspect->add_subcommand("checkpoint", "a run, checkpoint, model directory or safetensors file");
+  const auto options = std::make_shared<Options>();
+  command->add_option("path", options->path, "what to look into")->required();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->callback([options] { inspect_checkpoint(*options); });
+}
+
+}  // namespace mixtape
