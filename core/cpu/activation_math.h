@@ -21,7 +21,7 @@ struct ActivationValue {
 // 1 / (1 + exp(-x)): 0 and 1 at the ends, without overflow on the way.
 HWY_INLINE Vec Sigmoid(Vec x) {
   const Vec one = set(1);
-  return hn::Div(one, hn::Add(one, Exp(FloatTag(), hn::Neg(x))));
+  return hn::Div(one, hn::Add(one, FastExp(FloatTag(), hn::Neg(x))));
 }
 
 struct Relu {
@@ -38,7 +38,7 @@ struct Gelu {
   static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, phi(x)); }
   static HWY_INLINE ActivationValue both(Vec x) {
     const Vec p = phi(x);
-    const Vec density = hn::Mul(set(0.398942280f), Exp(FloatTag(), hn::Mul(hn::Mul(x, x), set(-0.5f))));
+    const Vec density = hn::Mul(set(0.398942280f), FastExp(FloatTag(), hn::Mul(hn::Mul(x, x), set(-0.5f))));
     return {hn::Mul(x, p), hn::MulAdd(x, density, p)};
   }
 };

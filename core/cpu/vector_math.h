@@ -36,26 +36,44 @@ HWY_INLINE V Limit(D d, V x, float low, float high) {
 #endif
 }
 
-// e^x. x = n ln 2 + r with |r| <= ln(2) / 2; e^r = 1 + r + r^2 p(r).
+// x = n ln 2 + r with |r| <= ln(2) / 2, n an integer; e^r = 1 + r + r^2 p(r).
 template <class D, class V>
-HWY_INLINE V Exp(D d, V x) {
+HWY_INLINE V ExpParts(D d, V x, hn::Vec<hn::RebindToSigned<D>>& n) {
   const hn::RebindToSigned<D> di;
-  x = Limit(d, x, -104.f, 89.f);  // beyond these the result is 0 or inf anyway
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
   const V magic = hn::Set(d, 12582912.f);
   const V shifted = hn::MulAdd(x, hn::Set(d, 1.44269504f), magic);
-  const auto n = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
+  n = hn::Sub(hn::BitCast(di, shifted), hn::BitCast(di, magic));
   const V whole = hn::Sub(shifted, magic);
   V r = hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), x);  // exact: the constant has 10 bits
   r = hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f), r);
   constexpr float p[] = {0.5f, 0.166665763f, 0.0416665524f, 0.00836323295f, 0.00139262504f};
-  const V y = hn::Add(hn::MulAdd(hn::Mul(r, r), Polynomial(d, r, p), r), hn::Set(d, 1.f));
+  return hn::Add(hn::MulAdd(hn::Mul(r, r), Polynomial(d, r, p), r), hn::Set(d, 1.f));
+}
+
+// 2^n for n in [-127, 128], where the ends give 0 and infinity.
+template <class D, class VI>
+HWY_INLINE hn::Vec<D> PowerOfTwo(D d, VI n) {
+  const hn::RebindToSigned<D> di;
+  return hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
+}
+
+// e^x.
+template <class D, class V>
+HWY_INLINE V Exp(D d, V x) {
+  hn::Vec<hn::RebindToSigned<D>> n;
+  const V y = ExpParts(d, Limit(d, x, -104.f, 89.f), n);  // beyond these the result is 0 or infinite anyway
   // 2^n as two factors, since n may be 128 and the result subnormal.
   const auto half = hn::ShiftRight<1>(n);
-  const auto bias = hn::Set(di, 127);
-  const V a = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));
-  const V b = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::Sub(n, half), bias)));
-  return hn::Mul(hn::Mul(y, a), b);
+  return hn::Mul(hn::Mul(y, PowerOfTwo(d, half)), PowerOfTwo(d, hn::Sub(n, half)));
+}
+
+// e^x at three quarters of the price: 0 below -87.7 and infinite above 88.3, where Exp has values left.
+template <class D, class V>
+HWY_INLINE V FastExp(D d, V x) {
+  hn::Vec<hn::RebindToSigned<D>> n;
+  const V y = ExpParts(d, Limit(d, x, -88.f, 89.f), n);
+  return hn::Mul(y, PowerOfTwo(d, n));
 }
 
 // Natural logarithm. x = 2^e (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); ln(1 + f) = f - f^2/2 + f^3 p(f).

@@ -27,17 +27,20 @@ inline void philox_words(PhiloxKey key, uint64_t index, uint32_t site, Purpose p
   const V m0 = hn::Set(d, 0xD2511F53u), m1 = hn::Set(d, 0xCD9E8D57u);
   const V low_half = hn::Set(d, 0xffffffffu);
   const auto times = [&](V a, V b) HWY_ATTR { return hn::MulEven(hn::BitCast(d32, a), hn::BitCast(d32, b)); };
+  uint64_t keys[10][2];
+  for (int round = 0; round < 10; ++round) {
+    keys[round][0] = key.k0 + uint32_t(round) * 0x9E3779B9u;
+    keys[round][1] = key.k1 + uint32_t(round) * 0xBB67AE85u;
+  }
   const int64_t step = int64_t(hn::Lanes(d));
   for (; i + step <= count; i += step) {
     const V counter = hn::Iota(d, index + uint64_t(i));
     V c0 = counter, c1 = hn::ShiftRight<32>(counter), c2 = hn::Set(d, site), c3 = hn::Set(d, uint32_t(purpose));
-    uint32_t k0 = key.k0, k1 = key.k1;
     for (int round = 0; round < 10; ++round) {
       const V p0 = times(m0, c0), p1 = times(m1, c2);
-      c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d, k0));
-      c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(d, k1));
+      c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d, keys[round][0]));
+      c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(d, keys[round][1]));
       c1 = p1, c3 = p0;
-      k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
     }
     const V low = hn::Or(hn::And(c0, low_half), hn::ShiftLeft<32>(c1));
     const V high = hn::Or(hn::And(c2, low_half), hn::ShiftLeft<32>(c3));

@@ -54,7 +54,7 @@ std::vector<float> golden_inputs() {
 template <class T>
 T narrowed(float value) {
   if constexpr (std::is_same_v<T, float>)
-    return value;  // (multiplying by the scale makes a signalling NaN quiet)
+    return std::isnan(value) ? std::bit_cast<float>(std::bit_cast<uint32_t>(value) | 0x400000u) : value;  // made quiet
   else if constexpr (std::is_same_v<T, int8_t>)
     return std::isnan(value) ? 0 : int8_t(std::nearbyint(std::min(127.f, std::max(-127.f, value))));
   else if constexpr (sizeof(T) == 1)
@@ -95,10 +95,7 @@ class Conversions : public testing::Test {
     for (float special : {NAN, -NAN, INFINITY, -INFINITY, 3.4e38f, 127.5f, -128.f, 0.5f, 1.5f}) x.push_back(special);
     const auto y = convert<float, T>(x);
     for (size_t i = 0; i < x.size(); ++i)
-      if (std::is_same_v<T, float> && std::isnan(x[i]))
-        ASSERT_TRUE(std::isnan(float(y[i])));
-      else
-        ASSERT_EQ(bits(y[i]), bits(narrowed<T>(x[i]))) << name_of(dtype_of<T>) << " input " << i << " = " << x[i];
+      ASSERT_EQ(bits(y[i]), bits(narrowed<T>(x[i]))) << name_of(dtype_of<T>) << " input " << i << " = " << x[i];
     for (size_t n : {1, 3, 7, 9, 15, 17}) {
       const std::vector<float> part(x.begin() + 11, x.begin() + 11 + n);
       const auto z = convert<float, T>(part);

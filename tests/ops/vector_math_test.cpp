@@ -9,12 +9,17 @@
 HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 
-// y[i] = f(x[i]); which: 0 exp, 1 log, 2 tanh, 3 erf. n is a multiple of 16.
+// y[i] = f(x[i]); which: 0 exp, 1 log, 2 tanh, 3 erf, 4 fast exp. n is a multiple of 16.
 void evaluate(int which, const float* x, float* y, size_t n) {
   const hn::ScalableTag<float> d;
   for (size_t i = 0; i < n; i += hn::Lanes(d)) {
     const auto v = hn::LoadU(d, x + i);
-    hn::StoreU(which == 0 ? Exp(d, v) : which == 1 ? Log(d, v) : which == 2 ? Tanh(d, v) : Erf(d, v), d, y + i);
+    const auto result = which == 0   ? Exp(d, v)
+                        : which == 1 ? Log(d, v)
+                        : which == 2 ? Tanh(d, v)
+                        : which == 3 ? Erf(d, v)
+                                     : FastExp(d, v);
+    hn::StoreU(result, d, y + i);
   }
 }
 
@@ -81,12 +86,20 @@ double worst(int which, const std::vector<float>& x, float& where) {
   return most;
 }
 
-TEST(VectorMath, WithinUlps) {
-  const auto x = inputs();
+// body() with each instruction set that was compiled and that this CPU has.
+template <class Body>
+void on_each_target(Body&& body) {
   for (int64_t target : {int64_t(HWY_AVX3), int64_t(HWY_AVX2), int64_t(HWY_STATIC_TARGET)}) {
     if (!(HWY_TARGETS & hwy::SupportedTargets() & target) && target != HWY_STATIC_TARGET) continue;
-    hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(target);
+    body(target);
+  }
+  hwy::GetChosenTarget().DeInit();
+}
+
+TEST(VectorMath, WithinUlps) {
+  const auto x = inputs();
+  on_each_target([&](int64_t target) {
     for (int f = 0; f < 4; ++f) {
       float where = 0;
       const double most = worst(f, x, where);
@@ -94,9 +107,25 @@ TEST(VectorMath, WithinUlps) {
       EXPECT_LE(most, limit) << functions[f].name << " at " << where << " on " << hwy::TargetName(target);
       RecordProperty(std::string(functions[f].name) + hwy::TargetName(target), std::to_string(most));
     }
-    hwy::SetSupportedTargetsForTest(0);
-  }
-  hwy::GetChosenTarget().DeInit();
+  });
+}
+
+TEST(VectorMath, FastExp) {
+  const auto x = inputs();
+  std::vector<float> y(x.size());
+  on_each_target([&](int64_t) {
+    HWY_DYNAMIC_DISPATCH(evaluate)(4, x.data(), y.data(), x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      if (x[i] <= -88)
+        ASSERT_EQ(y[i], 0) << x[i];
+      else if (x[i] >= 88.7228f)
+        ASSERT_EQ(y[i], INFINITY) << x[i];
+      else if (x[i] > -87.6f && x[i] < 88.3f)
+        ASSERT_LE(ulps(y[i], std::exp(double(x[i]))), 1.1) << x[i];
+      else if (std::isnan(x[i]))
+        ASSERT_TRUE(std::isnan(y[i]));
+    }
+  });
 }
 
 }  // namespace
