@@ -16,12 +16,8 @@ class Rules {
     std::string value = "not given";
     for (const Leaf& leaf : values_)
       if (leaf.key == key) value = leaf.value;
-    const auto found = origins_.find(key);
-    const Origin origin = found == origins_.end() ? Origin{} : found->second;
-    const bool in_file = origin.line > 0;
-    violations_ +=
-        fmt::format("{}{}{} is {}{}, {}", violations_.empty() ? "" : "\n", in_file ? origin.text() + ": " : "", key,
-                    value, in_file ? "" : fmt::format(" ({})", origin.text()), expected);
+    violations_ += violations_.empty() ? "" : "\n";
+    violations_ += fmt::format("{}, {}", statement(origins_, key, value), expected);
   }
   void unavailable(const std::string& key, const std::string& available) {
     refuse(key, "which is not available in this version; it has " + available);

@@ -33,11 +33,9 @@ void refuse_changes(const std::vector<ConfigChange>& changes, const Origins& ori
   std::string refused;
   for (const ConfigChange& change : changes) {
     if (change.allowed) continue;
-    const auto found = origins.find(change.key);
-    const Origin origin = found == origins.end() ? Origin{} : found->second;
-    refused += fmt::format("{}{}{} is {}{}, but the checkpoint was trained with {}: {}", refused.empty() ? "" : "\n",
-                           origin.line > 0 ? origin.text() + ": " : "", change.key, change.now,
-                           origin.line > 0 ? "" : fmt::format(" ({})", origin.text()), change.saved, change.reason);
+    refused += refused.empty() ? "" : "\n";
+    refused += fmt::format("{}, but the checkpoint was trained with {}: {}", statement(origins, change.key, change.now),
+                           change.saved, change.reason);
   }
   if (!refused.empty()) throw ConfigError("{}", refused);
 }

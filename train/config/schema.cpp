@@ -65,6 +65,14 @@ std::string joined(const std::string& path, std::string_view name) {
   return path.empty() ? shown : path + "." + shown;
 }
 
+std::string statement(const Origins& origins, const std::string& key, const std::string& value) {
+  const auto found = origins.find(key);
+  const Origin origin = found == origins.end() ? Origin{} : found->second;
+  if (origin.kind == Origin::by_default || origin.kind == Origin::derived)
+    return fmt::format("{} is {} ({})", key, value, origin.text());
+  return fmt::format("{}: {} is {}", origin.text(), key, value);
+}
+
 std::string suggestion(std::string_view name, const Key& section) {
   if (name.size() > 80) return "";
   const Key* best = nullptr;

@@ -49,6 +49,9 @@ std::string yaml_text(const Tree& tree);
 // "path.name", or "name" at the top.
 std::string joined(const std::string& path, std::string_view name);
 
+// "a.yaml:3: key is value" where it was given, "key is value (default)" where it was not: the start of a message.
+std::string statement(const Origins& origins, const std::string& key, const std::string& value);
+
 // "; did you mean 'x'?" with the nearest of the section's names, or a place elsewhere where the name is known.
 std::string suggestion(std::string_view name, const Key& section);
 

@@ -1,0 +1,159 @@
+// Rules across keys: each rule refuses its case, with the key, the value, where it stands and what to do.
+#include <gtest/gtest.h>
+
+#include "tests/config/support.h"
+#include "train/config/config.h"
+
+namespace mixtape {
+namespace {
+
+const char* const sound = R"(
+model: {n_layers: 2, d_model: 64, n_heads: 4, vocab_size: 257, max_positions: 128}
+data: {sources: [{path: data/a}], seq_length: 128}
+train: {micro_batch_size: 4, global_batch_size: 8, max_steps: 100}
+schedule: {warmup_steps: 10}
+)";
+
+std::string violation(const std::vector<std::string>& overrides, const BuildFeatures& build = {}) {
+  const ResolvedConfig r = parse_config(sound, "a.yaml", overrides);
+  return error_text([&] { check(r.config, r.origins, build); });
+}
+
+struct Case {
+  std::vector<std::string> overrides;
+  std::string expected;  // a part of the message
+};
+
+void expect_violations(const std::vector<Case>& cases) {
+  for (const Case& c : cases) {
+    const std::string text = violation(c.overrides);
+    EXPECT_NE(text.find(c.expected), std::string::npos)
+        << c.overrides[0] << ": the error was: " << text << "\nexpected: " << c.expected;
+    EXPECT_EQ(text.find('\n'), std::string::npos) << "more than one violation: " << text;
+  }
+}
+
+TEST(Check, ASoundConfigurationPasses) { EXPECT_EQ(violation({}), ""); }
+
+TEST(Check, SaysWhereTheValueStands) {
+  const ResolvedConfig r =
+      parse_config("model: {d_model: 100}\n" + std::string(sound + 1).substr(std::string(sound + 1).find('\n') + 1) +
+                       "run:\n  name: a/b\n",
+                   "a.yaml", {"model.n_heads=7"});
+  const std::string text = error_text([&] { check(r.config, r.origins); });
+  EXPECT_NE(text.find("a.yaml:6: run.name is a/b, expected a directory's name"), std::string::npos) << text;
+  EXPECT_NE(text.find("\ncommand line: model.n_heads is 7, expected a divisor of model.d_model (100)"),
+            std::string::npos)
+      << text;
+}
+
+TEST(Check, Model) {
+  expect_violations({
+      {{"model.n_heads=7"}, "command line: model.n_heads is 7, expected a divisor of model.d_model (64)"},
+      {{"model.n_kv_heads=3"}, "command line: model.n_kv_heads is 3, expected a divisor of model.n_heads (4)"},
+      {{"model.head_dim=257"}, "expected at most 256"},
+      {{"model.window_layers=[1]"}, "expected one number a layer (model.n_layers is 2)"},
+      {{"model.position=rope", "model.head_dim=15"}, "an even number of rotated dimensions"},
+      {{"model.position=rope", "model.rope_fraction=0.3"}, "an even number of rotated dimensions"},
+      {{"model.rope_scaling.type=linear"}, "has no effect with model.position learned"},
+      {{"model.rope_scaling.factor=2", "model.position=rope"}, "has no effect without model.rope_scaling.type"},
+      {{"model.position=rope", "model.rope_scaling={type: llama3, factor: 8, low_freq_factor: 4}"}, "high_freq_factor"},
+      {{"model.position=rope", "model.rope_scaling={type: yarn, factor: 8, beta_fast: 1}"}, "less than beta_fast"},
+      {{"model.dropout=0.001"}, "from 1/256 to 255/256"},
+      {{"model.attention_dropout=0.999"}, "from 1/256 to 255/256"},
+      {{"model.pad_id=257"}, "expected a token below model.vocab_size (257)"},
+      {{"model.family=encoder"},
+       "command line: model.family is encoder, which is not available in this version; it has decoder"},
+      {{"model.position=sinusoidal"}, "not available"},
+      {{"model.position=relative_bias"}, "not available"},
+      {{"model.token_types=2"}, "not available"},
+      {{"model.mlm_head=true"}, "not available"},
+      {{"model.qk_norm=true"}, "not available"},
+  });
+}
+
+TEST(Check, Data) {
+  expect_violations({
+      {{"data.sources=[]"}, "command line: data.sources is [], expected at least one source"},
+      {{"data.sources=[{name: a, weight: 1}]"}, "data.sources[0].path is \"\" (default), expected the path"},
+      {{"data.sources=[{path: x/a}, {path: y/a}]"}, "data.sources[1].name is a (derived), expected a name of its own"},
+      {{"data.validation_split=0"}, "there is nothing to validate on"},
+      {{"data.seq_length=129"}, "expected at most model.max_positions (128)"},
+      {{"data.tokenizer=''"}, "expected bytes or a tokenizer's file"},
+  });
+  EXPECT_EQ(violation({"data.seq_length=129", "model.position=rope"}), "");
+  EXPECT_EQ(violation({"data.validation_split=0", "eval.interval=0"}), "");
+  EXPECT_EQ(violation({"data.sources=[{path: a, validation: b}]", "data.validation_split=0"}), "");
+}
+
+TEST(Check, BatchAndLength) {
+  expect_violations({
+      {{"train.global_batch_size=10"}, "command line: train.global_batch_size is 10, expected a multiple of"},
+      {{"train.max_tokens=1000000"}, "but train.max_steps (100) is given too"},
+      {{"train.max_steps=null"}, "expected the length of the run"},
+      {{"train.stop_at_step=101"}, "expected at most the length of the run, 100 steps"},
+  });
+  EXPECT_EQ(violation({"train.max_steps=null", "train.max_tokens=1e6"}), "");
+}
+
+TEST(Check, Schedule) {
+  expect_violations({
+      {{"schedule.min_lr=1"}, "expected at most optimizer.lr (0.0006)"},
+      {{"schedule.warmup_steps=101"}, "expected at most the length of the run, 100 steps"},
+      {{"schedule.name=inverse_sqrt", "schedule.warmup_steps=0"}, "expected at least 1"},
+      {{"schedule.decay_steps=10"}, "expected more than schedule.warmup_steps (10)"},
+      {{"schedule.name=wsd", "schedule.decay_steps=91"}, "expected at most the 90 steps after the warm-up"},
+  });
+  EXPECT_EQ(violation({"schedule.name=wsd", "schedule.decay_steps=90"}), "");
+}
+
+TEST(Check, Run) {
+  expect_violations({
+      {{"run.name=.."}, "does not begin with '.'"},
+      {{"run.name=''"}, "expected a directory's name"},
+      {{"run.dir=''"}, "expected a directory"},
+      {{"run.resume=''"}, "expected auto, never"},
+      {{"run.init_from=a", "run.resume=b"}, "a run starts from one of them"},
+  });
+}
+
+TEST(Check, WhatThisVersionLacksIsSaid) {
+  expect_violations({
+      {{"precision.mode=fp8"},
+       "command line: precision.mode is fp8, which is not available in this version; it has fp32"},
+      {{"precision.mode=int8_qat"}, "not available"},
+      {{"precision.mode=tf32"}, "this build has no CUDA back end; use fp32"},
+      {{"precision.master=none"}, "not available"},
+      {{"precision.gradients=fused"}, "not available"},
+      {{"precision.moments=int8"}, "not available"},
+      {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
+      {{"objective.name=masked_lm"}, "it has causal_lm"},
+      {{"optimizer.name=lion"}, "it has adamw"},
+      {{"memory.offload=optimizer"}, "not available"},
+      {{"parallel.zero_stage=1"}, "not available"},
+      {{"parallel.tensor_parallel_size=2"}, "not available"},
+  });
+}
+
+TEST(Check, DevicesDependOnTheBuild) {
+  expect_violations({
+      {{"device=gpu"}, "command line: device is gpu, expected auto, cpu, cuda or cuda:N"},
+      {{"device='cuda:'"}, "expected auto, cpu"},
+      {{"device='cuda:x'"}, "expected auto, cpu"},
+      {{"device=cuda"}, "this build has no CUDA back end"},
+      {{"device='cuda:1'"}, "this build has no CUDA back end"},
+      {{"attention.implementation=cudnn"}, "this build has no CUDA back end"},
+      {{"runtime.cuda_graphs=true"}, "this build has no CUDA back end"},
+  });
+  EXPECT_EQ(violation({"device='cuda:1'", "runtime.cuda_graphs=true", "precision.mode=tf32"}, {.cuda = true}), "");
+  EXPECT_EQ(violation({"device=cpu", "runtime.cuda_graphs=false"}), "");
+}
+
+TEST(Check, TheModelAloneNeedsNoData) {
+  const ResolvedConfig r = load_config({}, {"model.preset=gpt2"});
+  EXPECT_NO_THROW(check_model(r.config, r.origins));
+  EXPECT_THROW(check(r.config, r.origins), ConfigError);
+}
+
+}  // namespace
+}  // namespace mixtape
