@@ -37,9 +37,14 @@ std::string alias_text(const Key& key) {
   return text;
 }
 
-std::string escaped(std::string text) {
-  for (size_t i = 0; (i = text.find('|', i)) != text.npos; i += 2) text.insert(i, "\\");
-  return text;
+// A '|' would end the cell of a table.
+std::string escaped(const std::string& text) {
+  std::string out;
+  for (char c : text) {
+    if (c == '|') out += '\\';
+    out += c;
+  }
+  return out;
 }
 
 void append_rows(std::string& out, const Key& section, const std::string& path) {
