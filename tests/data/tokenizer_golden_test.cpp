@@ -86,6 +86,14 @@ TEST(TokenizerGolden, VocabAndMergesPair) {
     EXPECT_EQ(tokenizer->encode(text_of(row)), row["ids"].get<Ids>()) << row;
 }
 
+TEST(TokenizerGolden, PublishedPatterns) {
+  for (const std::string& name : std::vector<std::string>{"llama3", "qwen2", "bloom"}) {
+    const auto tokenizer = load_tokenizer(golden("patterns/" + name + ".json"));
+    for (const Json& row : cases("patterns/cases.jsonl"))
+      EXPECT_EQ(tokenizer->encode(text_of(row)), row[name].get<Ids>()) << name << row;
+  }
+}
+
 TEST(TokenizerGolden, LlamaFromTokenizerJson) {
   const auto tokenizer = load_tokenizer(golden("llama_bpe/tokenizer.json"));
   EXPECT_EQ(tokenizer->bos_id(), 1);

@@ -59,9 +59,9 @@ std::string read_texts(const TrainOptions& options, BpeTrainer& trainer) {
   console().bar("", true);
   console().line(fmt::format("read {} files, {} documents, {} of text", files.size(),
                              with_thousands(int64_t(reader.counters().documents)), human_bytes(double(text_bytes))));
-  if (reader.counters().replaced)
-    console().warn(fmt::format("{} places were not valid UTF-8 and read as U+FFFD",
-                               with_thousands(int64_t(reader.counters().replaced))));
+  if (reader.counters().repaired)
+    console().warn(fmt::format("{} pieces of text hold broken UTF-8, which reads as U+FFFD",
+                               with_thousands(int64_t(reader.counters().repaired))));
   return sample;
 }
 
