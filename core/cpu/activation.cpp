@@ -13,13 +13,21 @@ HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 namespace {
 
+// Each works on one piece: elements (row, column .. column + n) of the result.
+
 template <class T, class Kind>
-void activate(const T* x, T* y, int64_t n) {
+void forward_piece(const Activate& a, int64_t row, int64_t column, int64_t n) {
+  const T* x = Rows<const T>(a.x)[row] + column;
+  T* y = Rows<T>(a.y)[row] + column;
   each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(Kind::value(w.load(x + i)), y + i); });
 }
 
 template <class T, class Kind>
-void activate_backward(const T* dy, const T* x, T* dx, int64_t n, bool accumulate) {
+void backward_piece(const ActivateBackward& a, int64_t row, int64_t column, int64_t n) {
+  const T* x = Rows<const T>(a.x)[row] + column;
+  const T* dy = Rows<const T>(a.dy)[row] + column;
+  T* dx = Rows<T>(a.dx.tensor)[row] + column;
+  const bool accumulate = a.dx.accumulates();
   each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
     const Vec slope = Kind::both(w.load(x + i)).derivative;
     w.put(hn::Mul(w.load(dy + i), slope), dx + i, accumulate);
@@ -27,70 +35,65 @@ void activate_backward(const T* dy, const T* x, T* dx, int64_t n, bool accumulat
 }
 
 template <class T, class Kind>
-void gate_row(const T* gate, const T* up, T* y, int64_t n) {
+void gated_row(const Activate& a, int64_t row) {
+  const int64_t n = a.y.cols();
+  const T *gate = Rows<const T>(a.x)[row], *up = gate + n;
+  T* y = Rows<T>(a.y)[row];
   each_vector(
       n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::Mul(Kind::value(w.load(gate + i)), w.load(up + i)), y + i); });
 }
 
 template <class T, class Kind>
-void gate_row_backward(const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n, bool accumulate) {
+void gated_backward_row(const ActivateBackward& a, int64_t row) {
+  const int64_t n = a.dy.cols();
+  const T *gate = Rows<const T>(a.x)[row], *up = gate + n, *dy = Rows<const T>(a.dy)[row];
+  T *dgate = Rows<T>(a.dx.tensor)[row], *dup = dgate + n;
+  const bool accumulate = a.dx.accumulates();
   each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
     const Vec d = w.load(dy + i);
     const ActivationValue g = Kind::both(w.load(gate + i));
-    const Vec du = hn::Mul(d, g.value), dg = hn::Mul(hn::Mul(d, w.load(up + i)), g.derivative);
-    w.put(dg, dgate + i, accumulate);
-    w.put(du, dup + i, accumulate);
+    const Vec through_gate = hn::Mul(hn::Mul(d, w.load(up + i)), g.derivative);
+    w.put(hn::Mul(d, g.value), dup + i, accumulate);
+    w.put(through_gate, dgate + i, accumulate);
+  });
+}
+
+// body.operator()<T, Kind>() for a type and an activation.
+template <class Body>
+void dispatch_both(DType type, Unary kind, const char* name, Body&& body) {
+  dispatch<float, fp16, bf16>(type, name, [&]<class T>() {
+    dispatch_activation(kind, [&]<class Kind>() { body.template operator()<T, Kind>(); });
   });
 }
 
 }  // namespace
 
 void activation(const Activate& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "activation", [&]<class T>() {
-    dispatch_activation(a.kind, [&]<class Kind>() {
-      const Rows<const T> x(a.x);
-      const Rows<T> y(a.y);
-      parallel_pieces({a.x, a.y}, [&](int64_t r, int64_t c, int64_t n) { activate<T, Kind>(x[r] + c, y[r] + c, n); });
-    });
-  });
+  void (*piece)(const Activate&, int64_t, int64_t, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "activation", [&]<class T, class Kind>() { piece = forward_piece<T, Kind>; });
+  parallel_pieces({a.x, a.y}, [&](int64_t row, int64_t column, int64_t n) { piece(a, row, column, n); });
 }
 
 void activation_backward(const ActivateBackward& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "activation_backward", [&]<class T>() {
-    dispatch_activation(a.kind, [&]<class Kind>() {
-      const Rows<const T> x(a.x), dy(a.dy);
-      const Rows<T> dx(a.dx.tensor);
-      parallel_pieces({a.x, a.dy, a.dx.tensor}, [&](int64_t r, int64_t c, int64_t n) {
-        activate_backward<T, Kind>(dy[r] + c, x[r] + c, dx[r] + c, n, a.dx.accumulates());
-      });
-    });
-  });
+  void (*piece)(const ActivateBackward&, int64_t, int64_t, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "activation", [&]<class T, class Kind>() { piece = backward_piece<T, Kind>; });
+  parallel_pieces({a.x, a.dy, a.dx.tensor}, [&](int64_t row, int64_t column, int64_t n) { piece(a, row, column, n); });
 }
 
 void gated(const Activate& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "gated_activation", [&]<class T>() {
-    dispatch_activation(a.kind, [&]<class Kind>() {
-      const Rows<const T> x(a.x);
-      const Rows<T> y(a.y);
-      const int64_t n = a.y.cols();
-      parallel_for(a.y.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) gate_row<T, Kind>(x[r], x[r] + n, y[r], n);
-      });
-    });
+  void (*row)(const Activate&, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "gated_activation", [&]<class T, class Kind>() { row = gated_row<T, Kind>; });
+  parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) row(a, r);
   });
 }
 
 void gated_backward(const ActivateBackward& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "gated_activation_backward", [&]<class T>() {
-    dispatch_activation(a.kind, [&]<class Kind>() {
-      const Rows<const T> x(a.x), dy(a.dy);
-      const Rows<T> dx(a.dx.tensor);
-      const int64_t n = a.dy.cols();
-      parallel_for(a.dy.rows(), row_grain(n), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-          gate_row_backward<T, Kind>(dy[r], x[r], x[r] + n, dx[r], dx[r] + n, n, a.dx.accumulates());
-      });
-    });
+  void (*row)(const ActivateBackward&, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "gated_activation",
+                [&]<class T, class Kind>() { row = gated_backward_row<T, Kind>; });
+  parallel_for(a.dy.rows(), row_grain(a.dy.cols()), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) row(a, r);
   });
 }
 
