@@ -111,7 +111,7 @@ struct ParameterView {
 using ParameterGetter = std::function<ParameterView(const std::string& name)>;
 
 struct ExportOptions {
-  std::optional<DType> dtype;  // none: each tensor in the type it has
+  DType dtype = DType::f32;  // of the weights in the files
   SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
   uint64_t max_shard_bytes = 5'000'000'000;
