@@ -8,6 +8,14 @@ std::string shown(const Json& value) {
   return text.size() > 60 ? text.substr(0, 60) + "..." : text;
 }
 
+constexpr int64_t largest = 1 << 30;
+
+bool is_within(const Json& value, int64_t least, int64_t most) {
+  if (!value.is_number_integer()) return false;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t(most)) return false;
+  return value.get<int64_t>() >= least && value.get<int64_t>() <= most;
+}
+
 }  // namespace
 
 const Json* ConfigReader::find(Keys keys) const {
@@ -23,18 +31,17 @@ const Json& ConfigReader::get(Keys keys) const {
 
 int64_t ConfigReader::size(Keys keys) const {
   const Json& value = get(keys);
-  if (!value.is_number_unsigned() || value.get<uint64_t>() < 1 || value.get<uint64_t>() > (1u << 30))
-    fail(*keys.begin(), "{}, expected a whole number from 1 to 2^30", shown(value));
+  if (!is_within(value, 1, largest)) fail(*keys.begin(), "{}, expected a whole number from 1 to 2^30", shown(value));
   return value.get<int64_t>();
 }
 
 std::optional<int64_t> ConfigReader::id(const char* key) const {
   const Json* value = find({key});
   if (value && value->is_array() && !value->empty()) value = &value->front();
-  if (!value || (value->is_number_integer() && !value->is_number_unsigned())) return {};
-  if (!value->is_number_unsigned() || value->get<uint64_t>() > (1u << 30))
-    fail(key, "{}, expected a token id", shown(*value));
-  return value->get<int64_t>();
+  if (!value) return {};
+  if (!is_within(*value, INT64_MIN, largest)) fail(key, "{}, expected a token id", shown(*value));
+  const int64_t id = value->get<int64_t>();
+  return id < 0 ? std::nullopt : std::optional(id);
 }
 
 double ConfigReader::number(const char* key, double if_absent) const {
