@@ -89,8 +89,8 @@ TEST(Console, StepLine) {
 }
 
 TEST(Console, StepLineOnANarrowTerminalDropsColumnsFromTheRight) {
-  Captured c({.terminal = true, .colour = false, .width = 50});
-  EXPECT_EQ(step_line(*c.console, metrics, 2000, 192), "step   100/2,000  loss  4.1234  grad_norm  1.020");
+  Captured c;
+  EXPECT_EQ(step_line(*c.console, metrics, 2000, 192, 50), "step   100/2,000  loss  4.1234  grad_norm  1.020");
 }
 
 TEST(Console, PrintableTextCannotMoveTheCursor) {
@@ -121,6 +121,13 @@ TEST(Progress, OnATerminalABarAndThenOneLine) {
   progress.finish("12 files");
   EXPECT_TRUE(std::regex_match(c.out(), std::regex("tokenize  4\\.00 MiB in .* s.*  12 files\n")));
   EXPECT_TRUE(c.err().ends_with("\x1b[K"));
+}
+
+TEST(Progress, ANarrowTerminalLosesTheNoteBeforeTheMeter) {
+  Captured c({.terminal = true, .colour = false, .unicode = false, .width = 40});
+  Progress progress("read", 10, Unit::items, *c.console);
+  progress.note("a long note that does not fit in here");
+  EXPECT_TRUE(c.err().starts_with("\r\x1b[Kread  ----------------")) << c.err();
 }
 
 TEST(Progress, InAPipeOnlyTheClosingLine) {

@@ -94,13 +94,10 @@ std::string in_colour(bool colour, std::string_view code, std::string_view text)
 Console::Console(ConsoleOptions options)
     : options_(options),
       terminal_(options.terminal.value_or(is_terminal(options.err))),
-      out_colour_(false),
-      err_colour_(false),
-      unicode_(options.unicode.value_or(locale_is_utf8())) {
-  const bool wanted = environment("NO_COLOR").empty();
-  out_colour_ = options.colour.value_or(wanted && is_terminal(options.out));
-  err_colour_ = options.colour.value_or(wanted && terminal_);
-}
+      out_is_terminal_(options.terminal.value_or(is_terminal(options.out))),
+      out_colour_(options.colour.value_or(out_is_terminal_ && environment("NO_COLOR").empty())),
+      err_colour_(options.colour.value_or(terminal_ && environment("NO_COLOR").empty())),
+      unicode_(options.unicode.value_or(locale_is_utf8())) {}
 
 Console::~Console() {
   if (bar_shown_) erase_bar();
@@ -115,10 +112,10 @@ void Console::log_to(const std::filesystem::path& file) {
   log_ = log;
 }
 
-void Console::line(std::string_view text) {
+void Console::line(std::string_view shown, std::string_view logged) {
   const std::lock_guard guard(mutex_);
-  log(text);
-  write(options_.out, out_colour_, text);
+  log(logged);
+  write(options_.out, out_colour_, shown);
 }
 
 void Console::raw(std::string_view text) {

@@ -34,7 +34,8 @@ class Console {
 
   // From now on every line also goes to `file`, appended, with the time and without colour.
   void log_to(const std::filesystem::path& file);
-  void line(std::string_view text);
+  void line(std::string_view text) { line(text, text); }
+  void line(std::string_view shown, std::string_view logged);
   void warn(std::string_view text);  // "warning: text", in yellow, on standard error
   // Lines that are not worth train.log or a colour, e.g. a table.
   void raw(std::string_view text);
@@ -42,7 +43,8 @@ class Console {
   // The live line. Redrawn at most ten times a second; an empty text removes it.
   void bar(std::string_view text, bool now = false);
 
-  bool terminal() const { return terminal_; }
+  bool terminal() const { return terminal_; }                        // a bar can be drawn
+  int line_width() const { return out_is_terminal_ ? width() : 0; }  // 0: lines may be as long as they like
   bool unicode() const { return unicode_; }
   int width() const;                             // columns; 100 where there is no terminal
   std::string dim(std::string_view text) const;  // coloured where colour is on
@@ -57,7 +59,7 @@ class Console {
   void log(std::string_view text);
 
   ConsoleOptions options_;
-  bool terminal_, out_colour_, err_colour_, unicode_;
+  bool terminal_, out_is_terminal_, out_colour_, err_colour_, unicode_;
   mutable std::mutex mutex_;
   std::FILE* log_ = nullptr;
   std::string bar_;
@@ -75,8 +77,8 @@ std::string printable(std::string_view text);
 int display_width(std::string_view text);
 
 // One step as a line of aligned columns: "step   100/2,000  loss 4.1234  grad_norm 1.02  lr 6.00e-04  12,345 tok/s
-// ...". On a terminal narrower than the line, columns are left out from the right. `eta_seconds` < 0: unknown.
-std::string step_line(const Console&, const StepMetrics&, int64_t max_steps, double eta_seconds);
+// ...". Of what is wider than `width`, columns are left out from the right; 0: no limit. `eta_seconds` < 0: unknown.
+std::string step_line(const Console&, const StepMetrics&, int64_t max_steps, double eta_seconds, int width = 0);
 
 // A bar of `cells` columns, filled to `share`.
 std::string meter(const Console&, double share, int cells);

@@ -59,7 +59,8 @@ std::string meter(const Console& console, double share, int cells) {
          console.dim(repeated(rest, cells - halves / 2 - half));
 }
 
-std::string step_line(const Console& console, const StepMetrics& m, int64_t max_steps, double eta_seconds) {
+std::string step_line(const Console& console, const StepMetrics& m, int64_t max_steps, double eta_seconds,
+                      int width_limit) {
   const std::string last = with_thousands(max_steps), step = with_thousands(m.step);
   std::string line =
       console.dim("step ") +
@@ -70,7 +71,7 @@ std::string step_line(const Console& console, const StepMetrics& m, int64_t max_
     if (!label.empty()) text += console.dim(label) + " ";
     text += pad + value;
     if (!unit.empty()) text += console.dim(fmt::format(" {}", unit));
-    const bool fits = !console.terminal() || display_width(line) + display_width(text) < console.width();
+    const bool fits = width_limit == 0 || display_width(line) + display_width(text) < width_limit;
     if (fits) line += text;
     return fits;
   };
@@ -143,11 +144,15 @@ std::string Progress::bar_text(double seconds) const {
     return fmt::format("{}  {}{}{}{}", label_, amount(unit_, double(done_)), noun(unit_), speed_text(seconds), note);
   const double share = double(done_) / double(total_);
   const std::string total = amount(unit_, double(total_));
-  std::string rest = fmt::format(" {:>3.0f} %  {:>{}}{}{}{}{}", 100 * std::clamp(share, 0.0, 1.0),
-                                 amount(unit_, double(done_)), unit_ == Unit::bytes ? 8 : total.size(),
-                                 console_.dim("/" + total), noun(unit_), speed_text(seconds), note);
-  const int room = console_.width() - 4 - display_width(label_) - display_width(rest);
-  return fmt::format("{}  {}{}", label_, room >= 8 ? meter(console_, share, std::min(room, 32)) : "", rest);
+  const std::string rest = fmt::format(" {:>3.0f} %  {:>{}}{}{}{}", 100 * std::clamp(share, 0.0, 1.0),
+                                       amount(unit_, double(done_)), unit_ == Unit::bytes ? 8 : total.size(),
+                                       console_.dim(fmt::format("/{}", total)), noun(unit_), speed_text(seconds));
+  // Where space is short the note goes first, then the meter.
+  const int room = console_.width() - 3 - display_width(label_) - display_width(rest),
+            with_note = room - display_width(note);
+  if (room < 8) return fmt::format("{} {}", label_, rest);
+  return fmt::format("{}  {}{}{}", label_, meter(console_, share, std::min(with_note >= 8 ? with_note : room, 32)),
+                     rest, with_note >= 8 ? note : "");
 }
 
 std::string Progress::plain_text(double seconds) const {

@@ -92,7 +92,9 @@ void Reporter::step(const StepMetrics& m) {
   if (recent_.size() > 200) recent_.pop_front();
   const bool last = m.step == options_.max_steps;
   if (options_.interval > 0 && (m.step % options_.interval == 0 || m.step == 1 || last)) {
-    console_.line(step_line(console_, m, options_.max_steps, last ? -1 : eta_seconds()));
+    const double eta = last ? -1 : eta_seconds();
+    console_.line(step_line(console_, m, options_.max_steps, eta, console_.line_width()),
+                  step_line(console_, m, options_.max_steps, eta));
     if (tensorboard_) tensorboard_->flush();
   }
   draw(m);
