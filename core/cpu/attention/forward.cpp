@@ -136,14 +136,23 @@ class ForwardTile {
     for (int64_t n = 0; n < panels(); ++n) {
       const int64_t i = t_.begin + n * panel, count = std::min(panel, t_.end - i);
       const int64_t row = t_.segment.q_start + i;
-      transpose(o_ + n * panel * padded_, panel, padded_, panel, 1.f, scores_, padded_);
-      for (int64_t r = 0; r < count; ++r) {
-        const float sum = running_[n].sum[r];
-        unpack(scores_ + r * padded_, padded_, 1, d_, sum == 0 ? 0.f : p_.keep_scale() / sum, p_.out, row + r,
-               t_.head * d_, false);
-        if (p_.lse) p_.lse[t_.head * p_.rows_q + row + r] = running_[n].maximum[r] * ln_2 + std::log(sum);
+      float* o = o_ + n * panel * padded_;
+      const V left = normalisation(running_[n].sum), right = normalisation(running_[n].sum + lanes);
+      for (int64_t c = 0; c < padded_; ++c) {
+        hn::StoreU(hn::Mul(hn::LoadU(f32, o + c * panel), left), f32, o + c * panel);
+        hn::StoreU(hn::Mul(hn::LoadU(f32, o + c * panel + lanes), right), f32, o + c * panel + lanes);
       }
+      transpose(o, panel, padded_, panel, 1.f, scores_, padded_);
+      unpack(scores_, padded_, count, d_, 1.f, p_.out, row, t_.head * d_, false);
+      if (!p_.lse) continue;
+      for (int64_t r = 0; r < count; ++r)
+        p_.lse[t_.head * p_.rows_q + row + r] = running_[n].maximum[r] * ln_2 + std::log(running_[n].sum[r]);
     }
+  }
+  // 0 for a query that sees no key.
+  V normalisation(const float* sums) const {
+    const V sum = hn::LoadU(f32, sums);
+    return hn::IfThenZeroElse(hn::Eq(sum, hn::Zero(f32)), hn::Div(hn::Set(f32, p_.keep_scale()), sum));
   }
 
   const Problem& p_;

@@ -24,7 +24,12 @@ constexpr float lowest = -1e38f;  // below every score, and finite: the maximum 
 // 1/2; 2^f = 1 + f p(f), a minimax fit.
 HWY_INLINE V exp2(V x) {
   const hn::RebindToSigned<F> i32;
-  x = hn::Max(hn::Set(f32, -127.f), x);  // in this order: x86 returns the second where one is NaN
+  const V least = hn::Set(f32, -127.f);
+#if HWY_TARGET <= HWY_AVX2  // x86 returns the second argument where one is NaN
+  x = hn::Max(least, x);
+#else
+  x = hn::IfThenElse(hn::Lt(x, least), least, x);
+#endif
   // Adding 1.5 * 2^23 rounds to an integer; 127 more leaves the biased exponent in the low bits.
   const V magic = hn::Set(f32, 12582912.f + 127.f);
   const V shifted = hn::Add(x, magic);
@@ -93,7 +98,7 @@ class DropoutTile {
  private:
   // 32 counters give 16 bytes each: byte 4 ((j % 32) / 8) + 2 ((i % 16) / 8) + j % 2 of counter 4 (i % 8) + (j % 8)
   // / 2.
-  void fill_block(const Problem& p, int64_t head, int64_t ib, int64_t jb) {
+  HWY_NOINLINE void fill_block(const Problem& p, int64_t head, int64_t ib, int64_t jb) {
     alignas(64) uint32_t words[32 * 4];
     const uint64_t block = uint64_t(ib / 16 * p.spec.n_heads + head) << 32 | uint64_t(jb);
     simd::philox_words(p.philox, block, p.site, Purpose::attention_dropout, 32, words);

@@ -15,6 +15,7 @@
 #include "core/base/dispatch.h"
 #include "core/cpu/attention/problem.h"
 #include "core/cpu/simd.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -116,19 +117,31 @@ HWY_INLINE void store_row(const float* from, int64_t n, float factor, T* to, boo
   for (; i < n; ++i) to[i] = T(from[i] * factor + (add ? float(to[i]) : 0.f));
 }
 
+// Rows of a head lie thousands of bytes apart, beyond what the hardware foresees.
+HWY_INLINE void prefetch_row(const Rows& rows, int64_t row, int64_t col, int64_t n) {
+  const std::byte* at = rows.at(row, col);
+  for (int64_t b = 0; b < n * size_of(rows.type); b += 64) hwy::Prefetch(at + b);
+}
+constexpr int64_t rows_ahead = 8;
+
 // Rows [row, row + count) of one head into a tile of `padded` columns.
 inline void pack(const Rows& from, int64_t row, int64_t count, int64_t col, int64_t n, float* to, int64_t padded) {
   dispatch<float, fp16, bf16>(from.type, "attention", [&]<class T>() HWY_ATTR {
-    for (int64_t r = 0; r < count; ++r)
+    for (int64_t r = 0; r < count; ++r) {
+      if (r + rows_ahead < count) prefetch_row(from, row + r + rows_ahead, col, n);
       unpack_row(reinterpret_cast<const T*>(from.at(row + r, col)), n, to + r * padded, padded);
+    }
   });
 }
 
+// And back, times `factor`: stored, or added to what is there.
 inline void unpack(const float* from, int64_t padded, int64_t count, int64_t n, float factor, const Rows& to,
                    int64_t row, int64_t col, bool add) {
   dispatch<float, fp16, bf16>(to.type, "attention", [&]<class T>() HWY_ATTR {
-    for (int64_t r = 0; r < count; ++r)
+    for (int64_t r = 0; r < count; ++r) {
+      if (r + rows_ahead < count) prefetch_row(to, row + r + rows_ahead, col, n);
       store_row(from + r * padded, n, factor, reinterpret_cast<T*>(to.at(row + r, col)), add);
+    }
   });
 }
 
