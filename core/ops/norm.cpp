@@ -34,7 +34,7 @@ constexpr Operation<NormSpec> norm_operation{
                                             .inv = b.saved(0),
                                             .center = spec.center});
         },
-    .needs = {.inputs = {0, 1}},
+    .needs = {.inputs = {0, 1, 2}},  // the bias: `remake` reads it
     .remake = [](const Forward& f, const NormSpec& spec) { norm_operation.forward(f, spec); },
 };
 
@@ -75,7 +75,7 @@ constexpr Operation<NormSpec> residual_norm_operation{
           b.give(0, dx);
           b.give(1, dx);
         },
-    .needs = {.inputs = {2}, .outputs = {0}},
+    .needs = {.inputs = {2, 3}, .outputs = {0}},
     .remake =
         [](const Forward& f, const NormSpec& spec) {
           f.backend().norm().norm({.y = f.out(1),

@@ -72,7 +72,8 @@ TEST(Rotary, TableHoldsCosinesThenSines) {
 }
 
 TEST(Alibi, SlopesEqualTransformers) {
-  for (const auto& [heads, want] : golden("alibi_slopes").items()) {
+  const nlohmann::json all = golden("alibi_slopes");
+  for (const auto& [heads, want] : all.items()) {
     std::vector<float> slopes(std::stoul(heads));
     alibi_slopes(slopes.data(), int64_t(slopes.size()));
     for (size_t h = 0; h < slopes.size(); ++h) EXPECT_FLOAT_EQ(slopes[h], want[h].get<float>()) << heads << " heads";

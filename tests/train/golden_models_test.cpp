@@ -215,7 +215,8 @@ TEST_P(GoldenModel, TrainsInBf16) {
       if (is_noise(golden, t.name, i)) continue;
       dot += double(t.values[i]) * want[i], a += double(t.values[i]) * t.values[i], b += double(want[i]) * want[i];
     }
-    EXPECT_GT(dot / std::sqrt(a * b), 0.99) << t.name;
+    // A key bias is noise throughout.
+    if (b > 0) EXPECT_GT(dot / std::sqrt(a * b), 0.99) << t.name;
   }
   std::vector<double> norms;
   const std::vector<double> losses = ten_steps(golden, *engine, mode, &norms);
