@@ -93,7 +93,7 @@ Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs, KvCache* cache
   Stream stream{embed(tape, inputs), {}};
   const SequenceInputs shared = sequence(inputs, cache);
   for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-    if (tape.policy() == RecomputePolicy::full) {
+    if (tape.policy() == RecomputePolicy::full && tape.training()) {
       const std::array<Tensor, 4> in{joined(tape, stream), inputs.positions, inputs.segments, inputs.n_segments};
       std::array<Tensor, 1> out;
       stream = {};

@@ -228,7 +228,7 @@ TEST_F(Training, NonFiniteStepsFollowThePolicy) {
   const std::string metrics = space.read("runs/skip/metrics.jsonl");
   EXPECT_NE(metrics.find("\"event\":\"skip\""), std::string::npos);
 
-  const ProcessResult rollback = explode({"run.name=rollback", "train.on_nonfinite.policy=rollback"});
+  const ProcessResult rollback = explode({"run.name=rollback", "train.on_nonfinite.policy=rollback", "checkpoint.interval=1"});
   EXPECT_EQ(rollback.exit_code, 5);
   EXPECT_NE(rollback.err.find("3 rollbacks"), std::string::npos) << rollback.err;
 }
