@@ -65,7 +65,8 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
   const char* name = node.operation.name;
   if (inputs.size() > max_inputs) throw Error("{}: {} inputs, at most {}", name, inputs.size(), max_inputs);
   backend_.arena().set_context(name);
-  node.site = next_site_++;
+  // Numbered among random operations alone, so that recomputation, which adds others, changes no mask.
+  if (node.operation.random) node.site = next_site_++;
 
   bool records = false;
   if (training_ && recording_)

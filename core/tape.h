@@ -58,6 +58,7 @@ struct Operation {
   void (*forward)(const Forward&, const Spec&);
   void (*backward)(const Backward&, const Spec&);
   Needs needs = {};
+  bool random = false;  // draws random numbers: forward and backward then have a site() of their own
   // Makes output `remakes` again from what backward keeps: cheap, and exact. Null where that is impossible or dear.
   void (*remake)(const Forward&, const Spec&) = nullptr;
   int remakes = 0;
@@ -167,12 +168,17 @@ class Tape {
     void (*backward)(const void* operation, const Backward&, const void* spec) = nullptr;
     void (*remake)(const void* operation, const Forward&, const void* spec) = nullptr;
     Needs needs;
+    bool random = false;
     int remakes = 0;
   };
   template <class Spec>
   static Erased erase(const Operation<Spec>& operation) {
     using Op = Operation<Spec>;
-    Erased e{.name = operation.name, .operation = &operation, .needs = operation.needs, .remakes = operation.remakes};
+    Erased e{.name = operation.name,
+             .operation = &operation,
+             .needs = operation.needs,
+             .random = operation.random,
+             .remakes = operation.remakes};
     e.forward = [](const void* op, const Forward& f, const void* spec) {
       static_cast<const Op*>(op)->forward(f, *static_cast<const Spec*>(spec));
     };

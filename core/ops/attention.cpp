@@ -52,6 +52,7 @@ constexpr Operation<AttentionSpec> attention_operation{
                                                       .state = b.state()});
         },
     .needs = {.inputs = {0}, .outputs = {0}},
+    .random = true,
 };
 
 }  // namespace

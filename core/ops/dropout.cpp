@@ -24,6 +24,7 @@ constexpr Operation<DropoutSpec> dropout_operation{
           b.backend().dropout().dropout(
               {.y = b.grad(0), .x = b.dy(0), .threshold = spec.threshold, .site = b.site(), .state = b.state()});
         },
+    .random = true,
 };
 
 }  // namespace
