@@ -309,21 +309,29 @@ void Trainer::finish() {
   save();
   if (saved_at_ != state_.updates)
     throw CheckpointError("the final checkpoint could not be saved; free disk space and run the same command again");
-  if (config_.checkpoint.export_at_end && state_.updates == total_steps_) {
-    const Parameters& p = engine_->parameters();
-    std::vector<std::byte> buffer;
-    const auto* base = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
-    const ParameterLayout& layout = engine_->model().layout();
-    export_huggingface(
-        directory_->path() / "model", engine_->model().spec(),
-        [&](const std::string& name) {
-          return ParameterView{p.weights.dtype(), base + layout[layout.find(name)].offset * size_of(p.weights.dtype())};
-        },
-        {.ids = {.bos = tokenizer_->bos_id(), .eos = tokenizer_->eos_id(), .pad = tokenizer_->pad_id()},
-         .tokenizer_files = tokenizer_files_,
-         .allow_native = true});
-  }
+  if (config_.checkpoint.export_at_end && state_.updates == total_steps_) export_model();
   reporter_->stop({state_.updates, state_.tokens, "finished", seconds_since(started_)});
+}
+
+// Beside its place and then renamed, so that a run killed here and finished again does not trip over a half-written
+// one.
+void Trainer::export_model() {
+  const std::filesystem::path place = directory_->path() / "model", draft = directory_->path() / "model.partial";
+  std::filesystem::remove_all(draft);
+  const Parameters& p = engine_->parameters();
+  std::vector<std::byte> buffer;
+  const auto* base = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
+  const ParameterLayout& layout = engine_->model().layout();
+  export_huggingface(
+      draft, engine_->model().spec(),
+      [&](const std::string& name) {
+        return ParameterView{p.weights.dtype(), base + layout[layout.find(name)].offset * size_of(p.weights.dtype())};
+      },
+      {.ids = {.bos = tokenizer_->bos_id(), .eos = tokenizer_->eos_id(), .pad = tokenizer_->pad_id()},
+       .tokenizer_files = tokenizer_files_,
+       .allow_native = true});
+  std::filesystem::remove_all(place);
+  std::filesystem::rename(draft, place);
 }
 
 }  // namespace mixtape

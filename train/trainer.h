@@ -10,9 +10,9 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/config/config.h"
 #include "train/data/dataset.h"
-#include "train/objective/loader.h"
 #include "train/data/tokenizer/tokenizer.h"
 #include "train/engine.h"
+#include "train/objective/loader.h"
 #include "train/objective/objective.h"
 #include "train/report/reporter.h"
 #include "train/report/run_directory.h"
@@ -52,6 +52,7 @@ class Trainer {
   void validate();
   void sample();
   void save();
+  void export_model();
   void finish();
   bool due(int64_t interval) const { return interval > 0 && state_.updates % interval == 0; }
 
