@@ -171,10 +171,7 @@ constexpr auto fields(std::type_identity<ModelSpec>) {
             Aliases{"kv_channels", "d_kv"}),
       field("d_ff", &C::d_ff, "inner width of the feed-forward layer; 0: 4 * d_model", size_or_zero,
             Aliases{"intermediate_size", "n_inner", "ffn_hidden_size", "ffn_dim"}),
-      field("vocab_size", &C::vocab_size,
-            "tokens that the model knows, at least the tokenizer's; padded inside, the padding is in no count and no "
-            "softmax",
-            size),
+      field("vocab_size", &C::vocab_size, "tokens that the model knows, at least the tokenizer's", size),
       field("max_positions", &C::max_positions, "the longest sequence", size,
             Aliases{"block_size", "n_positions", "n_ctx", "max_position_embeddings"}),
       field("position", &C::position, "how a token knows its place", Aliases{"position_embedding_type"}),
