@@ -34,7 +34,8 @@ Tensor rope(Tape& tape, Tensor x, const Tensor& position, const Tensor& table, c
   expect_shape("rope", "position", position, {x.rows()});
   expect_shape("rope", "table", table, {table.rows(), spec.rotary_dim});
   const Make y = like(x);
-  return tape.run(rope_operation, {std::move(x), position, table}, Makes{.outputs = {y}, .in_place = true}, spec);
+  // A copy into the list, not a move: the tape counts both holders (Makes::in_place).
+  return tape.run(rope_operation, {x, position, table}, Makes{.outputs = {y}, .in_place = true}, spec);
 }
 
 }  // namespace mixtape

@@ -103,6 +103,19 @@ TEST_F(RopeKernel, Accumulates) {
   EXPECT_EQ(values(y), expected);
 }
 
+// What somebody else holds (the caller, or the tape for a backward) is never overwritten.
+TEST_F(RopeKernel, ReusesMemoryThatNobodyElseHolds) {
+  Tape tape(backend, nullptr, &test_state());
+  const auto before = values(x);
+  Tensor turned = rope(tape, x, position, table, spec);
+  EXPECT_NE(turned.raw(), x.raw());
+  EXPECT_EQ(values(x), before);
+
+  const std::byte* memory_of_turned = turned.raw();
+  const Tensor again = rope(tape, std::move(turned), position, table, spec);
+  EXPECT_EQ(again.raw(), memory_of_turned);
+}
+
 TEST_F(RopeKernel, RefusesPositionsOutsideTheTable) {
   position.data<int32_t>()[6] = places;
   EXPECT_THROW(rotate({y, Write::overwrite}, x, false), DataError);
