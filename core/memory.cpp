@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -19,14 +20,18 @@ std::byte* Storage::data() const {
   return arena_->base_ + arena_->slots_[slot_].offset;
 }
 
-int Storage::owners() const { return arena_ ? arena_->slots_[slot_].owners : 0; }
+// Atomic, because kernels make views (which share ownership) in their worker threads.
+int Storage::owners() const {
+  return arena_ ? std::atomic_ref(arena_->slots_[slot_].owners).load(std::memory_order_relaxed) : 0;
+}
 
 void Storage::retain() {
-  if (arena_) ++arena_->slots_[slot_].owners;
+  if (arena_) std::atomic_ref(arena_->slots_[slot_].owners).fetch_add(1, std::memory_order_relaxed);
 }
 
 void Storage::release() {
-  if (arena_ && --arena_->slots_[slot_].owners == 0) arena_->give_back(slot_);
+  if (arena_ && std::atomic_ref(arena_->slots_[slot_].owners).fetch_sub(1, std::memory_order_acq_rel) == 1)
+    arena_->give_back(slot_);
   arena_ = nullptr;
 }
 

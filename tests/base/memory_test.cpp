@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <thread>
 #include <vector>
 
 #include "core/base/philox.h"
@@ -94,6 +95,19 @@ TEST(Arena, OwnersShareAndTheLastFrees) {
   a = {};
   EXPECT_EQ(arena.in_use(), 0);
   EXPECT_EQ(arena.by_category(), CategoryBytes{});
+}
+
+// Kernels make views in their worker threads; a lost count would leak, or free what is in use.
+TEST(Arena, OwnersMayBeCountedByManyThreads) {
+  Arena arena;
+  const Storage held = arena.allocate(100, Category::workspace);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 100000; ++i) const Storage view = held;
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_TRUE(held.unique());
 }
 
 TEST(Arena, GuardsFindWritesPastTheEnd) {
