@@ -10,6 +10,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+transformers.utils.logging.disable_progress_bar()
+
 LOGIT_TOLERANCE = 1e-4  # of the largest logit
 
 TEXT = [
@@ -90,7 +92,11 @@ def check_logits(mixtape, model, path, work):
 
 
 def check_tokens(mixtape, path):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    # For qwen2 the AutoTokenizer of transformers 5 takes its own Qwen2Tokenizer, which splits text in Qwen's way
+    # whatever tokenizer.json and tokenizer_config.json say.
+    loader = transformers.PreTrainedTokenizerFast if path.name == "qwen2" else transformers.AutoTokenizer
+    tokenizer = loader.from_pretrained(path)
+    assert tokenizer.eos_token == "<|endoftext|>", f"end of text is {tokenizer.eos_token!r}"
     for line in TEXT:
         ours = [int(i) for i in run(mixtape, "tokenizer", "encode", path, "--text", line).split()]
         theirs = tokenizer(line, add_special_tokens=False)["input_ids"]

@@ -37,7 +37,7 @@ void fill(Engine& engine, const Tensor& flat, Read&& read) {
 }  // namespace
 
 std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& state,
-                               const CheckpointDirectory& directory,
+                               const CheckpointDirectory& directory, const SpecialIds& ids,
                                const std::vector<std::filesystem::path>& tokenizer_files) {
   const LossScaler& scaler = step.scaler();
   state.loss_scaler = {.scale = scaler.scale(),
@@ -52,6 +52,7 @@ std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& sta
                               .m = views(engine, p.m, held),
                               .v = views(engine, p.v, held),
                               .state = state,
+                              .ids = ids,
                               .tokenizer_files = tokenizer_files};
   if (p.master) contents.master = views(engine, p.master, held);
   return save_checkpoint(directory, contents);

@@ -12,7 +12,7 @@ namespace mixtape {
 
 // Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added).
 std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& state,
-                               const CheckpointDirectory& directory,
+                               const CheckpointDirectory& directory, const SpecialIds& ids,
                                const std::vector<std::filesystem::path>& tokenizer_files);
 
 // Fills the engine and the scaler from a whole checkpoint and returns its state.

@@ -77,7 +77,9 @@ void Trainer::start_or_resume() {
   }
   directory_->write_config(to_yaml(config_));
   directory_->write_environment(arguments_);
-  tokenizer_files_ = {tokenizer_->save(directory_->path() / "tokenizer")};
+  tokenizer_->save(directory_->path() / "tokenizer");
+  tokenizer_files_ = tokenizer_files_in(directory_->path() / "tokenizer");
+  special_ids_ = {tokenizer_->bos_id(), tokenizer_->eos_id(), tokenizer_->pad_id()};
   reporter_ = std::make_unique<Reporter>(
       *directory_, ReporterOptions{config_.logging.interval, config_.logging.tensorboard, total_steps_},
       ResumePoint{state_.updates, state_.attempts});
@@ -289,7 +291,8 @@ void Trainer::save() {
   const Clock::time_point start = Clock::now();
   CheckpointEvent event{.step = state_.updates, .tokens = state_.tokens};
   try {
-    const std::filesystem::path path = save_run(*engine_, *step_, state_, *checkpoints_, tokenizer_files_);
+    const std::filesystem::path path =
+        save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
     saved_at_ = state_.updates;
     event.path = path.string();
     for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());
@@ -327,9 +330,7 @@ void Trainer::export_model() {
       [&](const std::string& name) {
         return ParameterView{p.weights.dtype(), base + layout[layout.find(name)].offset * size_of(p.weights.dtype())};
       },
-      {.ids = {.bos = tokenizer_->bos_id(), .eos = tokenizer_->eos_id(), .pad = tokenizer_->pad_id()},
-       .tokenizer_files = tokenizer_files_,
-       .allow_native = true});
+      {.ids = special_ids_, .tokenizer_files = tokenizer_files_, .allow_native = true});
   std::filesystem::remove_all(place);
   std::filesystem::rename(draft, place);
 }

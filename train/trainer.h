@@ -64,6 +64,7 @@ class Trainer {
   std::unique_ptr<RunDirectory> directory_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<std::filesystem::path> tokenizer_files_;
+  SpecialIds special_ids_;
   std::unique_ptr<Dataset> training_data_, validation_data_;
   std::unique_ptr<Objective> objective_, validation_objective_;
   std::unique_ptr<Loader> loader_;

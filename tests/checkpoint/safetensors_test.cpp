@@ -170,6 +170,19 @@ TEST(Safetensors, a_source_must_give_the_bytes_of_its_shape) {
   }
 }
 
+TEST(Safetensors, a_file_is_replaced_even_while_it_is_read) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory / "a.safetensors";
+  const std::vector<float> first(5000, 1.f), second(1, 2.f);
+  write_safetensors(path, {tensor_source("a", DType::f32, {5000}, first.data())});
+  const auto old = SafetensorsFile::open(path);
+  write_safetensors(path, {tensor_source("a", DType::f32, {1}, second.data())});
+  std::vector<float> values(5000);
+  read_fp32(old.at("a"), values);
+  EXPECT_EQ(values, first);
+  EXPECT_EQ(SafetensorsFile::open(path).at("a").shape, Extents{1});
+}
+
 TEST(SafetensorsModel, shards_and_single_file_hold_the_same) {
   const auto models = std::filesystem::path(MIXTAPE_GOLDEN) / "models";
   const auto whole = SafetensorsModel::open(models / "llama"),

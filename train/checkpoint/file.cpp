@@ -47,8 +47,11 @@ std::string Hasher::hex() const {
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
-DurableFile::DurableFile(std::filesystem::path path)
-    : path_(std::move(path)), descriptor_(open_or_fail(path_, O_WRONLY | O_CREAT | O_EXCL, "create")) {}
+DurableFile::DurableFile(std::filesystem::path path) : path_(std::move(path)) {
+  // Replaced, not truncated: whoever has the old file mapped (it may be our own input) keeps it.
+  if (::unlink(path_.c_str()) != 0 && errno != ENOENT) fail("replace", path_);
+  descriptor_ = open_or_fail(path_, O_WRONLY | O_CREAT | O_EXCL, "create");
+}
 
 DurableFile::~DurableFile() {
   if (descriptor_ >= 0) ::close(descriptor_);

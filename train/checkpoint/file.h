@@ -35,8 +35,8 @@ class Hasher {
   std::unique_ptr<State> state_;
 };
 
-// A new file that is hashed while it is written. finish() flushes it to the disk; without finish() the file is left
-// incomplete, for the owner of the directory to remove.
+// A new file, in place of one of that name, that is hashed while it is written. finish() flushes it to the disk;
+// without finish() the file is left incomplete, for the owner of the directory to remove.
 class DurableFile {
  public:
   explicit DurableFile(std::filesystem::path path);

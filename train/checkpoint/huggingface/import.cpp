@@ -36,14 +36,6 @@ void check_spec(const ModelSpec& s, const std::string& what) {
   if (s.head_width() < 1 || s.head_width() > 65536) throw CheckpointError("{}: heads {} wide", what, s.head_width());
 }
 
-std::vector<std::filesystem::path> tokenizer_files_in(const std::filesystem::path& directory) {
-  std::vector<std::filesystem::path> files;
-  for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt",
-                           "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"})
-    if (std::filesystem::is_regular_file(directory / name)) files.push_back(directory / name);
-  return files;
-}
-
 // The name that a mapping's tensor has in these files: as transformers writes it, or as in a bare model.
 std::string name_in_files(const SafetensorsModel& tensors, const HfFamily& family, const std::string& name) {
   const std::string_view prefix = family.base_prefix;
@@ -64,6 +56,14 @@ std::string first_of(const std::vector<std::string>& names) {
 }
 
 }  // namespace
+
+std::vector<std::filesystem::path> tokenizer_files_in(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> files;
+  for (const char* name : {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt",
+                           "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"})
+    if (std::filesystem::is_regular_file(directory / name)) files.push_back(directory / name);
+  return files;
+}
 
 bool is_huggingface_directory(const std::filesystem::path& directory) {
   return std::filesystem::is_regular_file(directory / "config.json");

@@ -98,6 +98,8 @@ class HfModel {
 // all at once; values are read later. CheckpointError if a file is malformed, or the architecture has an axis that
 // Mixtape does not know: nothing is guessed.
 HfModel import_huggingface(const std::filesystem::path& directory);
+// The files of a tokenizer that are in a directory: tokenizer.json, tokenizer_config.json, tokenizer.model, ...
+std::vector<std::filesystem::path> tokenizer_files_in(const std::filesystem::path& directory);
 // Is there a config.json in it?
 bool is_huggingface_directory(const std::filesystem::path& directory);
 
