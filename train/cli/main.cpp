@@ -26,6 +26,7 @@ void add_commands(CLI::App& app) {
   add_import_command(app);
   add_data_command(app);
   add_tokenizer_command(app);
+  add_bench_command(app);
   add_inspect_command(app);
 }
 

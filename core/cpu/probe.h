@@ -1,0 +1,22 @@
+// What this machine can do at best, measured in milliseconds: the limits that benchmarks are compared with.
+//
+// Kernels never run these; `mixtape bench` does, in the same run as what it compares, since a shared machine changes
+// from minute to minute.
+#pragma once
+
+namespace mixtape {
+
+// Multiplications and additions in float32, in FLOP/s, while every thread of the pool runs independent fused
+// multiply-adds on registers for `seconds`. It also serves to keep all cores busy.
+double fma_rate(double seconds = 0.008);
+// The same on the calling thread alone.
+double fma_rate_one_thread(double seconds = 0.008);
+
+// Bytes a second over a buffer that no cache holds, all threads. Copying counts bytes read and bytes written, with
+// stores that bypass the caches.
+struct MemoryRates {
+  double read = 0, copy = 0;
+};
+MemoryRates memory_rates();
+
+}  // namespace mixtape

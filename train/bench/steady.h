@@ -1,0 +1,48 @@
+// Timing on a machine that others may use: probes, and what they say about a sample.
+//
+// Two virtual cores can share a physical one, mostly after an idle phase, and then compute at half the rate with no
+// other sign of it. So every core is kept busy before a sample, and the rate of fused multiply-adds is measured before
+// and after it. A sample counts only if both probes are within 15 % of the best seen in the process.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+namespace mixtape {
+
+struct Sample {
+  double seconds = 0;
+  double probe_before = 0, probe_after = 0;  // FLOP/s
+};
+
+struct Timing {
+  double median = 0, least = 0, most = 0;  // seconds, of the samples that count
+  int counted = 0, dropped = 0;
+  // Fewer than half of the samples count: figures from such a machine say little. With none that counts, all are used.
+  bool disturbed = false;
+  // (most - least) / median
+  double spread() const { return median > 0 ? (most - least) / median : 0; }
+};
+
+inline constexpr double probe_tolerance = 0.15;
+
+// `best_probe`: the best rate ever seen.
+Timing summarise(const std::vector<Sample>& samples, double best_probe);
+
+class SteadyTimer {
+ public:
+  // Runs `work` until `wanted` samples count, or three times as many have been taken.
+  Timing time(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
+  // Calls `work` often enough that a sample takes `least_seconds`; the figures are for one call.
+  Timing time_short(int wanted, const std::function<void()>& work, double least_seconds = 0.02);
+  double best_probe() const { return best_probe_; }
+
+ private:
+  double probe();
+  double best_probe_ = 0;
+};
+
+// Seconds since some fixed instant.
+double now_seconds();
+
+}  // namespace mixtape

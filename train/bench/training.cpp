@@ -1,0 +1,168 @@
+#include "train/bench/training.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "core/ops/optimizer.h"
+#include "train/bench/synthetic.h"
+#include "train/step.h"
+#include "train/tuning_cache.h"
+
+namespace mixtape {
+namespace {
+
+int64_t status_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (word == key + ":") {
+      int64_t kilobytes = 0;
+      status >> kilobytes;
+      return kilobytes * 1024;
+    }
+  return 0;
+}
+
+// A benchmark reads no data, saves nothing and samples nothing.
+void leave_data_out(Config& c) {
+  c.data.tokenizer = "bytes";
+  if (c.data.sources.empty()) c.data.sources.push_back({.name = "synthetic", .path = "synthetic"});
+  c.eval.interval = 0;
+  c.logging.sample_interval = 0;
+  if (!c.train.max_steps && !c.train.max_tokens) c.train.max_steps = 1000000;
+}
+
+class Bench {
+ public:
+  explicit Bench(const ResolvedConfig& resolved)
+      : config_(resolved.config),
+        options_(training_options(config_)),
+        plan_(plan_training(options_, config_)),
+        engine_(options_, plan_.peak),
+        batch_(synthetic_batch(config_)) {
+    engine_.backend().set_choices(load_tuning(engine_.backend()));
+    engine_.parameters().initialise(uint64_t(config_.seed));
+    step_ = std::make_unique<TrainingStep>(engine_, config_);
+  }
+
+  Engine& engine() { return engine_; }
+  int64_t arena_bytes() const { return plan_.peak; }
+  int64_t tokens() const { return batch_.n_tokens; }
+  void run() { step_->run(batch_, config_.optimizer.lr); }
+
+  // Pages, timed choices, threads.
+  void warm_up() {
+    run();
+    save_tuning(engine_.backend());
+    run();
+  }
+
+  void norm() {
+    gradient_norm(engine_.backend(), {.state = engine_.device_state(),
+                                      .gradients = parameters().gradients,
+                                      .ranges = ranges_.data(),
+                                      .n_ranges = int64_t(ranges_.size()),
+                                      .clip = float(config_.train.clip_grad)});
+  }
+  void update() {
+    adamw(engine_.backend(), {.state = engine_.device_state(),
+                              .weights = parameters().weights,
+                              .master = parameters().master,
+                              .gradients = parameters().gradients,
+                              .m = parameters().m,
+                              .v = parameters().v,
+                              .ranges = ranges_.data(),
+                              .n_ranges = int64_t(ranges_.size()),
+                              .beta1 = float(config_.optimizer.betas[0]),
+                              .beta2 = float(config_.optimizer.betas[1]),
+                              .eps = float(config_.optimizer.eps)});
+  }
+
+  Work norm_work() { return {0, 4 * count(), 0}; }
+  // Reads w, g, m, v and writes w, m, v; with a master, also the rounded weights.
+  Work update_work() {
+    const double rounded = parameters().storage().master ? double(size_of(parameters().storage().weights)) : 0;
+    return {0, 16 * count(), (12 + rounded) * count()};
+  }
+  Work tape_work(const Profile::Key& key) {
+    const int64_t rows = options_.rows * options_.row_length;
+    Work w =
+        model_work(options_.model, rows, options_.row_length, size_of(options_.types.compute), key.first, key.second);
+    const double micro_batches = double(batch_.micro_batches.size());
+    return {w.flops * micro_batches, w.read * micro_batches, w.written * micro_batches};
+  }
+
+ private:
+  Parameters& parameters() { return engine_.parameters(); }
+  double count() { return double(parameters().layout().parameter_count()); }
+
+  Config config_;
+  EngineOptions options_;
+  MemoryPlan plan_;
+  Engine engine_;
+  GlobalBatch batch_;
+  std::unique_ptr<TrainingStep> step_;
+  std::vector<UpdateRange> ranges_ = engine_.parameters().update_ranges(float(config_.optimizer.weight_decay));
+};
+
+// Steps with every operation timed. The gradients' norm and the update lie outside of the tape and are timed alone;
+// what is left over is the loading of batches and the tape's own work.
+void profile_steps(Bench& bench, SteadyTimer& timer, int steps, TrainingBench& result) {
+  Profile profile(bench.engine().backend());
+  bench.engine().tape().set_observer(&profile);
+  // Of each operation the median over steps would need every step's table; the step of median time stands for all.
+  std::vector<std::pair<double, std::map<Profile::Key, Profile::Row>>> tables;
+  timer.time(steps, [&] {
+    profile.clear();
+    const double start = now_seconds();
+    bench.run();
+    tables.push_back({now_seconds() - start, profile.rows()});
+  });
+  bench.engine().tape().set_observer(nullptr);
+  result.trace = profile.trace_json();
+
+  std::sort(tables.begin(), tables.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const auto& [seconds, rows] = tables[tables.size() / 2];
+  result.profiled_step_seconds = seconds;
+  double left = seconds;
+  const auto add = [&](std::string name, std::string pass, double calls, double time, Work work) {
+    left -= time;
+    result.profile.push_back({std::move(name), std::move(pass), calls, time, work});
+  };
+  for (const auto& [key, row] : rows)
+    add(key.first, key.second ? "backward" : "forward", double(row.calls), row.seconds, bench.tape_work(key));
+  add("gradient_norm", "step", 1, timer.time_short(3, [&] { bench.norm(); }).median, bench.norm_work());
+  add("adamw", "step", 1, timer.time_short(3, [&] { bench.update(); }).median, bench.update_work());
+  add("everything else", "step", 1, std::max(left, 0.0), {});
+  std::sort(result.profile.begin(), result.profile.end(),
+            [](const ProfileLine& a, const ProfileLine& b) { return a.seconds > b.seconds; });
+}
+
+}  // namespace
+
+int64_t peak_resident_bytes() { return status_bytes("VmHWM"); }
+int64_t resident_bytes() { return status_bytes("VmRSS"); }
+
+TrainingBench bench_training(ResolvedConfig resolved, const TrainingBenchOptions& options) {
+  leave_data_out(resolved.config);
+  check(resolved.config, resolved.origins);
+  TrainingBench result;
+  result.resident_before_bytes = resident_bytes();
+  Bench bench(resolved);
+  const Transformer& model = bench.engine().model();
+  result.parameters = model.layout().parameter_count();
+  result.tokens = bench.tokens();
+  result.flops = model.flops_per_token(resolved.config.data.seq_length) * double(result.tokens);
+  result.arena_bytes = bench.arena_bytes();
+
+  bench.warm_up();
+  SteadyTimer timer;
+  result.step = timer.time(options.steps, [&] { bench.run(); });
+  // Before the buffers with which bandwidth is measured.
+  result.peak_resident_bytes = peak_resident_bytes();
+  if (options.profile) profile_steps(bench, timer, std::min(options.steps, 3), result);
+  result.limits = measure_limits();
+  result.limits.fma = std::max(result.limits.fma, timer.best_probe());
+  return result;
+}
+
+}  // namespace mixtape

@@ -1,0 +1,23 @@
+// What benchmarks print alike.
+#pragma once
+
+#include <string>
+
+#include "train/bench/work.h"
+
+namespace CLI {
+class App;
+}
+
+namespace mixtape {
+
+void add_bench_train(CLI::App& bench);
+
+// A line about the machine.
+std::string limits_text(const Limits& limits);
+// GFLOP/s, or GB/s of what is bound by memory; empty where the work is unknown.
+std::string rate_text(const Work& work, double seconds);
+// "87 %": the time at the machine's limit / the time taken.
+std::string share_text(const Work& work, double seconds, const Limits& limits);
+
+}  // namespace mixtape

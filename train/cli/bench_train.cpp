@@ -1,0 +1,108 @@
+// mixtape bench train CONFIG... [key=value...]
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "train/bench/training.h"
+#include "train/cli/bench.h"
+#include "train/cli/commands.h"
+#include "train/report/run_directory.h"
+#include "train/report/units.h"
+
+namespace mixtape {
+namespace {
+
+struct Arguments {
+  TrainingBenchOptions options;
+  std::string trace;
+  bool json = false;
+};
+
+void print_profile(const TrainingBench& b) {
+  fmt::print("\nWhere {:.1f} ms of a step go ({:+.1f} % for looking)\n", 1e3 * b.profiled_step_seconds,
+             100 * (b.profiled_step_seconds / b.step.median - 1));
+  fmt::print("  {:<18} {:<9} {:>6} {:>10} {:>7} {:>9} {:>9} {:>15} {:>9}\n", "operation", "pass", "calls", "ms",
+             "share", "GFLOP", "MB", "rate", "of limit");
+  for (const ProfileLine& line : b.profile) {
+    const double bytes = line.work.read + line.work.written;
+    fmt::print("  {:<18} {:<9} {:>6} {:>10.2f} {:>6.1f}% {:>9} {:>9} {:>15} {:>9}\n", line.name, line.pass, line.calls,
+               1e3 * line.seconds, 100 * line.seconds / b.profiled_step_seconds,
+               line.work.flops > 0 ? fmt::format("{:.2f}", line.work.flops / 1e9) : "",
+               bytes > 0 ? fmt::format("{:.0f}", bytes / 1e6) : "", rate_text(line.work, line.seconds),
+               share_text(line.work, line.seconds, b.limits));
+  }
+}
+
+void print(const TrainingBench& b) {
+  fmt::print("{}", limits_text(b.limits));
+  fmt::print("Parameters        {}\n", with_thousands(b.parameters));
+  fmt::print("Step              {:.4f} s, median of {} ({:.4f} to {:.4f})\n", b.step.median, b.step.counted,
+             b.step.least, b.step.most);
+  if (b.step.dropped > 0)
+    fmt::print("                  {} steps dropped, whose probes were more than 15 % below the best\n", b.step.dropped);
+  if (b.step.disturbed)
+    fmt::print("                  THE MACHINE IS DISTURBED: most steps were dropped; these figures say little\n");
+  fmt::print("Tokens            {} a step, {}/s\n", with_thousands(b.tokens), human_rate(b.tokens_per_second()));
+  fmt::print("Arithmetic        {:.1f} GFLOP a step, {:.1f} GFLOP/s, {:.0f} % of multiply-adds\n", b.flops / 1e9,
+             b.flops / b.step.median / 1e9, 100 * b.share_of_fma());
+  fmt::print("Memory            arena {}, process at its peak {}\n", human_bytes(double(b.arena_bytes)),
+             human_bytes(double(b.peak_resident_bytes)));
+  if (!b.profile.empty()) print_profile(b);
+}
+
+nlohmann::json json_of(const TrainingBench& b) {
+  nlohmann::json j = {{"seconds_per_step", b.step.median},
+                      {"least_seconds", b.step.least},
+                      {"most_seconds", b.step.most},
+                      {"steps", b.step.counted},
+                      {"dropped", b.step.dropped},
+                      {"disturbed", b.step.disturbed},
+                      {"parameters", b.parameters},
+                      {"tokens_per_step", b.tokens},
+                      {"tokens_per_second", b.tokens_per_second()},
+                      {"flop_per_step", b.flops},
+                      {"share_of_fma", b.share_of_fma()},
+                      {"arena_bytes", b.arena_bytes},
+                      {"peak_resident_bytes", b.peak_resident_bytes},
+                      {"resident_before_bytes", b.resident_before_bytes},
+                      {"limits",
+                       {{"fma", b.limits.fma},
+                        {"fma_one_thread", b.limits.fma_one},
+                        {"read", b.limits.read},
+                        {"copy", b.limits.copy}}}};
+  for (const ProfileLine& line : b.profile)
+    j["profile"].push_back({{"operation", line.name},
+                            {"pass", line.pass},
+                            {"calls", line.calls},
+                            {"seconds", line.seconds},
+                            {"flop", line.work.flops},
+                            {"bytes", line.work.read + line.work.written}});
+  return j;
+}
+
+void run(const std::vector<std::string>& words, const Arguments& a) {
+  TrainingBenchOptions options = a.options;
+  options.profile = options.profile || !a.trace.empty();
+  const TrainingBench bench = bench_training(load_arguments(words), options);
+  if (a.json)
+    fmt::print("{}\n", json_of(bench).dump());
+  else
+    print(bench);
+  if (a.trace.empty()) return;
+  write_file_atomically(a.trace, bench.trace);
+  if (!a.json) fmt::print("\nTrace of one step in {}; open it in chrome://tracing or ui.perfetto.dev\n", a.trace);
+}
+
+}  // namespace
+
+void add_bench_train(CLI::App& bench) {
+  CLI::App* command = bench.add_subcommand("train", "time the steps of a configuration on random tokens");
+  const auto arguments = add_config_arguments(*command);
+  const auto a = std::make_shared<Arguments>();
+  command->add_option("--steps", a->options.steps, "steps that must count")->check(CLI::Range(1, 100000));
+  command->add_flag("--profile", a->options.profile, "a table of operations");
+  command->add_option("--trace", a->trace, "write a Chrome trace of one step")->type_name("FILE.json");
+  command->add_flag("--json", a->json, "one line of JSON in place of text");
+  command->callback([arguments, a] { run(arguments(), *a); });
+}
+
+}  // namespace mixtape
