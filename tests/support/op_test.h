@@ -17,8 +17,7 @@
 //   - gradients that overwrite (into NaN) and that add to what is there;
 //   - outputs, gradients and scratch start as NaN and are followed by guard bytes;
 //   - two runs give the same bits, and so do 1, 2 and 4 threads in strict mode;
-//   - selective recomputation gives the same gradient bits;
-//   - with `--bench`, a line with GFLOP/s or GB/s.
+//   - selective recomputation gives the same gradient bits.
 // The tolerance follows from the type, the number of roundings to it and the length of the reduction: tolerance().
 #pragma once
 
