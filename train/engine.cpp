@@ -66,10 +66,6 @@ double Engine::run_micro_batch(bool train) {
   {
     const Loss loss = model_.loss(*tape_, inputs_);
     backend_->copy_to_host(&mean, loss.mean);
-    if (keep_token_losses_) {
-      token_losses_.resize(loss.row_loss.count());
-      backend_->copy_to_host(token_losses_.data(), loss.row_loss);
-    }
   }
   if (train) tape_->backward();
   tape_->clear();

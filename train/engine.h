@@ -54,9 +54,6 @@ class Engine {
 
   // Forward, and backward when `train`; returns the loss's share of the global mean (0 while planning).
   double run_micro_batch(bool train);
-  // The losses of single tokens of the last run_micro_batch, [rows * row_length].
-  const std::vector<float>& token_losses() const { return token_losses_; }
-  void keep_token_losses(bool keep) { keep_token_losses_ = keep; }
 
  private:
   void make_buffers();
@@ -70,8 +67,6 @@ class Engine {
   std::unique_ptr<Tape> tape_;
   ModelInputs inputs_;
   StepState host_state_;
-  std::vector<float> token_losses_;
-  bool keep_token_losses_ = false;
 };
 
 }  // namespace mixtape

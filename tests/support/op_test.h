@@ -76,7 +76,7 @@ struct OpTest {
   bool is_loss = false;
   std::vector<DType> types = {DType::f32, DType::f16, DType::bf16};
 
-  // For benchmarks: what one forward and backward moves or computes.
+  // What one forward and backward moves or computes.
   std::vector<Sizes> bench_sizes = {};
   std::function<double(Sizes, int element_bytes)> bytes = nullptr;
   std::function<double(Sizes)> flops = nullptr;

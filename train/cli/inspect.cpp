@@ -40,7 +40,8 @@ void print_checkpoint(const fs::path& path, bool list) {
   if (fs::exists(path / "state.json")) {
     const RunState state = run_state_from_json(read_text_file(path / "state.json"), (path / "state.json").string());
     fmt::print("step {} of {} tried, {} tokens, loss scale {}, best validation loss {}, written by {}\n", state.updates,
-               state.attempts, state.tokens, state.loss_scaler.scale, state.best_validation_loss, state.written_by);
+               state.attempts, state.tokens, state.loss_scaler.scale,
+               state.best_step ? fmt::to_string(state.best_validation_loss) : "none yet", state.written_by);
   }
   if (is_huggingface_directory(path)) {
     const HfModel model = import_huggingface(path);
