@@ -1,6 +1,5 @@
 #include "train/cli/arguments.h"
 
-#include <CLI/CLI.hpp>
 #include <fstream>
 
 #include "train/resume.h"
@@ -14,13 +13,13 @@ std::vector<std::string> command_line() {
   return words;
 }
 
-std::shared_ptr<ModelArguments> add_model_arguments(CLI::App& command) {
+std::shared_ptr<ModelArguments> add_model_arguments(Command& command) {
   auto arguments = std::make_shared<ModelArguments>();
-  command.add_option("model", arguments->model, "a run, a checkpoint or a Hugging Face directory")->required();
-  command.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
-  command.add_option("--dtype", arguments->dtype, "fp32, bf16 or fp16: type of weights and activations")
-      ->check(CLI::IsMember({"fp32", "bf16", "fp16"}));
-  command.add_option("--threads", arguments->threads, "of the CPU; 0: one a core")->check(CLI::Range(0, 4096));
+  command.option("model", arguments->model, "a run, a checkpoint or a Hugging Face directory").required();
+  command.option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
+  command.option("--dtype", arguments->dtype, "fp32, bf16 or fp16: type of weights and activations")
+      .one_of({"fp32", "bf16", "fp16"});
+  command.option("--threads", arguments->threads, "of the CPU; 0: one a core").range(0, 4096);
   return arguments;
 }
 

@@ -8,12 +8,9 @@
 #include <vector>
 
 #include "train/checkpoint/huggingface/model.h"
+#include "train/cli/command.h"
 #include "train/data/tokenizer/tokenizer.h"
 #include "train/engine.h"
-
-namespace CLI {
-class App;
-}
 
 namespace mixtape {
 
@@ -27,7 +24,7 @@ struct ModelArguments {
   std::string dtype = "fp32";  // of weights and activations
   int threads = 0;
 };
-std::shared_ptr<ModelArguments> add_model_arguments(CLI::App& command);
+std::shared_ptr<ModelArguments> add_model_arguments(Command& command);
 
 // A finished model, ready to run.
 struct LoadedModel {

@@ -1,8 +1,6 @@
 // mixtape bench: how fast, and how near to what the machine can do.
 #include "train/cli/bench.h"
 
-#include <CLI/CLI.hpp>
-
 #include "train/cli/commands.h"
 #include "train/report/machine.h"
 
@@ -26,10 +24,10 @@ std::string rate_text(const Work& work, double seconds) {
   return "";
 }
 
-void add_bench_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("bench", "speed of training steps, beside the machine's limits");
-  command->require_subcommand(1);
-  add_bench_train(*command);
+void add_bench_command(Command& app) {
+  Command command = app.subcommand("bench", "speed of training steps, beside the machine's limits");
+  command.require_subcommand();
+  add_bench_train(command);
 }
 
 }  // namespace mixtape

@@ -4,14 +4,11 @@
 #include <string>
 
 #include "train/bench/work.h"
-
-namespace CLI {
-class App;
-}
+#include "train/cli/command.h"
 
 namespace mixtape {
 
-void add_bench_train(CLI::App& bench);
+void add_bench_train(Command& bench);
 
 // A line about the machine.
 std::string limits_text(const Limits& limits);

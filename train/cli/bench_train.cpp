@@ -1,5 +1,4 @@
 // mixtape bench train CONFIG... [key=value...]
-#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "train/bench/training.h"
@@ -94,15 +93,15 @@ void run(const std::vector<std::string>& words, const Arguments& a) {
 
 }  // namespace
 
-void add_bench_train(CLI::App& bench) {
-  CLI::App* command = bench.add_subcommand("train", "time the steps of a configuration on random tokens");
-  const auto arguments = add_config_arguments(*command);
+void add_bench_train(Command& bench) {
+  Command command = bench.subcommand("train", "time the steps of a configuration on random tokens");
+  const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<Arguments>();
-  command->add_option("--steps", a->options.steps, "steps that must count")->check(CLI::Range(1, 100000));
-  command->add_flag("--profile", a->options.profile, "a table of operations");
-  command->add_option("--trace", a->trace, "write a Chrome trace of one step")->type_name("FILE.json");
-  command->add_flag("--json", a->json, "one line of JSON in place of text");
-  command->callback([arguments, a] { run(arguments(), *a); });
+  command.option("--steps", a->options.steps, "steps that must count").range(1, 100000);
+  command.flag("--profile", a->options.profile, "a table of operations");
+  command.option("--trace", a->trace, "write a Chrome trace of one step").type_name("FILE.json");
+  command.flag("--json", a->json, "one line of JSON in place of text");
+  command.action([arguments, a] { run(arguments(), *a); });
 }
 
 }  // namespace mixtape

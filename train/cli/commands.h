@@ -8,9 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace CLI {
-class App;
-}
+#include "train/cli/command.h"
 
 namespace mixtape {
 
@@ -18,21 +16,21 @@ extern int exit_code;  // defined in main.cpp
 
 // Lets a command take a run's configuration: FILE... and key=value..., also as --section.key=value. What it returns is
 // called in the command's callback and gives the arguments in order, for load_arguments (train/config/config.h).
-std::function<std::vector<std::string>()> add_config_arguments(CLI::App& command);
+std::function<std::vector<std::string>()> add_config_arguments(Command& command);
 
-void add_train_command(CLI::App& app);
-void add_eval_command(CLI::App& app);
-void add_generate_command(CLI::App& app);
-void add_forward_command(CLI::App& app);
-void add_plan_command(CLI::App& app);
-void add_config_command(CLI::App& app);
-void add_doctor_command(CLI::App& app);
-void add_report_command(CLI::App& app);
-void add_export_command(CLI::App& app);
-void add_import_command(CLI::App& app);
-void add_data_command(CLI::App& app);
-void add_tokenizer_command(CLI::App& app);
-void add_bench_command(CLI::App& app);
-void add_inspect_command(CLI::App& app);
+void add_train_command(Command& app);
+void add_eval_command(Command& app);
+void add_generate_command(Command& app);
+void add_forward_command(Command& app);
+void add_plan_command(Command& app);
+void add_config_command(Command& app);
+void add_doctor_command(Command& app);
+void add_report_command(Command& app);
+void add_export_command(Command& app);
+void add_import_command(Command& app);
+void add_data_command(Command& app);
+void add_tokenizer_command(Command& app);
+void add_bench_command(Command& app);
+void add_inspect_command(Command& app);
 
 }  // namespace mixtape

@@ -1,5 +1,4 @@
 // mixtape config: the configuration that a run would have, where each value comes from, and what a key means.
-#include <CLI/CLI.hpp>
 
 #include <memory>
 
@@ -8,29 +7,29 @@
 
 namespace mixtape {
 
-std::function<std::vector<std::string>()> add_config_arguments(CLI::App& command) {
+std::function<std::vector<std::string>()> add_config_arguments(Command& command) {
   const auto arguments = std::make_shared<std::vector<std::string>>();
-  command.add_option("arguments", *arguments, "YAML files and key=value; later ones win")->type_name("FILE|KEY=VALUE");
-  command.allow_extras();  // --section.key=value: an option that CLI11 does not know; load_arguments refuses all others
-  return [arguments, &command] {
+  command.option("arguments", *arguments, "YAML files and key=value; later ones win").type_name("FILE|KEY=VALUE");
+  command.keep_unknown();  // --section.key=value; load_arguments refuses all others
+  return [arguments, command] {
     std::vector<std::string> all = *arguments;
     for (const std::string& extra : command.remaining()) all.push_back(extra);
     return all;
   };
 }
 
-void add_config_command(CLI::App& app) {
+void add_config_command(Command& app) {
   struct Options {
     std::string explain;
     bool origins = false, markdown = false;
   };
-  CLI::App* command = app.add_subcommand("config", "print the configuration that a run would have, or explain a key");
+  Command command = app.subcommand("config", "print the configuration that a run would have, or explain a key");
   const auto options = std::make_shared<Options>();
-  const auto arguments = add_config_arguments(*command);
-  command->add_flag("--origins", options->origins, "show where each value comes from");
-  command->add_option("--explain", options->explain, "a key such as optimizer.lr, or a section")->type_name("KEY");
-  command->add_flag("--markdown", options->markdown, "print the page docs/config.md");
-  command->callback([options, arguments] {
+  const auto arguments = add_config_arguments(command);
+  command.flag("--origins", options->origins, "show where each value comes from");
+  command.option("--explain", options->explain, "a key such as optimizer.lr, or a section").type_name("KEY");
+  command.flag("--markdown", options->markdown, "print the page docs/config.md");
+  command.action([options, arguments] {
     if (options->markdown) {
       fmt::print("{}", config_markdown());
     } else if (!options->explain.empty()) {

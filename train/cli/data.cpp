@@ -1,7 +1,5 @@
 // mixtape data prepare | inspect | stats: text to token shards, and a look at what is in them.
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -59,42 +57,38 @@ void run_prepare(const std::string& tokenizer_path, const PrepareOptions& option
   report_prepared(options, result);
 }
 
-void add_prepare(CLI::App& data) {
+void add_prepare(Command& data) {
   struct Options {
-    std::string tokenizer;
+    std::string tokenizer, invalid_utf8 = "replace";
+    bool skip_bad_lines = false;
     PrepareOptions prepare;
   };
   const auto options = std::make_shared<Options>();
   PrepareOptions& p = options->prepare;
-  CLI::App* command = data.add_subcommand("prepare", "Tokenize text files into a directory of shards");
-  command->add_option("FILES", p.inputs, "Text or JSONL, also .gz or .zst; directories; patterns in quotes")
-      ->required();
-  command->add_option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json or a SentencePiece .model")
-      ->required();
-  command->add_option("-o,--output", p.output, "The directory to write")->required();
-  command->add_option("--key", p.text.key, "JSONL: the key that holds a document")->capture_default_str();
-  command->add_option("--separator", p.text.separator,
-                      "Plain text: the line that separates documents, such as '%'; '' for blank lines. Without it a "
-                      "file is one document");
-  command
-      ->add_option("--validation-split", p.validation_split, "Share of the documents to set apart in OUTPUT/validation")
-      ->capture_default_str();
-  command->add_option("--shard-tokens", p.shard_tokens, "Close a shard after so many tokens")
-      ->capture_default_str()
-      ->check(CLI::Range(uint64_t(1), uint64_t(1) << 40));
-  command->add_option("--workers", p.workers, "Threads that tokenize; 0 = one per processor")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1024));
-  command->add_flag("--append-eos,!--no-append-eos", p.append_eos,
-                    "Close each document with the end-of-sequence token (default)");
-  const std::map<std::string, InvalidUtf8> policies{{"replace", InvalidUtf8::replace}, {"error", InvalidUtf8::error}};
-  command
-      ->add_option("--invalid-utf8", p.text.invalid_utf8, "What to do with broken text: replace (by U+FFFD) or error")
-      ->transform(CLI::CheckedTransformer(policies));
-  command->add_flag_callback(
-      "--skip-bad-lines", [&p] { p.text.bad_line = BadLine::skip; }, "JSONL: count bad lines instead of stopping");
-  command->add_flag("--overwrite", p.overwrite, "Replace what was prepared in OUTPUT before");
-  command->callback([options] { run_prepare(options->tokenizer, options->prepare); });
+  Command command = data.subcommand("prepare", "Tokenize text files into a directory of shards");
+  command.option("FILES", p.inputs, "Text or JSONL, also .gz or .zst; directories; patterns in quotes").required();
+  command.option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json or a SentencePiece .model").required();
+  command.option("-o,--output", p.output, "The directory to write").required();
+  command.option("--key", p.text.key, "JSONL: the key that holds a document");
+  command.option("--separator", p.text.separator,
+                 "Plain text: the line that separates documents, such as '%'; '' for blank lines. Without it a "
+                 "file is one document");
+  command.option("--validation-split", p.validation_split, "Share of the documents to set apart in OUTPUT/validation");
+  command.option("--shard-tokens", p.shard_tokens, "Close a shard after so many tokens")
+      .range(1, double(uint64_t(1) << 40));
+  command.option("--workers", p.workers, "Threads that tokenize; 0 = one per processor").range(0, 1024);
+  command.flag("--append-eos,!--no-append-eos", p.append_eos,
+               "Close each document with the end-of-sequence token (default)");
+  command.option("--invalid-utf8", options->invalid_utf8, "What to do with broken text: replace (by U+FFFD) or error")
+      .one_of({"replace", "error"});
+  command.flag("--skip-bad-lines", options->skip_bad_lines, "JSONL: count bad lines instead of stopping");
+  command.flag("--overwrite", p.overwrite, "Replace what was prepared in OUTPUT before");
+  command.action([options] {
+    TextOptions& text = options->prepare.text;
+    if (options->invalid_utf8 == "error") text.invalid_utf8 = InvalidUtf8::error;
+    if (options->skip_bad_lines) text.bad_line = BadLine::skip;
+    run_prepare(options->tokenizer, options->prepare);
+  });
 }
 
 // The tokenizer that was named, or the one that lies beside the shards.
@@ -217,39 +211,32 @@ void run_stats(const ViewOptions& options) {
   show_frequent(statistics, tokenizer.get(), options.top);
 }
 
-std::shared_ptr<ViewOptions> add_view_options(CLI::App& command) {
+std::shared_ptr<ViewOptions> add_view_options(Command& command) {
   const auto options = std::make_shared<ViewOptions>();
-  command
-      .add_option("PATH", options->path, "A prepared directory, a shard, llm.c's or nanoGPT's .bin, Megatron's .idx")
-      ->required();
-  command.add_option("-t,--tokenizer", options->tokenizer, "Its tokenizer, where none lies beside the shards");
-  command.add_option("--format", options->format, "auto, mixtape, llmc, nanogpt or megatron")->capture_default_str();
+  command.option("PATH", options->path, "A prepared directory, a shard, llm.c's or nanoGPT's .bin, Megatron's .idx")
+      .required();
+  command.option("-t,--tokenizer", options->tokenizer, "Its tokenizer, where none lies beside the shards");
+  command.option("--format", options->format, "auto, mixtape, llmc, nanogpt or megatron");
   return options;
 }
 
 }  // namespace
 
-void add_data_command(CLI::App& app) {
-  CLI::App* data = app.add_subcommand("data", "Prepare text for training, and look at what was prepared");
-  data->require_subcommand(1);
-  add_prepare(*data);
+void add_data_command(Command& app) {
+  Command data = app.subcommand("data", "Prepare text for training, and look at what was prepared");
+  data.require_subcommand();
+  add_prepare(data);
 
-  CLI::App* inspect = data->add_subcommand("inspect", "Check token files and show their header and first documents");
-  const auto inspected = add_view_options(*inspect);
-  inspect->add_option("-n,--documents", inspected->documents, "How many to show")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  inspect->add_option("--tokens", inspected->tokens, "Most tokens of a document to show")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  inspect->callback([inspected] { run_inspect(*inspected); });
+  Command inspect = data.subcommand("inspect", "Check token files and show their header and first documents");
+  const auto inspected = add_view_options(inspect);
+  inspect.option("-n,--documents", inspected->documents, "How many to show").at_least(0);
+  inspect.option("--tokens", inspected->tokens, "Most tokens of a document to show").at_least(0);
+  inspect.action([inspected] { run_inspect(*inspected); });
 
-  CLI::App* stats = data->add_subcommand("stats", "Count documents and tokens: lengths, frequencies, bytes a token");
-  const auto counted = add_view_options(*stats);
-  stats->add_option("--top", counted->top, "Most frequent tokens to show")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  stats->callback([counted] { run_stats(*counted); });
+  Command stats = data.subcommand("stats", "Count documents and tokens: lengths, frequencies, bytes a token");
+  const auto counted = add_view_options(stats);
+  stats.option("--top", counted->top, "Most frequent tokens to show").at_least(0);
+  stats.action([counted] { run_stats(*counted); });
 }
 
 }  // namespace mixtape

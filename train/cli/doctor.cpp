@@ -1,6 +1,5 @@
 // mixtape doctor: what this machine and this build can do, and what keeps them from doing it well.
 #include <fmt/format.h>
-#include <CLI/CLI.hpp>
 
 #include <algorithm>
 
@@ -10,9 +9,9 @@
 
 namespace mixtape {
 
-void add_doctor_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("doctor", "Examine the machine, the libraries and this build, with advice");
-  command->callback([] {
+void add_doctor_command(Command& app) {
+  Command command = app.subcommand("doctor", "Examine the machine, the libraries and this build, with advice");
+  command.action([] {
     const auto findings = examine_machine();
     const auto warnings = std::count_if(findings.begin(), findings.end(), [](const Finding& f) { return !f.ok(); });
     console().raw(findings_text(findings, true));  // the console takes the colour out where it is not wanted

@@ -1,5 +1,4 @@
 // mixtape eval MODEL DATA: loss, perplexity and bits per byte over prepared data.
-#include <CLI/CLI.hpp>
 
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
@@ -12,7 +11,7 @@ namespace {
 
 struct EvalArguments {
   std::string data, format = "auto";
-  int64_t seq_length = 0, micro_batch_size = 4, max_tokens = INT64_MAX;
+  int64_t seq_length = 0, micro_batch_size = 4, max_tokens = 0;  // 0: all
   bool no_document_mask = false, json = false;
 };
 
@@ -36,9 +35,10 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
 
   int64_t total = 0;
   for (const SourceStatistics& s : dataset->statistics()) total += int64_t(s.tokens_per_epoch);
-  Progress progress("evaluating", std::min(total, a.max_tokens), Unit::tokens);
+  const int64_t most = a.max_tokens ? a.max_tokens : INT64_MAX;
+  Progress progress("evaluating", std::min(total, most), Unit::tokens);
   const Evaluation result =
-      evaluate(*model.engine, objective, a.max_tokens, &tokenizer, [&](int64_t done) { progress.set(done); });
+      evaluate(*model.engine, objective, most, &tokenizer, [&](int64_t done) { progress.set(done); });
   progress.finish();
   if (a.json) {
     fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, \"tokens\": {}}}\n", result.loss,
@@ -53,19 +53,18 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
 
 }  // namespace
 
-void add_eval_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("eval", "loss, perplexity and bits per byte of a model on prepared data");
-  const auto model = add_model_arguments(*command);
+void add_eval_command(Command& app) {
+  Command command = app.subcommand("eval", "loss, perplexity and bits per byte of a model on prepared data");
+  const auto model = add_model_arguments(command);
   const auto a = std::make_shared<EvalArguments>();
-  command->add_option("data", a->data, "a directory or file of tokens, as data.sources[].path")->required();
-  command->add_option("--format", a->format, "auto, mixtape, llmc, nanogpt or megatron");
-  command->add_option("--seq-length", a->seq_length, "default: the model's positions, at most 1024")
-      ->check(CLI::Range(1, 1 << 24));
-  command->add_option("--batch-size", a->micro_batch_size, "sequences at a time")->check(CLI::Range(1, 65536));
-  command->add_option("--max-tokens", a->max_tokens, "stop after so many targets")->check(CLI::PositiveNumber);
-  command->add_flag("--no-document-mask", a->no_document_mask, "tokens see earlier documents of their sequence");
-  command->add_flag("--json", a->json, "one line of JSON");
-  command->callback([model, a] { evaluate_command(*model, *a); });
+  command.option("data", a->data, "a directory or file of tokens, as data.sources[].path").required();
+  command.option("--format", a->format, "auto, mixtape, llmc, nanogpt or megatron");
+  command.option("--seq-length", a->seq_length, "default: the model's positions, at most 1024").range(1, 1 << 24);
+  command.option("--batch-size", a->micro_batch_size, "sequences at a time").range(1, 65536);
+  command.option("--max-tokens", a->max_tokens, "stop after so many targets; 0: all").at_least(0);
+  command.flag("--no-document-mask", a->no_document_mask, "tokens see earlier documents of their sequence");
+  command.flag("--json", a->json, "one line of JSON");
+  command.action([model, a] { evaluate_command(*model, *a); });
 }
 
 }  // namespace mixtape

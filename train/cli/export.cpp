@@ -1,5 +1,4 @@
 // mixtape export MODEL DIRECTORY: a run's weights as a directory that transformers loads.
-#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "train/checkpoint/huggingface/model.h"
@@ -29,19 +28,15 @@ void run_export(const Options& options) {
 
 }  // namespace
 
-void add_export_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("export", "write a model as a directory that transformers loads");
+void add_export_command(Command& app) {
+  Command command = app.subcommand("export", "write a model as a directory that transformers loads");
   const auto options = std::make_shared<Options>();
-  command->add_option("model", options->model, "a run, a checkpoint or a Hugging Face directory")->required();
-  command->add_option("directory", options->directory, "the directory to write; it must not hold a model yet")
-      ->required();
-  command->add_option("--dtype", options->dtype, "of the weights: fp32, bf16, fp16, or as they are stored")
-      ->check(CLI::IsMember({"same", "fp32", "bf16", "fp16"}))
-      ->capture_default_str();
-  command->add_option("--max-shard-gb", options->max_shard_gb, "largest file, in gigabytes")
-      ->check(CLI::Range(1e-6, 1e6))
-      ->capture_default_str();
-  command->callback([options] { run_export(*options); });
+  command.option("model", options->model, "a run, a checkpoint or a Hugging Face directory").required();
+  command.option("directory", options->directory, "the directory to write; it must not hold a model yet").required();
+  command.option("--dtype", options->dtype, "of the weights: fp32, bf16, fp16, or as they are stored")
+      .one_of({"same", "fp32", "bf16", "fp16"});
+  command.option("--max-shard-gb", options->max_shard_gb, "largest file, in gigabytes").range(1e-6, 1e6);
+  command.action([options] { run_export(*options); });
 }
 
 }  // namespace mixtape

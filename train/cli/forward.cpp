@@ -5,7 +5,6 @@
 // scored against labels[:, t + 1]). Outputs, float32: logits [B, T, V]; loss [1] where there are labels; with
 // --gradients, grad.NAME for every tensor NAME of the model's files.
 #include "train/forward.h"
-#include <CLI/CLI.hpp>
 #include "train/checkpoint/safetensors.h"
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
@@ -65,15 +64,15 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
 
 }  // namespace
 
-void add_forward_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("forward", "run one batch and write logits, loss and gradients");
-  const auto model = add_model_arguments(*command);
+void add_forward_command(Command& app) {
+  Command command = app.subcommand("forward", "run one batch and write logits, loss and gradients");
+  const auto model = add_model_arguments(command);
   const auto a = std::make_shared<ForwardArguments>();
-  command->add_option("--inputs", a->inputs, "safetensors with input_ids, and optionally attention_mask and labels")
-      ->required();
-  command->add_option("--output", a->output, "safetensors to write: logits, loss, grad.NAME")->required();
-  command->add_flag("--gradients", a->gradients, "write the gradient of every tensor of the model's files");
-  command->callback([model, a] { forward_command(*model, *a); });
+  command.option("--inputs", a->inputs, "safetensors with input_ids, and optionally attention_mask and labels")
+      .required();
+  command.option("--output", a->output, "safetensors to write: logits, loss, grad.NAME").required();
+  command.flag("--gradients", a->gradients, "write the gradient of every tensor of the model's files");
+  command.action([model, a] { forward_command(*model, *a); });
 }
 
 }  // namespace mixtape

@@ -1,5 +1,4 @@
 // mixtape generate MODEL: text from a prompt, or from a file of prompts.
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -95,24 +94,22 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
 
 }  // namespace
 
-void add_generate_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("generate", "write text with a model");
-  const auto model = add_model_arguments(*command);
+void add_generate_command(Command& app) {
+  Command command = app.subcommand("generate", "write text with a model");
+  const auto model = add_model_arguments(command);
   const auto a = std::make_shared<GenerateArguments>();
-  command->add_option("--prompt,-p", a->prompt, "what the text begins with; empty: a new document");
-  command->add_option("--prompts", a->prompts_file, "a file with one prompt a line; \\n stands for a line break");
-  command->add_option("--max-new-tokens,-n", a->sampling.max_new_tokens)->check(CLI::Range(1, 1 << 20));
-  command->add_option("--temperature", a->sampling.temperature, "0: greedy")->check(CLI::Range(0.0, 100.0));
-  command->add_option("--top-k", a->sampling.top_k, "sample among the k likeliest; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--top-p", a->sampling.top_p, "sample among the likeliest that reach p together")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--seed", a->sampling.seed);
-  command->add_option("--batch-size", a->batch_size, "prompts at a time")->check(CLI::Range(1, 4096));
-  command->add_flag("--greedy", a->greedy, "always the likeliest token");
-  command->add_flag("--ignore-eos", a->ignore_eos, "go on after an end of sequence");
-  command->add_flag("--quiet,-q", a->quiet, "print the new text only");
-  command->callback([model, a] { generate(*model, *a); });
+  command.option("--prompt,-p", a->prompt, "what the text begins with; empty: a new document");
+  command.option("--prompts", a->prompts_file, "a file with one prompt a line; \\n stands for a line break");
+  command.option("--max-new-tokens,-n", a->sampling.max_new_tokens).range(1, 1 << 20);
+  command.option("--temperature", a->sampling.temperature, "0: greedy").range(0.0, 100.0);
+  command.option("--top-k", a->sampling.top_k, "sample among the k likeliest; 0: all").at_least(0);
+  command.option("--top-p", a->sampling.top_p, "sample among the likeliest that reach p together").range(0.0, 1.0);
+  command.option("--seed", a->sampling.seed);
+  command.option("--batch-size", a->batch_size, "prompts at a time").range(1, 4096);
+  command.flag("--greedy", a->greedy, "always the likeliest token");
+  command.flag("--ignore-eos", a->ignore_eos, "go on after an end of sequence");
+  command.flag("--quiet,-q", a->quiet, "print the new text only");
+  command.action([model, a] { generate(*model, *a); });
 }
 
 }  // namespace mixtape

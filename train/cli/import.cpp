@@ -2,7 +2,6 @@
 //
 // Not needed for starting one (run.init_from takes the directory as it is): it shows what the directory holds, and
 // leaves a copy without what a run does not need, in the type and the names that Mixtape writes.
-#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "train/checkpoint/huggingface/model.h"
@@ -38,12 +37,12 @@ void run_import(const Options& options) {
 
 }  // namespace
 
-void add_import_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("import", "check a Hugging Face directory, and copy it as the start of a run");
+void add_import_command(Command& app) {
+  Command command = app.subcommand("import", "check a Hugging Face directory, and copy it as the start of a run");
   const auto options = std::make_shared<Options>();
-  command->add_option("directory", options->source, "config.json, model.safetensors and tokenizer files")->required();
-  command->add_option("out", options->target, "where to write the copy; without it the directory is only checked");
-  command->callback([options] { run_import(*options); });
+  command.option("directory", options->source, "config.json, model.safetensors and tokenizer files").required();
+  command.option("out", options->target, "where to write the copy; without it the directory is only checked");
+  command.action([options] { run_import(*options); });
 }
 
 }  // namespace mixtape

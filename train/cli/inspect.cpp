@@ -1,6 +1,5 @@
 // mixtape inspect checkpoint PATH: what a checkpoint, a model directory or a safetensors file holds, and if it is
 // whole.
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
 
@@ -67,14 +66,14 @@ void inspect_checkpoint(const Options& options) {
 
 }  // namespace
 
-void add_inspect_command(CLI::App& app) {
-  CLI::App* inspect = app.add_subcommand("inspect", "look into files");
-  inspect->require_subcommand(1);
-  CLI::App* command = inspect->add_subcommand("checkpoint", "a run, checkpoint, model directory or safetensors file");
+void add_inspect_command(Command& app) {
+  Command inspect = app.subcommand("inspect", "look into files");
+  inspect.require_subcommand();
+  Command command = inspect.subcommand("checkpoint", "a run, checkpoint, model directory or safetensors file");
   const auto options = std::make_shared<Options>();
-  command->add_option("path", options->path, "what to look into")->required();
-  command->add_flag("--tensors", options->tensors, "list every tensor");
-  command->callback([options] { inspect_checkpoint(*options); });
+  command.option("path", options->path, "what to look into").required();
+  command.flag("--tensors", options->tensors, "list every tensor");
+  command.action([options] { inspect_checkpoint(*options); });
 }
 
 }  // namespace mixtape

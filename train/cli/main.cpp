@@ -1,5 +1,4 @@
 // `mixtape`: one binary, a sub-command for each thing that one does with a model.
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <new>
 
@@ -13,7 +12,7 @@ int exit_code = 0;
 
 namespace {
 
-void add_commands(CLI::App& app) {
+void add_commands(Command& app) {
   add_train_command(app);
   add_eval_command(app);
   add_generate_command(app);
@@ -31,17 +30,11 @@ void add_commands(CLI::App& app) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"Mixtape pre-trains transformers from a YAML file: mixtape train config.yaml", "mixtape"};
-  app.set_version_flag("--version", "mixtape " + build_text());
-  app.require_subcommand(1);
-  add_commands(app);
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
-  } catch (const CLI::Error& error) {
-    std::fprintf(stderr, "mixtape: %s\nTry: mixtape --help\n", error.what());
-    return int(Exit::config);
+    const int code =
+        run_command_line(argc, argv, "Mixtape pre-trains transformers from a YAML file: mixtape train config.yaml",
+                         "mixtape " + build_text(), add_commands);
+    return code ? code : exit_code;
   } catch (const Error& error) {
     std::fprintf(stderr, "mixtape: %s\n", error.what());
     return int(error.exit_code());
@@ -52,7 +45,6 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "mixtape: %s\n", error.what());
     return int(Exit::failure);
   }
-  return exit_code;
 }
 
 }  // namespace

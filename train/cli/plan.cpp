@@ -1,5 +1,4 @@
 // mixtape plan CONFIG: what a run will take, before it takes it.
-#include <CLI/CLI.hpp>
 #include <cmath>
 
 #include "train/cli/commands.h"
@@ -22,8 +21,8 @@ void print_memory(const MemoryPlan& plan, double parameters) {
   fmt::print("\nMemory (from a dry run of one step, a validation and a sample)\n");
   for (int c = 0; c < category_count; ++c)
     if (plan.at_peak[c] > 0)
-      fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name_of(Category(c)), human_bytes(double(plan.at_peak[c])),
-                 double(plan.at_peak[c]) / parameters);
+      fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name_of(Category(c)),
+                 human_bytes(double(plan.at_peak[c])), double(plan.at_peak[c]) / parameters);
   fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", "arena", human_bytes(double(plan.peak)),
              double(plan.peak) / parameters);
 }
@@ -64,8 +63,8 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const double per_token = model.flops_per_token(config.data.seq_length);
 
   fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));
-  fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)), with_thousands(config.total_steps()),
-             with_thousands(config.tokens_per_step()));
+  fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)),
+             with_thousands(config.total_steps()), with_thousands(config.tokens_per_step()));
   fmt::print(
       "FLOPs a token     {:.4g} = 6 x (weights of all matrix products, the head included) + attention "
       "(6 L T d, causal)\n",
@@ -87,14 +86,14 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
 
 }  // namespace
 
-void add_plan_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("plan", "parameters, memory, FLOPs, epochs and scaling laws of a run");
-  const auto arguments = add_config_arguments(*command);
+void add_plan_command(Command& app) {
+  Command command = app.subcommand("plan", "parameters, memory, FLOPs, epochs and scaling laws of a run");
+  const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<PlanArguments>();
-  command->add_option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time");
-  command->add_option("--tokens-per-second", a->tokens_per_second, "the same in tokens");
-  command->add_flag("--models", a->models, "also the table of published models");
-  command->callback([arguments, a] { plan(load_arguments(arguments()), *a); });
+  command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time");
+  command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens");
+  command.flag("--models", a->models, "also the table of published models");
+  command.action([arguments, a] { plan(load_arguments(arguments()), *a); });
 }
 
 }  // namespace mixtape

@@ -1,5 +1,4 @@
 // mixtape tokenizer train | encode | decode
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -149,56 +148,51 @@ struct DecodeCommand {
   }
 };
 
-void add_train(CLI::App& group) {
+void add_train(Command& group) {
   const auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = group.add_subcommand("train", "Train a byte-level BPE tokenizer on text");
-  command->add_option("FILES", options->inputs, "Text or JSONL, also .gz or .zst; files, directories, patterns")
-      ->required();
-  command->add_option("-o,--output", options->output, "tokenizer.json to write, or a directory for it")
-      ->capture_default_str();
-  command->add_option("--vocab-size", options->trainer.vocab_size, "All tokens: special ones, 256 bytes, merges")
-      ->capture_default_str();
-  command->add_option("--min-frequency", options->trainer.min_frequency, "Rarer pairs are not merged")
-      ->capture_default_str();
-  command->add_flag("--split-digits", options->trainer.split_digits, "Every digit becomes a token of its own");
-  command->add_option("--special", options->trainer.special_tokens, "Special tokens, ids from 0 in this order")
-      ->capture_default_str();
-  command->add_option("--key", options->key, "Key of the text in JSONL")->capture_default_str();
-  command->add_option("--threads", options->trainer.threads, "0: all processors")->capture_default_str();
-  command->callback([options] { train(*options); });
+  Command command = group.subcommand("train", "Train a byte-level BPE tokenizer on text");
+  command.option("FILES", options->inputs, "Text or JSONL, also .gz or .zst; files, directories, patterns").required();
+  command.option("-o,--output", options->output, "tokenizer.json to write, or a directory for it");
+  command.option("--vocab-size", options->trainer.vocab_size, "All tokens: special ones, 256 bytes, merges");
+  command.option("--min-frequency", options->trainer.min_frequency, "Rarer pairs are not merged");
+  command.flag("--split-digits", options->trainer.split_digits, "Every digit becomes a token of its own");
+  command.option("--special", options->trainer.special_tokens, "Special tokens, ids from 0 in this order");
+  command.option("--key", options->key, "Key of the text in JSONL");
+  command.option("--threads", options->trainer.threads, "0: all processors");
+  command.action([options] { train(*options); });
 }
 
 constexpr const char* tokenizer_help = "tokenizer.json, a SentencePiece .model, a directory with one, or 'bytes'";
 
-void add_encode(CLI::App& group) {
+void add_encode(Command& group) {
   const auto options = std::make_shared<EncodeCommand>();
-  CLI::App* command = group.add_subcommand("encode", "Text to token ids");
-  command->add_option("TOKENIZER", options->tokenizer, tokenizer_help)->required();
-  command->add_option("FILE", options->input, "Text file; standard input if left out or -");
-  command->add_option("--text", options->text, "The text itself instead of a file");
-  command->add_flag("--pieces", options->pieces, "One token a line, with its spelling");
-  command->add_flag("--plain", options->plain, "Literals of special tokens stay text, as in data preparation");
-  command->add_flag("--add-special", options->add_special, "Add what the tokenizer's template puts around a text");
-  command->callback([options] { options->run(); });
+  Command command = group.subcommand("encode", "Text to token ids");
+  command.option("TOKENIZER", options->tokenizer, tokenizer_help).required();
+  command.option("FILE", options->input, "Text file; standard input if left out or -");
+  command.option("--text", options->text, "The text itself instead of a file");
+  command.flag("--pieces", options->pieces, "One token a line, with its spelling");
+  command.flag("--plain", options->plain, "Literals of special tokens stay text, as in data preparation");
+  command.flag("--add-special", options->add_special, "Add what the tokenizer's template puts around a text");
+  command.action([options] { options->run(); });
 }
 
-void add_decode(CLI::App& group) {
+void add_decode(Command& group) {
   const auto options = std::make_shared<DecodeCommand>();
-  CLI::App* command = group.add_subcommand("decode", "Token ids to text");
-  command->add_option("TOKENIZER", options->tokenizer, tokenizer_help)->required();
-  command->add_option("FILE", options->input, "Ids apart by blanks or commas; standard input if left out or -");
-  command->add_flag("--skip-special", options->skip_special, "Leave special tokens out");
-  command->callback([options] { options->run(); });
+  Command command = group.subcommand("decode", "Token ids to text");
+  command.option("TOKENIZER", options->tokenizer, tokenizer_help).required();
+  command.option("FILE", options->input, "Ids apart by blanks or commas; standard input if left out or -");
+  command.flag("--skip-special", options->skip_special, "Leave special tokens out");
+  command.action([options] { options->run(); });
 }
 
 }  // namespace
 
-void add_tokenizer_command(CLI::App& app) {
-  CLI::App* group = app.add_subcommand("tokenizer", "Train a tokenizer, encode text, decode ids");
-  group->require_subcommand(1);
-  add_train(*group);
-  add_encode(*group);
-  add_decode(*group);
+void add_tokenizer_command(Command& app) {
+  Command group = app.subcommand("tokenizer", "Train a tokenizer, encode text, decode ids");
+  group.require_subcommand();
+  add_train(group);
+  add_encode(group);
+  add_decode(group);
 }
 
 }  // namespace mixtape

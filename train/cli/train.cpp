@@ -1,5 +1,4 @@
 // mixtape train CONFIG... [key=value...]
-#include <CLI/CLI.hpp>
 
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
@@ -9,10 +8,10 @@
 
 namespace mixtape {
 
-void add_train_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("train", "train a model; the same command again goes on where it stopped");
-  const auto arguments = add_config_arguments(*command);
-  command->callback([arguments] {
+void add_train_command(Command& app) {
+  Command command = app.subcommand("train", "train a model; the same command again goes on where it stopped");
+  const auto arguments = add_config_arguments(command);
+  command.action([arguments] {
     ResolvedConfig config = load_arguments(arguments());
     const std::filesystem::path directory = config.config.run_directory();
     Trainer trainer(std::move(config), command_line());
