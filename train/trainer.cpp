@@ -13,14 +13,6 @@
 #include "train/tuning_cache.h"
 
 namespace mixtape {
-namespace {
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-}  // namespace
-
 Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments)
     : resolved_(std::move(config)),
       config_(resolved_.config),

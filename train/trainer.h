@@ -1,12 +1,12 @@
 // A training run, from its configuration to its last checkpoint.
 #pragma once
 
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/config/config.h"
 #include "train/data/dataset.h"
@@ -34,8 +34,6 @@ class Trainer {
   Engine& engine() { return *engine_; }
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   void open_data();
   void start_or_resume();
   void resume_from(const std::filesystem::path& checkpoint);

@@ -1,6 +1,5 @@
 #include "core/cpu/gemm_choices.h"
 
-#include <chrono>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -8,6 +7,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/cpu/parallel.h"
 
 namespace mixtape {
@@ -51,8 +51,6 @@ GemmChoice partition(const Gemm& p, int least) {
   }
   return c;
 }
-
-double seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // The product cut down to about a GFLOP along the longer side of C, with a partition of the same tile sizes.
 Gemm reduced(const Gemm& p, double& share) {
@@ -101,9 +99,9 @@ GemmChoice measure(const Gemm& p) {
   small.c = scratch.data();
   small.ldc = small.n;
   const auto time = [&](size_t i) {
-    const double start = seconds();
+    const double start = now_seconds();
     run_gemm(small, scaled(list[i], p, share));
-    return seconds() - start;
+    return now_seconds() - start;
   };
   for (size_t i = 0; i < list.size(); ++i) time(i);
   std::vector<double> best(list.size(), std::numeric_limits<double>::infinity());

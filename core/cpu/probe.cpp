@@ -7,9 +7,9 @@
 //
 #include <unistd.h>
 
-#include <chrono>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/cpu/probe.h"
 #include "core/cpu/simd.h"
 #include "core/memory.h"
@@ -60,9 +60,6 @@ HWY_EXPORT(fma_chains);
 HWY_EXPORT(sum_of);
 HWY_EXPORT(copy_streaming);
 
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 double own_rate(double seconds) {
   constexpr int64_t rounds = 4096;  // some 10 microseconds between looks at the clock
   volatile float used = 0;
@@ -71,7 +68,7 @@ double own_rate(double seconds) {
   const auto start = Clock::now();
   do {
     operations += HWY_DYNAMIC_DISPATCH(fma_chains)(rounds, &sink);
-    elapsed = since(start);
+    elapsed = seconds_since(start);
   } while (elapsed < seconds);
   used = sink;
   (void)used;
@@ -91,7 +88,7 @@ double best_rate(double bytes, int64_t n, Body&& body) {
   for (int i = 0; i < 4; ++i) {
     const auto start = Clock::now();
     parallel_for(n / 4096, 1, [&](int64_t begin, int64_t end) { body(begin * 4096, (end - begin) * 4096); });
-    if (i > 0) best = std::max(best, bytes / since(start));
+    if (i > 0) best = std::max(best, bytes / seconds_since(start));
   }
   return best;
 }

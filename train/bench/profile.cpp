@@ -1,8 +1,9 @@
 #include "train/bench/profile.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "train/bench/steady.h"
+#include "core/base/clock.h"
 
 namespace mixtape {
 

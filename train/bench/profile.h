@@ -1,7 +1,6 @@
 // Where the time of steps goes, by operation; also as a trace for chrome://tracing and ui.perfetto.dev.
 #pragma once
 
-#include <filesystem>
 #include <map>
 #include <string>
 #include <utility>

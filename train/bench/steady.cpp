@@ -1,9 +1,9 @@
 #include "train/bench/steady.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
+#include "core/base/clock.h"
 #include "core/cpu/probe.h"
 
 namespace mixtape {
@@ -19,10 +19,6 @@ double median_of(std::vector<double> sorted) {
 }
 
 }  // namespace
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Timing summarise(const std::vector<Sample>& samples, double best_probe) {
   Timing t;

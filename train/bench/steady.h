@@ -20,8 +20,6 @@ struct Timing {
   int counted = 0, dropped = 0;
   // Fewer than half of the samples count: figures from such a machine say little. With none that counts, all are used.
   bool disturbed = false;
-  // (most - least) / median
-  double spread() const { return median > 0 ? (most - least) / median : 0; }
 };
 
 inline constexpr double probe_tolerance = 0.15;
@@ -41,8 +39,5 @@ class SteadyTimer {
   double probe();
   double best_probe_ = 0;
 };
-
-// Seconds since some fixed instant.
-double now_seconds();
 
 }  // namespace mixtape

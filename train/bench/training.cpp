@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "core/base/clock.h"
 #include "core/ops/optimizer.h"
 #include "train/bench/synthetic.h"
 #include "train/step.h"

@@ -1,7 +1,6 @@
 // Times training steps of a configuration on synthetic tokens.
 #pragma once
 
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>

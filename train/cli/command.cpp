@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <filesystem>
 #include <limits>
 #include <optional>
@@ -12,11 +11,6 @@
 #include "core/base/error.h"
 
 namespace mixtape {
-
-Option& Option::required() {
-  option_->required();
-  return *this;
-}
 
 namespace {
 
@@ -31,6 +25,11 @@ CLI::Validator number_check(double least, double most, const std::string& expect
 }
 
 }  // namespace
+
+Option& Option::required() {
+  option_->required();
+  return *this;
+}
 
 Option& Option::range(double least, double most) {
   option_->check(number_check(least, most, fmt::format("{} to {}", least, most)));
@@ -84,6 +83,33 @@ void Command::flag(const std::string& names, bool& value, const std::string& hel
 
 void Command::action(std::function<void()> run) { app_->callback(std::move(run)); }
 
+namespace {
+
+// The innermost command that was named.
+const CLI::App& named_command(const CLI::App& app) {
+  const auto named = app.get_subcommands();
+  return named.empty() ? app : named_command(*named[0]);
+}
+
+std::string name_of(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  return parent ? name_of(*parent) + " " + command.get_name() : command.get_name();
+}
+
+// CLI11 says of a misspelt command only that one is required.
+std::string refusal(const CLI::App& app, const CLI::Error& error) {
+  const CLI::App& command = named_command(app);
+  const std::vector<std::string> unknown = command.remaining();
+  const auto choices = command.get_subcommands([](const CLI::App*) { return true; });
+  if (choices.empty()) return error.what();
+  std::string names;
+  for (const CLI::App* c : choices) names += (names.empty() ? "" : ", ") + c->get_name();
+  return unknown.empty() ? fmt::format("which command of {}? One of {}", name_of(command), names)
+                         : fmt::format("'{}' is no command of {}; expected {}", unknown[0], name_of(command), names);
+}
+
+}  // namespace
+
 int run_command_line(int argc, const char* const* argv, const std::string& description, const std::string& version,
                      const std::function<void(Command&)>& declare) {
   CLI::App app{description, "mixtape"};
@@ -96,7 +122,7 @@ int run_command_line(int argc, const char* const* argv, const std::string& descr
   } catch (const CLI::Success& success) {  // --help, --version
     return app.exit(success);
   } catch (const CLI::Error& error) {
-    std::fprintf(stderr, "mixtape: %s\nTry: mixtape --help\n", error.what());
+    fmt::print(stderr, "mixtape: {}\nTry: {} --help\n", refusal(app, error), name_of(named_command(app)));
     return int(Exit::config);
   }
   return 0;

@@ -42,11 +42,11 @@ class Command {
   void keep_unknown();
   std::vector<std::string> remaining() const;
 
-  // `names`: "--long,-s", or "NAME" for one by position. The help shows the default of
-  // strings and numbers, what `value` holds now. T: a
-  // string, a path, an optional string, a number, or a vector of strings, which takes all words that follow.
+  // `names`: "--long,-s", or "NAME" for one by position. T: a string, a path, an optional string, a number, or a vector
+  // of strings, which takes all words that follow. The help shows what strings and numbers hold now as the default.
   template <typename T>
   Option option(const std::string& names, T& value, const std::string& help = "");
+  // "--this,!--not-that": the second sets it to false.
   void flag(const std::string& names, bool& value, const std::string& help);
 
   void action(std::function<void()> run);

@@ -1,5 +1,4 @@
 // mixtape config: the configuration that a run would have, where each value comes from, and what a key means.
-
 #include <memory>
 
 #include "train/cli/commands.h"

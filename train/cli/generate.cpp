@@ -1,8 +1,8 @@
 // mixtape generate MODEL: text from a prompt, or from a file of prompts.
-#include <chrono>
 #include <fstream>
 #include <iostream>
 
+#include "core/base/clock.h"
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
 #include "train/generate.h"
@@ -71,11 +71,11 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
   const bool one = ids.size() == 1;
   StreamDecoder stream(tokenizer, !prompts[0].empty());
   if (one && !a.quiet) std::cout << prompts[0] << std::flush;
-  const auto started = std::chrono::steady_clock::now();
+  const auto started = Clock::now();
   const auto tokens = generator.generate(ids, a.sampling, [&](size_t, int32_t token) {
     if (one) std::cout << stream.next(token) << std::flush;
   });
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  const double seconds = seconds_since(started);
   size_t total = 0;
   for (const auto& t : tokens) total += t.size();
   if (one) {

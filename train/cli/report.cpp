@@ -1,5 +1,4 @@
 // mixtape report RUN...: one HTML page about one run, or about several beside each other.
-
 #include <memory>
 #include <string>
 #include <vector>

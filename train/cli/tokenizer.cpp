@@ -1,6 +1,5 @@
 // mixtape tokenizer train | encode | decode
 #include <charconv>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
@@ -10,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 #include "train/cli/commands.h"
 #include "train/data/text_reader.h"
@@ -27,10 +27,6 @@ struct TrainOptions {
   std::string key = "text";
   BpeTrainerOptions trainer;
 };
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 uint64_t total_size(const std::vector<std::filesystem::path>& files) {
   uint64_t bytes = 0;
@@ -65,7 +61,7 @@ std::string read_texts(const TrainOptions& options, BpeTrainer& trainer) {
 }
 
 void train(TrainOptions options) {
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   const int32_t wanted = options.trainer.vocab_size;
   options.trainer.progress = [wanted](int32_t tokens) {
     console().bar(fmt::format("merging  {} of {} tokens", with_thousands(tokens), with_thousands(wanted)));

@@ -1,5 +1,4 @@
 // mixtape train CONFIG... [key=value...]
-
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
 #include "train/report/console.h"

@@ -1,9 +1,9 @@
 #include "train/objective/loader.h"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
+#include "core/base/clock.h"
 #include "core/base/error.h"
 
 namespace mixtape {
@@ -36,9 +36,9 @@ const GlobalBatch& Loader::next() {
   released_ = taken_;
   taken_changed_.notify_one();
   if (filled_ <= taken_ && !error_) {
-    const auto begin = std::chrono::steady_clock::now();
+    const auto begin = Clock::now();
     filled_changed_.wait(lock, [&] { return filled_ > taken_ || error_; });
-    stall_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    stall_seconds_ += seconds_since(begin);
   }
   if (filled_ <= taken_) std::rethrow_exception(error_);
   return ring_[taken_++ % ring_.size()];

@@ -142,7 +142,7 @@ void Console::bar(std::string_view text, bool now) {
   if (!terminal_) return;
   const std::lock_guard guard(mutex_);
   bar_ = text;
-  const auto time = std::chrono::steady_clock::now();
+  const auto time = Clock::now();
   if (bar_.empty()) {
     if (bar_shown_) erase_bar();
   } else if (now || time - bar_drawn_ >= 100ms) {

@@ -4,7 +4,6 @@
 // and neither NO_COLOR (no-color.org) nor TERM=dumb. All members may be called from any thread.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -13,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/base/clock.h"
 #include "train/report/metrics.h"
 
 namespace mixtape {
@@ -64,7 +64,7 @@ class Console {
   std::FILE* log_ = nullptr;
   std::string bar_;
   bool bar_shown_ = false;
-  std::chrono::steady_clock::time_point bar_drawn_{};
+  Clock::time_point bar_drawn_{};
 };
 
 // The process's own console on stdout and stderr.
@@ -111,7 +111,7 @@ class Progress {
   int64_t total_, done_ = 0;
   Unit unit_;
   Console& console_;
-  std::chrono::steady_clock::time_point started_, last_line_;
+  Clock::time_point started_, last_line_;
   std::mutex mutex_;
   bool finished_ = false;
 };

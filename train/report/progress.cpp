@@ -4,15 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/clock.h"
 #include "train/report/console.h"
 #include "train/report/units.h"
 
 namespace mixtape {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::string amount(Unit unit, double value) {
   return unit == Unit::bytes ? human_bytes(value) : with_thousands(std::llround(value));

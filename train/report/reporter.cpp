@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/base/clock.h"
 #include "train/report/units.h"
 
 namespace mixtape {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // What the model wrote, on one line and not too long for one.
 std::string excerpt(const std::string& text, size_t most) {

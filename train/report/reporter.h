@@ -1,12 +1,12 @@
 // One event to everywhere: metrics.jsonl, TensorBoard, the console and train.log. What the trainer talks to.
 #pragma once
 
-#include <chrono>
 #include <deque>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "core/base/clock.h"
 #include "train/report/console.h"
 #include "train/report/metrics.h"
 #include "train/report/run_directory.h"
@@ -48,7 +48,7 @@ class Reporter {
   MetricsLog metrics_;
   std::optional<TensorBoardWriter> tensorboard_;
   std::string path_;
-  std::deque<std::pair<std::chrono::steady_clock::time_point, int64_t>> recent_;  // when the last steps ended
+  std::deque<std::pair<Clock::time_point, int64_t>> recent_;  // when the last steps ended
 };
 
 }  // namespace mixtape
