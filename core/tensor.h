@@ -104,7 +104,9 @@ struct Grad {
 
   explicit operator bool() const { return write != Write::none; }
   bool accumulates() const { return write == Write::accumulate; }
-  Grad columns(int64_t begin, int64_t count) const { return {tensor.columns(begin, count), write}; }
+  Grad columns(int64_t begin, int64_t count) const {
+    return write == Write::none ? Grad{} : Grad{tensor.columns(begin, count), write};
+  }
 };
 
 }  // namespace mixtape

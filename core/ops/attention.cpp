@@ -5,55 +5,95 @@
 namespace mixtape {
 namespace {
 
-struct Split {
-  Tensor q, k, v;
+// Views of what the kernels take, whichever way the projections packed it.
+template <class T>
+struct Packed {
+  T q, k, v;
 };
-Split split(const Tensor& qkv, const AttentionSpec& s) {
+template <class T>
+Packed<T> split_qkv(const T& qkv, const AttentionSpec& s) {
   const int64_t q = s.n_heads * s.head_dim, kv = s.n_kv_heads * s.head_dim;
   return {qkv.columns(0, q), qkv.columns(q, kv), qkv.columns(q + kv, kv)};
+}
+template <class T>
+Packed<T> split_kv(const T& q, const T& kv, const AttentionSpec& s) {
+  const int64_t width = s.n_kv_heads * s.head_dim;
+  return {q, kv.columns(0, width), kv.columns(width, width)};
+}
+
+// What both operations hand to the kernels; each adds where its segments and biases are.
+Attention forward_of(const Forward& f, const Packed<Tensor>& in, const AttentionSpec& spec) {
+  return {.out = f.out(0),
+          .lse = f.saved(0),
+          .q = in.q,
+          .k = in.k,
+          .v = in.v,
+          .spec = spec,
+          .site = f.site(),
+          .state = f.state()};
+}
+AttentionBackward backward_of(const Backward& b, const Packed<Tensor>& in, const Packed<Grad>& to,
+                              const AttentionSpec& spec) {
+  return {.dq = to.q,
+          .dk = to.k,
+          .dv = to.v,
+          .dout = b.dy(0),
+          .out = b.out(0),
+          .lse = b.saved(0),
+          .q = in.q,
+          .k = in.k,
+          .v = in.v,
+          .spec = spec,
+          .site = b.site(),
+          .state = b.state()};
 }
 
 constexpr Operation<AttentionSpec> attention_operation{
     .name = "attention",
     .forward =
         [](const Forward& f, const AttentionSpec& spec) {
-          const Split in = split(f.in(0), spec);
-          f.backend().attention().attention({.out = f.out(0),
-                                             .lse = f.saved(0),
-                                             .q = in.q,
-                                             .k = in.k,
-                                             .v = in.v,
-                                             .segments = f.in(1),
-                                             .n_segments = f.in(2),
-                                             .slopes = f.in(3),
-                                             .spec = spec,
-                                             .site = f.site(),
-                                             .state = f.state()});
+          Attention a = forward_of(f, split_qkv(f.in(0), spec), spec);
+          a.segments = f.in(1), a.n_segments = f.in(2), a.slopes = f.in(3);
+          f.backend().attention().attention(a);
         },
     .backward =
         [](const Backward& b, const AttentionSpec& spec) {
-          const Grad dqkv = b.grad(0);
-          const int64_t q = spec.n_heads * spec.head_dim, kv = spec.n_kv_heads * spec.head_dim;
-          const Split in = split(b.in(0), spec);
-          b.backend().attention().attention_backward({.dq = dqkv.columns(0, q),
-                                                      .dk = dqkv.columns(q, kv),
-                                                      .dv = dqkv.columns(q + kv, kv),
-                                                      .dout = b.dy(0),
-                                                      .out = b.out(0),
-                                                      .lse = b.saved(0),
-                                                      .q = in.q,
-                                                      .k = in.k,
-                                                      .v = in.v,
-                                                      .segments = b.in(1),
-                                                      .n_segments = b.in(2),
-                                                      .slopes = b.in(3),
-                                                      .spec = spec,
-                                                      .site = b.site(),
-                                                      .state = b.state()});
+          AttentionBackward a = backward_of(b, split_qkv(b.in(0), spec), split_qkv(b.grad(0), spec), spec);
+          a.segments = b.in(1), a.n_segments = b.in(2), a.slopes = b.in(3);
+          b.backend().attention().attention_backward(a);
         },
     .needs = {.inputs = {0}, .outputs = {0}},
     .random = true,
 };
+
+constexpr Operation<AttentionSpec> cross_attention_operation{
+    .name = "cross_attention",
+    .forward =
+        [](const Forward& f, const AttentionSpec& spec) {
+          Attention a = forward_of(f, split_kv(f.in(0), f.in(1), spec), spec);
+          a.segments = f.in(2), a.n_segments = f.in(3);
+          f.backend().attention().attention(a);
+        },
+    .backward =
+        [](const Backward& b, const AttentionSpec& spec) {
+          AttentionBackward a =
+              backward_of(b, split_kv(b.in(0), b.in(1), spec), split_kv(b.grad(0), b.grad(1), spec), spec);
+          a.segments = b.in(2), a.n_segments = b.in(3);
+          b.backend().attention().attention_backward(a);
+        },
+    .needs = {.inputs = {0, 1}, .outputs = {0}},
+    .random = true,
+};
+
+// What holds for both: head counts, and the list of segments.
+void check(const char* name, const AttentionSpec& s, const Tensor& segments, const Tensor& n_segments) {
+  if (s.n_kv_heads < 1 || s.n_heads % s.n_kv_heads)
+    throw Error("{}: {} heads over {} key/value heads", name, s.n_heads, s.n_kv_heads);
+  expect_shape(name, "segments", segments, {segments.rows(), 4});
+  expect_dtype(name, "segments", segments, DType::i32);
+  expect_shape(name, "n_segments", n_segments, {1});
+  expect_dtype(name, "n_segments", n_segments, DType::i32);
+}
 
 }  // namespace
 
@@ -61,16 +101,25 @@ Tensor attention(Tape& tape, const Tensor& qkv, const Tensor& segments, const Te
                  const AttentionSpec& spec) {
   AttentionSpec s = spec;
   if (!tape.training()) s.dropout_threshold = 0;
-  if (s.n_kv_heads < 1 || s.n_heads % s.n_kv_heads)
-    throw Error("attention: {} heads over {} key/value heads", s.n_heads, s.n_kv_heads);
+  check("attention", s, segments, n_segments);
   expect_shape("attention", "qkv", qkv, {qkv.rows(), (s.n_heads + 2 * s.n_kv_heads) * s.head_dim});
-  expect_shape("attention", "segments", segments, {segments.rows(), 4});
-  expect_dtype("attention", "segments", segments, DType::i32);
   if (slopes) expect_shape("attention", "slopes", slopes, {s.n_heads});
   return tape.run(attention_operation, {qkv, segments, n_segments, slopes},
                   Makes{.outputs = {{{qkv.rows(), s.n_heads * s.head_dim}, qkv.dtype()}},
                         .saved = {{{s.n_heads, qkv.rows()}, DType::f32}}},
                   s);
+}
+
+Tensor cross_attention(Tape& tape, const Tensor& q, const Tensor& kv, const Tensor& segments, const Tensor& n_segments,
+                       const AttentionSpec& spec) {
+  AttentionSpec s = spec;
+  if (!tape.training()) s.dropout_threshold = 0;
+  check("cross_attention", s, segments, n_segments);
+  expect_shape("cross_attention", "q", q, {q.rows(), s.n_heads * s.head_dim});
+  expect_shape("cross_attention", "kv", kv, {kv.rows(), 2 * s.n_kv_heads * s.head_dim});
+  expect_dtype("cross_attention", "kv", kv, q.dtype());
+  return tape.run(cross_attention_operation, {q, kv, segments, n_segments},
+                  Makes{.outputs = {like(q)}, .saved = {{{s.n_heads, q.rows()}, DType::f32}}}, s);
 }
 
 // For p = 2^floor(log2 n) heads the slopes are 2^(-8k/p), k = 1..p; the rest interleave: 2^(-4(2j-1)/p).

@@ -27,7 +27,8 @@ struct AttentionSpec {
   bool causal = true;
   int64_t window = 0;         // 0 means no limit
   int dropout_threshold = 0;  // p = threshold / 256
-  int64_t max_q_len = 0;      // the longest segment possible: a capacity, for scheduling only
+  int64_t max_q_len = 0;      // the most queries a segment can have: a capacity, for scheduling only
+  int64_t max_k_len = 0;      // the most keys; 0: as many as queries
 };
 
 // qkv: [rows, (n_heads + 2 n_kv_heads) head_dim], q of all heads, then k, then v. segments: int32 [capacity, 4],
@@ -35,6 +36,12 @@ struct AttentionSpec {
 // absent. Rows in no segment give 0. Returns [rows, n_heads * head_dim].
 Tensor attention(Tape& tape, const Tensor& qkv, const Tensor& segments, const Tensor& n_segments, const Tensor& slopes,
                  const AttentionSpec& spec);
+
+// Cross-attention: queries from one sequence (a decoder's rows), keys and values from another (the encoder's output).
+// q: [rows_q, n_heads head_dim]; kv: [rows_k, 2 n_kv_heads head_dim], k of all heads, then v. Segments pair a range of
+// queries with a range of keys, of any lengths; no two pairs share a key. Returns a tensor like q.
+Tensor cross_attention(Tape& tape, const Tensor& q, const Tensor& kv, const Tensor& segments, const Tensor& n_segments,
+                       const AttentionSpec& spec);
 
 // ALiBi's slopes, float32, for any number of heads.
 void alibi_slopes(float* slopes, int64_t n_heads);

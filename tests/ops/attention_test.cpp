@@ -125,6 +125,31 @@ OpTest describe(Case c) {
   return test;
 }
 
+// The same for cross-attention: queries of `c.rows` rows, keys and values of `rows_k`.
+OpTest describe_cross(Case c, int64_t rows_k) {
+  OpTest test = describe(c);
+  AttentionSpec spec = c.spec;
+  if (spec.scale == 0) spec.scale = 1 / std::sqrt(float(spec.head_dim));
+  for (const Segment& s : c.segments) {
+    spec.max_q_len = std::max<int64_t>(spec.max_q_len, s.q_len);
+    spec.max_k_len = std::max<int64_t>(spec.max_k_len, s.k_len);
+  }
+  test.name = "cross_attention";
+  test.inputs = [c, spec, rows_k, self = test.inputs](Sizes s) {
+    const Inputs in = self(s);
+    const int64_t q = spec.n_heads * spec.head_dim, kv = spec.n_kv_heads * spec.head_dim;
+    return Inputs{normal({c.rows, q}), normal({rows_k, 2 * kv}), in[1], in[2]};
+  };
+  test.op = [spec](Tape& tape, const Tensors& in, Sizes) {
+    return Tensors{cross_attention(tape, in[0], in[1], in[2], in[3], spec)};
+  };
+  test.reference = [c, spec](const Arrays& in, Sizes) {
+    const int64_t kv = spec.n_kv_heads * spec.head_dim;
+    return Arrays{attention_reference(in[0], columns(in[1], 0, kv), columns(in[1], kv, kv), c.segments, {}, spec).out};
+  };
+  return test;
+}
+
 Case whole(int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim) {
   return {.rows = rows,
           .segments = {{0, int32_t(rows), 0, int32_t(rows)}},
@@ -221,6 +246,38 @@ TEST(Attention, Dropout) {
   c.spec.causal = false;
   c.alibi = true;
   check_op(describe(c));
+}
+
+// A decoder's rows over an encoder's: fewer, as many and more of them, a query without keys, keys without a query, and
+// rows of padding on both sides.
+TEST(Attention, Cross) {
+  Case c{.rows = 90,
+         .segments = {{0, 7, 0, 70}, {7, 65, 70, 3}, {72, 1, 80, 64}, {73, 4, 144, 0}, {77, 0, 144, 9}},
+         .spec = {.n_heads = 2, .n_kv_heads = 2, .head_dim = 8, .causal = false}};
+  check_op(describe_cross(c, 160));
+  c.spec.n_kv_heads = 1;
+  c.spec.dropout_threshold = 77;
+  check_op(describe_cross(c, 160));
+  c.segments = {{0, 90, 0, 200}};  // more keys than a task owns when there are more threads than heads
+  check_op(describe_cross(c, 200));
+  c.spec.window = 30;
+  c.types = {DType::f32};
+  check_op(describe_cross(c, 200));
+}
+
+TEST(Attention, CrossRefusesShapesThatDoNotBelongTogether) {
+  CpuBackend backend;
+  Arena arena;
+  backend.bind(arena);
+  Tape tape(backend, nullptr, nullptr);
+  const AttentionSpec spec{.n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .scale = 1, .causal = false};
+  const Tensor q = backend.make({5, 16}, DType::bf16), kv = backend.make({9, 16}, DType::bf16);
+  const Tensor segments = backend.make({2, 4}, DType::i32), count = backend.make({1}, DType::i32);
+  EXPECT_NO_THROW(cross_attention(tape, q, kv, segments, count, spec));
+  EXPECT_THROW(cross_attention(tape, q, backend.make({9, 32}, DType::bf16), segments, count, spec), Error);
+  EXPECT_THROW(cross_attention(tape, q, backend.make({9, 16}, DType::f32), segments, count, spec), Error);
+  EXPECT_THROW(cross_attention(tape, q, kv, backend.make({2, 3}, DType::i32), count, spec), Error);
+  EXPECT_THROW(cross_attention(tape, q, kv, segments, Tensor(), spec), Error);
 }
 
 // Calls of the kernels themselves, on memory that starts as NaN.

@@ -129,7 +129,8 @@ void CpuAttention::attention_backward(const AttentionBackward& a) {
   if (!a.dq && !a.dk && !a.dv) return;
   // A segment's dK and dV in float32, where they are not too large; longer segments are cut.
   const int64_t row_bytes = 2 * int64_t(sizeof(float)) * flash::round_up(a.spec.head_dim, flash::widest_panel);
-  const int64_t longest = a.spec.max_q_len > 0 ? std::min(a.spec.max_q_len, a.k.rows()) : a.k.rows();
+  const int64_t most_keys = a.spec.max_k_len > 0 ? a.spec.max_k_len : a.spec.max_q_len;
+  const int64_t longest = most_keys > 0 ? std::min(most_keys, a.k.rows()) : a.k.rows();
   const int64_t keys = std::max(flash::key_tile, std::min(longest, most_key_scratch / row_bytes));
   const int64_t scratch_floats = flash::backward_scratch(a.spec, keys);
   const Tensor scratch = backend_.workspace({thread_count(), scratch_floats}, DType::f32);
