@@ -68,6 +68,14 @@ struct Silu {
   }
 };
 
+struct HyperbolicTangent {
+  static HWY_INLINE Vec value(Vec x) { return Tanh(FloatTag(), x); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec y = value(x);
+    return {y, hn::NegMulAdd(y, y, set(1))};
+  }
+};
+
 // body.operator()<Kind>() for the activation's type.
 template <class Body>
 void dispatch_activation(Unary kind, Body&& body) {
@@ -80,6 +88,8 @@ void dispatch_activation(Unary kind, Body&& body) {
       return body.template operator()<GeluTanh>();
     case Unary::silu:
       return body.template operator()<Silu>();
+    case Unary::tanh:
+      return body.template operator()<HyperbolicTangent>();
     case Unary::none:
       break;
   }

@@ -7,8 +7,8 @@
 namespace mixtape {
 
 // gelu(x) = x/2 (1 + erf(x/sqrt 2)); gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)));
-// silu(x) = x / (1 + exp(-x)); relu(x) = max(x, 0), with derivative 0 at 0.
-enum class Unary { none, relu, gelu, gelu_tanh, silu };
+// silu(x) = x / (1 + exp(-x)); relu(x) = max(x, 0), with derivative 0 at 0; tanh (the pooler of BERT).
+enum class Unary { none, relu, gelu, gelu_tanh, silu, tanh };
 
 // y = act(x), elementwise; any shape.
 Tensor activation(Tape& tape, const Tensor& x, Unary kind);

@@ -15,6 +15,8 @@ double act(Unary kind, double x) {
       return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Unary::silu:
       return x / (1 + std::exp(-x));
+    case Unary::tanh:
+      return std::tanh(x);
     case Unary::none:
       break;
   }
@@ -61,11 +63,13 @@ const OpTest gated_by{
 };
 
 const OpTest &relu = activation_of<Unary::relu>, &gelu = activation_of<Unary::gelu>,
-             &gelu_tanh = activation_of<Unary::gelu_tanh>, &silu = activation_of<Unary::silu>;
+             &gelu_tanh = activation_of<Unary::gelu_tanh>, &silu = activation_of<Unary::silu>,
+             &hyperbolic_tangent = activation_of<Unary::tanh>;
 MIXTAPE_OP_TEST(relu);
 MIXTAPE_OP_TEST(gelu);
 MIXTAPE_OP_TEST(gelu_tanh);
 MIXTAPE_OP_TEST(silu);
+MIXTAPE_OP_TEST(hyperbolic_tangent);
 
 const OpTest &reglu = gated_by<Unary::relu>, &geglu = gated_by<Unary::gelu>, &geglu_tanh = gated_by<Unary::gelu_tanh>,
              &swiglu = gated_by<Unary::silu>;
@@ -101,6 +105,26 @@ TEST(Activation, Extremes) {
     EXPECT_EQ(dx[4], 1);
     EXPECT_EQ(dx[5], 0);
   }
+}
+
+TEST(Activation, TanhIsFlatAtTheEnds) {
+  CpuBackend backend;
+  const std::vector<float> in = {0.f, 1e-20f, 30.f, -30.f, INFINITY, -INFINITY, NAN};
+  const int64_t n = int64_t(in.size());
+  std::vector<float> x = in, y(in.size()), dy(in.size(), 1.f), dx(in.size());
+  const auto tensor = [&](std::vector<float>& v) { return Tensor(v.data(), {1, n}, DType::f32); };
+  Arena arena;
+  HostMemory memory(1 << 16);
+  Arena real(memory.data(), memory.bytes());
+  backend.bind(real);
+  backend.activation().activation({.y = tensor(y), .x = tensor(x), .kind = Unary::tanh});
+  backend.activation().activation_backward(
+      {.dx = {tensor(dx), Write::overwrite}, .dy = tensor(dy), .x = tensor(x), .kind = Unary::tanh});
+  for (int64_t i = 0; i < 6; ++i) {
+    EXPECT_FLOAT_EQ(y[i], std::tanh(in[i])) << in[i];
+    EXPECT_EQ(dx[i], std::abs(in[i]) > 1 ? 0.f : 1.f) << in[i];
+  }
+  EXPECT_TRUE(std::isnan(y[6]));
 }
 
 }  // namespace

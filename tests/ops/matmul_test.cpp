@@ -18,6 +18,8 @@ double act(Unary kind, double x) {
       return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
     case Unary::silu:
       return x / (1 + std::exp(-x));
+    case Unary::tanh:
+      return std::tanh(x);
     case Unary::none:
       break;
   }
