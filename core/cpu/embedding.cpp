@@ -1,4 +1,4 @@
-// Lookup of token and position vectors, and the sum of gradients into the tables.
+// Lookup of token, position and type vectors and of rows of hidden states, and the sum of gradients into them.
 //
 // Backward gives each thread a range of columns and lets it walk all tokens in their order: every element of a table is
 // added to in one order whatever the number of threads, nothing is sorted, and frequent tokens unbalance nothing.
@@ -15,12 +15,15 @@ HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 namespace {
 
-template <class T>
+// P: the type of the positions, T or float.
+template <class T, class P>
 void embed_rows(const Embed& a, int64_t begin, int64_t end) {
   const int64_t d = a.y.cols();
-  const int32_t* ids = a.ids.data<int32_t>();
-  const int32_t* position = a.position_table ? a.position.data<int32_t>() : nullptr;
-  const Rows<const T> tokens(a.token_table), positions(a.position_table);
+  const int32_t* ids = a.ids.tokens.data<int32_t>();
+  const int32_t* position = a.tables.positions ? a.ids.positions.data<int32_t>() : nullptr;
+  const int32_t* type = a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
+  const Rows<const T> tokens(a.tables.tokens), types(a.tables.types);
+  const Rows<const P> positions(a.tables.positions);
   const Rows<T> y(a.y);
   const Vec scale = set(a.spec.scale);
   for (int64_t r = begin; r < end; ++r) {
@@ -30,12 +33,30 @@ void embed_rows(const Embed& a, int64_t begin, int64_t end) {
       continue;
     }
     const T* token = tokens[ids[r]];
-    const T* place = position ? positions[position[r] + a.spec.position_offset] : nullptr;
+    const P* place = position ? positions[position[r] + a.spec.position_offset] : nullptr;
+    const T* kind = types ? types[type ? type[r] : 0] : nullptr;
     each_vector(d, [&](auto w, int64_t i) HWY_ATTR {
-      const Vec v = hn::Mul(w.load(token + i), scale);
-      w.store(place ? hn::Add(v, w.load(place + i)) : v, out + i);
+      Vec v = hn::Mul(w.load(token + i), scale);
+      if (place) v = hn::Add(v, w.load(place + i));
+      if (kind) v = hn::Add(v, w.load(kind + i));
+      w.store(v, out + i);
     });
   }
+}
+
+template <class T>
+void gather(const GatherRows& a) {
+  const int64_t d = a.y.cols();
+  const int32_t* index = a.index.data<int32_t>();
+  const Rows<const T> x(a.x);
+  const Rows<T> y(a.y);
+  parallel_for(a.y.rows(), row_grain(d), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      if (index[i] < 0)
+        std::fill(y[i], y[i] + d, T(0.f));
+      else
+        std::copy(x[index[i]], x[index[i]] + d, y[i]);
+  });
 }
 
 // Adds scale * dy[r, c] to columns [begin, end) of row rows(r) of the table, for all r in order; rows(r) < 0 adds
@@ -80,21 +101,37 @@ void scatter_any(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) 
 }  // namespace
 
 void embedding(const Embed& a) {
+  const bool wide = a.tables.positions && a.tables.positions.dtype() == DType::f32;
   dispatch<float, fp16, bf16>(a.y.dtype(), "embedding", [&]<class T>() {
-    parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) { embed_rows<T>(a, begin, end); });
+    const auto rows = wide ? embed_rows<T, float> : embed_rows<T, T>;
+    parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) { rows(a, begin, end); });
   });
 }
 
 void embedding_backward(const EmbedBackward& a) {
-  const int32_t* ids = a.ids.data<int32_t>();
-  const int32_t* position = a.dpositions ? a.position.data<int32_t>() : nullptr;
+  const int32_t* ids = a.ids.tokens.data<int32_t>();
+  const int32_t* position = a.dpositions ? a.ids.positions.data<int32_t>() : nullptr;
+  const int32_t* type = a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
   const auto token_row = [&](int64_t r) -> int64_t { return ids[r] == a.spec.pad_id ? -1 : ids[r]; };
   const auto position_row = [&](int64_t r) -> int64_t {
     return ids[r] < 0 ? -1 : position[r] + a.spec.position_offset;
   };
+  const auto type_row = [&](int64_t r) -> int64_t { return ids[r] < 0 ? -1 : type ? type[r] : 0; };
   dispatch<float, fp16, bf16>(a.dy.dtype(), "embedding_backward", [&]<class T>() {
     scatter_any<T>(a.dtokens, a.dy, a.spec.scale, token_row);
     scatter_any<T>(a.dpositions, a.dy, 1, position_row);
+    scatter_any<T>(a.dtypes, a.dy, 1, type_row);
+  });
+}
+
+void gather_rows(const GatherRows& a) {
+  dispatch<float, fp16, bf16>(a.y.dtype(), "gather_rows", [&]<class T>() { gather<T>(a); });
+}
+
+void gather_rows_backward(const GatherRowsBackward& a) {
+  const int32_t* index = a.index.data<int32_t>();
+  dispatch<float, fp16, bf16>(a.dy.dtype(), "gather_rows_backward", [&]<class T>() {
+    scatter_any<T>(a.dx, a.dy, 1, [&](int64_t i) -> int64_t { return index[i]; });
   });
 }
 
@@ -106,23 +143,29 @@ namespace mixtape {
 
 HWY_EXPORT(embedding);
 HWY_EXPORT(embedding_backward);
+HWY_EXPORT(gather_rows);
+HWY_EXPORT(gather_rows_backward);
 
 namespace {
 
 // A lookup outside a table would read or write foreign memory; the ids come from files.
 void check_lookups(const Embed& a) {
-  const int32_t* ids = a.ids.data<int32_t>();
-  const int32_t* position = a.position_table ? a.position.data<int32_t>() : nullptr;
-  const int64_t vocabulary = a.token_table.rows();
+  const int32_t* ids = a.ids.tokens.data<int32_t>();
+  const int32_t* position = a.tables.positions ? a.ids.positions.data<int32_t>() : nullptr;
+  const int32_t* type = a.tables.types && a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
+  const int64_t vocabulary = a.tables.tokens.rows();
   for (int64_t r = 0; r < a.y.rows(); ++r) {
     if (ids[r] < 0) continue;
     if (ids[r] >= vocabulary)
       throw DataError("embedding: token {} in row {}, expected less than the vocabulary's {}", ids[r], r, vocabulary);
+    if (type && (type[r] < 0 || type[r] >= a.tables.types.rows()))
+      throw DataError("embedding: token type {} in row {}, but the model has {} types", type[r], r,
+                      a.tables.types.rows());
     if (!position) continue;
     const int64_t place = position[r] + a.spec.position_offset;
-    if (place < 0 || place >= a.position_table.rows())
+    if (place < 0 || place >= a.tables.positions.rows())
       throw DataError("embedding: position {} in row {}, but the table has {} rows (the first {} are reserved)",
-                      position[r], r, a.position_table.rows(), a.spec.position_offset);
+                      position[r], r, a.tables.positions.rows(), a.spec.position_offset);
   }
 }
 
@@ -137,6 +180,19 @@ void CpuEmbedding::embedding(const Embed& a) {
 void CpuEmbedding::embedding_backward(const EmbedBackward& a) {
   if (backend_.planning()) return;
   HWY_DYNAMIC_DISPATCH(embedding_backward)(a);
+}
+
+void CpuEmbedding::gather_rows(const GatherRows& a) {
+  if (backend_.planning()) return;
+  const int32_t* index = a.index.data<int32_t>();
+  for (int64_t i = 0; i < a.y.rows(); ++i)
+    if (index[i] >= a.x.rows()) throw Error("gather_rows: row {} of {} is asked for", index[i], a.x.rows());
+  HWY_DYNAMIC_DISPATCH(gather_rows)(a);
+}
+
+void CpuEmbedding::gather_rows_backward(const GatherRowsBackward& a) {
+  if (backend_.planning()) return;
+  HWY_DYNAMIC_DISPATCH(gather_rows_backward)(a);
 }
 
 }  // namespace mixtape

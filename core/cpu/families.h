@@ -64,6 +64,8 @@ class CpuEmbedding : public EmbeddingKernels {
   explicit CpuEmbedding(CpuBackend& backend) : backend_(backend) {}
   void embedding(const Embed&) override;
   void embedding_backward(const EmbedBackward&) override;
+  void gather_rows(const GatherRows&) override;
+  void gather_rows_backward(const GatherRowsBackward&) override;
 
  private:
   CpuBackend& backend_;

@@ -67,7 +67,7 @@ SequenceInputs Transformer::sequence(const ModelInputs& inputs, KvCache* cache) 
 
 Tensor Transformer::embed(Tape& tape, const ModelInputs& inputs) const {
   Tensor x = embedding(
-      tape, inputs.tokens, inputs.positions, token_table_.on(tape), position_table_.on(tape),
+      tape, {inputs.tokens, inputs.positions, {}}, {token_table_.on(tape), position_table_.on(tape), {}},
       {.scale = float(spec_.embedding_scale), .position_offset = spec_.position_offset, .pad_id = spec_.pad_id});
   if (spec_.embedding_norm) {
     Stream stream{x, {}};
