@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <random>
 #include <thread>
@@ -79,8 +80,7 @@ TEST(Tokenizer, SavedAndLoadedIsTheSame) {
     const auto loaded = load_tokenizer(folder / "saved");
     EXPECT_EQ(loaded->fingerprint(), original->fingerprint()) << source;
     EXPECT_EQ(loaded->encode(text, {.add_special = true}), original->encode(text, {.add_special = true})) << source;
-    EXPECT_EQ(loaded->eos_id(), original->eos_id()) << source;
-    EXPECT_EQ(loaded->bos_id(), original->bos_id()) << source;
+    EXPECT_EQ(loaded->special_tokens(), original->special_tokens()) << source;
   }
 }
 
@@ -102,6 +102,36 @@ TEST(Tokenizer, ConfigBesideTheFileNamesRoles) {
   EXPECT_EQ(tokenizer->pad_id(), std::nullopt);
   std::ofstream(folder / "tokenizer_config.json") << R"({"eos_token": "<none>"})";
   EXPECT_THROW(load_tokenizer(folder / "tokenizer.json"), DataError);
+}
+
+TEST(SpecialTokens, AreFoundByTheirUsualNames) {
+  const auto named = [](std::vector<std::string> names) {
+    SpecialTokens tokens;
+    find_special_tokens(tokens, [&](std::string_view name) -> std::optional<int32_t> {
+      const auto found = std::ranges::find(names, name);
+      return found == names.end() ? std::nullopt : std::optional(static_cast<int32_t>(found - names.begin()));
+    });
+    return tokens;
+  };
+  EXPECT_EQ(named({}), SpecialTokens{});
+  EXPECT_EQ(named({"<|endoftext|>"}), SpecialTokens{.eos = 0});
+  EXPECT_EQ(named({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}),
+            (SpecialTokens{.bos = 2, .eos = 3, .unk = 1, .pad = 0, .cls = 2, .sep = 3, .mask = 4}));
+  EXPECT_EQ(named({"<s>", "<pad>", "</s>", "<unk>", "<mask>"}),
+            (SpecialTokens{.bos = 0, .eos = 2, .unk = 3, .pad = 1, .cls = 0, .sep = 2, .mask = 4}));
+  EXPECT_EQ(named({"<pad>", "</s>", "<unk>", "<extra_id_3>", "<extra_id_1>", "<extra_id_0>"}),
+            (SpecialTokens{.eos = 1, .unk = 2, .pad = 0, .sentinels = {5, 4}}));
+}
+
+TEST(Tokenizer, WordsBeginWithWhiteSpaceOrAreSpecial) {
+  const auto bpe = load_tokenizer(golden("bpe"));
+  EXPECT_TRUE(bpe->begins_word(bpe->token_id("Ġthe").value()));
+  EXPECT_TRUE(bpe->begins_word(bpe->token_id("Ċ").value()));
+  EXPECT_FALSE(bpe->begins_word(bpe->token_id("e").value()));
+  EXPECT_TRUE(bpe->begins_word(0));
+  const auto t5 = load_tokenizer(golden("t5_unigram"));
+  EXPECT_TRUE(t5->begins_word(t5->token_id("▁the").value()));
+  EXPECT_FALSE(t5->begins_word(t5->token_id("s").value()));
 }
 
 TEST(StreamDecoder, HoldsBackIncompleteCharacters) {

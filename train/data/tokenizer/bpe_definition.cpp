@@ -1,6 +1,5 @@
 #include "train/data/tokenizer/bpe_definition.h"
 
-#include <initializer_list>
 #include <string_view>
 
 #include "train/data/tokenizer/byte_level.h"
@@ -15,21 +14,16 @@ BpeDefinition byte_definition() {
   definition.in_model.assign(definition.tokens.size(), true);
   definition.added.push_back({.id = 256, .content = "<|endoftext|>"});
   definition.pre_tokenizer.push_back({.split = SplitRule::gpt2, .byte_level = true});
-  definition.eos = 256;
+  definition.special.eos = 256;
   return definition;
 }
 
 void find_roles(BpeDefinition& definition) {
-  const auto find = [&](std::optional<int32_t>& role, std::initializer_list<std::string_view> names) {
-    for (const std::string_view name : names) {
-      if (role) return;
-      for (const AddedToken& token : definition.added)
-        if (token.content == name) role = token.id;
-    }
-  };
-  find(definition.eos, {"<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "[SEP]"});
-  find(definition.bos, {"<s>", "<|begin_of_text|>", "<bos>", "[CLS]"});
-  find(definition.pad, {"<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>"});
+  find_special_tokens(definition.special, [&](std::string_view name) -> std::optional<int32_t> {
+    for (const AddedToken& token : definition.added)
+      if (token.content == name) return token.id;
+    return std::nullopt;
+  });
 }
 
 }  // namespace mixtape

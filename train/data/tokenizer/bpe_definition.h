@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "train/data/tokenizer/special_tokens.h"
 #include "train/data/tokenizer/split.h"
 
 namespace mixtape {
@@ -62,8 +63,7 @@ struct BpeDefinition {
   bool byte_fallback = false;
   bool ignore_merges = false;  // a piece that is a token stays whole, whatever the merges say
 
-  // Roles; not part of tokenizer.json, but of tokenizer_config.json beside it.
-  std::optional<int32_t> eos, bos, pad;
+  SpecialTokens special;  // not part of tokenizer.json, but of tokenizer_config.json beside it
 
   bool byte_level() const {
     for (const PreTokenizerStep& step : pre_tokenizer)
@@ -75,7 +75,7 @@ struct BpeDefinition {
 // The tokenizer `bytes`: ids 0-255 are the bytes, 256 is <|endoftext|>.
 BpeDefinition byte_definition();
 
-// Fills eos, bos and pad where they are not set by the names in use: <|endoftext|>, </s>, <s>, <pad>, ...
+// Fills the roles that are not set from the names of the added tokens.
 void find_roles(BpeDefinition& definition);
 
 }  // namespace mixtape

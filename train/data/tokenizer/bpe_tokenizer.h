@@ -27,9 +27,7 @@ class BpeTokenizer final : public Tokenizer {
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const override;
 
   int32_t vocab_size() const override { return static_cast<int32_t>(definition_.tokens.size()); }
-  std::optional<int32_t> eos_id() const override { return definition_.eos; }
-  std::optional<int32_t> bos_id() const override { return definition_.bos; }
-  std::optional<int32_t> pad_id() const override { return definition_.pad; }
+  const SpecialTokens& special_tokens() const override { return definition_.special; }
   bool is_special(int32_t id) const override;
   std::string token_text(int32_t id) const override;
   std::optional<int32_t> token_id(std::string_view text) const override;

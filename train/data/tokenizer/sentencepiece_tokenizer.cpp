@@ -29,6 +29,11 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view model, const std
   size_ = processor_->GetPieceSize();
   if (size_ == 0) throw DataError("{}: a SentencePiece model without pieces", source);
   drops_leading_space_ = strips_first_blank();
+  special_ = {.bos = id_or_none(processor_->bos_id()),
+              .eos = id_or_none(processor_->eos_id()),
+              .unk = id_or_none(processor_->unk_id()),
+              .pad = id_or_none(processor_->pad_id())};
+  find_special_tokens(special_, [&](std::string_view name) { return token_id(name); });
 }
 
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
@@ -47,7 +52,7 @@ void SentencePieceTokenizer::encode(std::string_view text, std::vector<int32_t>&
   std::vector<int> found;
   const auto status = processor_->Encode(text, &found);
   if (!status.ok()) throw DataError("SentencePiece cannot encode {} bytes of text: {}", text.size(), status.ToString());
-  if (options.add_special && bos_id()) ids.push_back(*bos_id());
+  if (options.add_special && processor_->bos_id() >= 0) ids.push_back(processor_->bos_id());
   ids.insert(ids.end(), found.begin(), found.end());
 }
 
@@ -61,10 +66,6 @@ std::string SentencePieceTokenizer::decode(std::span<const int32_t> ids, bool sk
   if (!status.ok()) throw DataError("SentencePiece cannot decode {} ids: {}", ids.size(), status.ToString());
   return text;
 }
-
-std::optional<int32_t> SentencePieceTokenizer::eos_id() const { return id_or_none(processor_->eos_id()); }
-std::optional<int32_t> SentencePieceTokenizer::bos_id() const { return id_or_none(processor_->bos_id()); }
-std::optional<int32_t> SentencePieceTokenizer::pad_id() const { return id_or_none(processor_->pad_id()); }
 
 void SentencePieceTokenizer::check_id(int32_t id) const {
   if (id < 0 || id >= size_)

@@ -26,9 +26,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const override;
 
   int32_t vocab_size() const override { return size_; }
-  std::optional<int32_t> eos_id() const override;
-  std::optional<int32_t> bos_id() const override;
-  std::optional<int32_t> pad_id() const override;
+  const SpecialTokens& special_tokens() const override { return special_; }
   bool is_special(int32_t id) const override;
   std::string token_text(int32_t id) const override;
   std::optional<int32_t> token_id(std::string_view text) const override;
@@ -45,6 +43,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unique_ptr<sentencepiece::SentencePieceProcessor> processor_;
   std::string model_;  // as read: save() writes the same bytes
   int32_t size_ = 0;
+  SpecialTokens special_;
   bool drops_leading_space_ = false;
   uint64_t fingerprint_ = 0;
 };

@@ -81,6 +81,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   return ids;
 }
 
+bool Tokenizer::begins_word(int32_t id) const {
+  if (is_special(id)) return true;
+  const std::string bytes = token_bytes(id);
+  return bytes.empty() || std::string_view(" \t\n\v\f\r").find(bytes[0]) != std::string_view::npos;
+}
+
 StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool after_prompt, bool skip_special)
     : tokenizer_(tokenizer), at_start_(!after_prompt && tokenizer.drops_leading_space()), skip_special_(skip_special) {}
 

@@ -17,6 +17,8 @@
 #include <string_view>
 #include <vector>
 
+#include "train/data/tokenizer/special_tokens.h"
+
 namespace mixtape {
 
 struct EncodeOptions {
@@ -44,10 +46,11 @@ class Tokenizer {
   // Ids are 0 .. vocab_size - 1, special tokens included.
   virtual int32_t vocab_size() const = 0;
 
-  // Ids with a role, where the tokenizer has them.
-  virtual std::optional<int32_t> eos_id() const = 0;
-  virtual std::optional<int32_t> bos_id() const = 0;
-  virtual std::optional<int32_t> pad_id() const = 0;
+  // Ids with a role: by tokenizer_config.json or special_tokens_map.json, else by the usual names.
+  virtual const SpecialTokens& special_tokens() const = 0;
+  std::optional<int32_t> eos_id() const { return special_tokens().eos; }
+  std::optional<int32_t> bos_id() const { return special_tokens().bos; }
+  std::optional<int32_t> pad_id() const { return special_tokens().pad; }
   virtual bool is_special(int32_t id) const = 0;
 
   // The token as the tokenizer's file spells it ("Ġthe", "▁the", "<0x0A>"), for people to read.
@@ -57,6 +60,9 @@ class Tokenizer {
   // The bytes that decode() makes of the token in the middle of a text (" the"); their number is what bits per byte
   // counts.
   virtual std::string token_bytes(int32_t id) const = 0;
+  // Whether a word begins with this token, for masking of whole words: its text begins with white space (WordPiece: it
+  // has no ##), or it is special.
+  bool begins_word(int32_t id) const;
   // Whether decode() drops one blank at the start of a text (SentencePiece's dummy prefix).
   virtual bool drops_leading_space() const { return false; }
 

@@ -305,21 +305,18 @@ BpeDefinition read_vocab_and_merges(const NamedText& vocab, const NamedText& mer
 void read_tokenizer_config(std::string_view text, const std::string& source, BpeDefinition& definition) {
   const nlohmann::json json = parse_json(text, source);
   const JsonAt root(json, source);
-  const auto role = [&](const char* key, std::optional<int32_t>& id, bool required) {
-    if (!root.has(key)) return;
-    JsonAt name = root.at(key);
+  for (const SpecialRole& role : special_roles()) {
+    if (!root.has(role.key)) continue;
+    JsonAt name = root.at(role.key);
     if (name.value().is_object()) name = name.at("content");
     const auto found = std::ranges::find(definition.tokens, name.text());
     if (found != definition.tokens.end())
-      id = static_cast<int32_t>(found - definition.tokens.begin());
-    else if (required)
+      definition.special.*role.id = static_cast<int32_t>(found - definition.tokens.begin());
+    else if (role.id == &SpecialTokens::bos || role.id == &SpecialTokens::eos)  // others are named, but never added
       name.fail("'{}' is no token of the tokenizer beside this file", name.text());
-  };
-  role("eos_token", definition.eos, true);
-  role("bos_token", definition.bos, true);
-  role("pad_token", definition.pad, false);  // often named but never added; then there is none
-  if (root.flag("add_bos_token", false) && definition.bos && definition.text_template.empty())
-    definition.text_template.before.push_back(*definition.bos);
+  }
+  if (root.flag("add_bos_token", false) && definition.special.bos && definition.text_template.empty())
+    definition.text_template.before.push_back(*definition.special.bos);
 }
 
 }  // namespace mixtape

@@ -158,12 +158,8 @@ std::string write_tokenizer_json(const BpeDefinition& d) {
 
 std::string write_tokenizer_config(const BpeDefinition& d) {
   Json root = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"clean_up_tokenization_spaces", false}};
-  const auto role = [&](const char* key, std::optional<int32_t> id) {
-    if (id) root[key] = d.tokens[*id];
-  };
-  role("bos_token", d.bos);
-  role("eos_token", d.eos);
-  role("pad_token", d.pad);
+  for (const SpecialRole& role : special_roles())
+    if (const auto id = d.special.*role.id) root[role.key] = d.tokens[*id];
   return root.dump(2) + "\n";
 }
 
