@@ -16,14 +16,34 @@ struct Segment {
 };
 static_assert(sizeof(Segment) == 4 * sizeof(int32_t), "segments are copied to devices as int32 [n][4]");
 
+// A row's capacities: what a model needs to know before there is any data.
+struct RowShape {
+  int32_t length = 0;          // tokens
+  int32_t decoder_length = 0;  // tokens of the decoder's row; 0 where there is one stack
+  int32_t most_targets = 0;    // no row has more
+};
+
 struct Batch {
   int32_t rows = 0, row_length = 0;
-  std::vector<int32_t> tokens;     // inputs
-  std::vector<int32_t> targets;    // -1 where there is none
-  std::vector<int32_t> positions;  // from 0 in each row, or in each document
-  std::vector<Segment> segments;   // at most B * T, in order; never crossing a row
+  std::vector<int32_t> tokens;       // of the only stack, or of the encoder
+  std::vector<int32_t> positions;    // from 0 in each row, or in each document
+  std::vector<int32_t> token_types;  // [B * T], or empty: all 0
+  std::vector<Segment> segments;     // of self-attention; at most B * T, in order; never crossing a row
 
-  int64_t n_tokens = 0;   // inputs that are not padding
+  // What the decoder of an encoder-decoder reads, [B * decoder.row_length], row after row. Without one it is empty.
+  struct Decoder {
+    int32_t row_length = 0;
+    std::vector<int32_t> tokens, positions;
+    std::vector<Segment> segments;  // of self-attention, as those above
+    // Of cross-attention: queries are the decoder's tokens, keys the encoder's. No key and no query lies in two of
+    // them, padding in none.
+    std::vector<Segment> cross_segments;
+  } decoder;
+
+  // One for each token of the stack that predicts: the decoder where there is one. -1 where there is none.
+  std::vector<int32_t> targets;
+
+  int64_t n_tokens = 0;   // inputs that are not padding, of both stacks
   int64_t n_targets = 0;  // targets that are not -1
 
   std::vector<uint64_t> sample_ids;  // [B], indices into the dataset

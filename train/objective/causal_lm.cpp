@@ -35,7 +35,7 @@ void CausalLm::append_row(const Sample& sample, int32_t row_length, bool documen
 
 void CausalLm::fill(std::span<const uint64_t> samples, Batch& batch) const {
   batch.rows = 0;
-  batch.row_length = row_length();
+  batch.row_length = data_.seq_length();
   batch.n_tokens = batch.n_targets = 0;
   batch.tokens.clear();
   batch.targets.clear();
@@ -46,7 +46,7 @@ void CausalLm::fill(std::span<const uint64_t> samples, Batch& batch) const {
   Sample sample;
   for (const uint64_t index : samples) {
     data_.sample(index, sample);
-    append_row(sample, row_length(), document_mask_, data_.eos_id(), batch);
+    append_row(sample, data_.seq_length(), document_mask_, data_.eos_id(), batch);
     batch.source_ids.push_back(sample.source);
   }
 }

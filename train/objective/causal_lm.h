@@ -17,7 +17,7 @@ class CausalLm final : public Objective {
   // `data` must outlive the objective.
   CausalLm(const Dataset& data, bool document_mask) : data_(data), document_mask_(document_mask) {}
 
-  int32_t row_length() const override { return data_.seq_length(); }
+  RowShape shape() const override { return {.length = data_.seq_length(), .most_targets = data_.seq_length()}; }
   std::optional<uint64_t> size() const override { return data_.size(); }
   void fill(std::span<const uint64_t> samples, Batch& batch) const override;
 

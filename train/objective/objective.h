@@ -13,7 +13,8 @@ class Objective {
  public:
   virtual ~Objective() = default;
 
-  virtual int32_t row_length() const = 0;
+  // Of every batch that fill() makes.
+  virtual RowShape shape() const = 0;
   // Number of samples, if the data ends.
   virtual std::optional<uint64_t> size() const = 0;
   // One row per sample; `batch` is overwritten, its memory reused. Thread-safe. Throws DataError.
