@@ -123,5 +123,13 @@ MemoryRates memory_rates() {
   return rates;
 }
 
+void drop_from_caches(const void* data, int64_t bytes) {
+  constexpr int64_t line = 64;
+  const auto* first = static_cast<const std::byte*>(data);
+  parallel_for((bytes + line - 1) / line, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) hwy::FlushCacheline(first + i * line);
+  });
+}
+
 }  // namespace mixtape
 #endif

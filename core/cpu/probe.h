@@ -4,6 +4,8 @@
 // from minute to minute.
 #pragma once
 
+#include <cstdint>
+
 namespace mixtape {
 
 // Multiplications and additions in float32, in FLOP/s, while every thread of the pool runs independent fused
@@ -18,5 +20,9 @@ struct MemoryRates {
   double read = 0, copy = 0;
 };
 MemoryRates memory_rates();
+
+// Writes these bytes back and drops them from all caches, so that they are read from memory next. Works on x86;
+// elsewhere they stay.
+void drop_from_caches(const void* data, int64_t bytes);
 
 }  // namespace mixtape

@@ -38,8 +38,6 @@ const OpTest activation_of{
           for (int64_t i = 0; i < y.count(); ++i) y[i] = act(kind, in[0][i]);
           return Arrays{y};
         },
-    .bench_sizes = {{1024, 3072}},
-    .bytes = [](Sizes s, int element) { return 5.0 * s[0] * s[1] * element; },
 };
 
 template <Unary kind>
@@ -58,8 +56,6 @@ const OpTest gated_by{
             for (int64_t c = 0; c < s[1]; ++c) y(r, c) = act(kind, in[0](r, c)) * in[0](r, s[1] + c);
           return Arrays{y};
         },
-    .bench_sizes = {{1024, 2048}},
-    .bytes = [](Sizes s, int element) { return 8.0 * s[0] * s[1] * element; },
 };
 
 const OpTest &relu = activation_of<Unary::relu>, &gelu = activation_of<Unary::gelu>,

@@ -37,8 +37,6 @@ const OpTest add_test{
           for (int64_t i = 0; i < y.count(); ++i) y[i] += in[1][i];
           return Arrays{y};
         },
-    .bench_sizes = {{1024, 768}},
-    .bytes = [](Sizes s, int element) { return 3.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(add_test);
 

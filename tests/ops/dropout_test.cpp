@@ -38,8 +38,6 @@ const OpTest dropout_test{
           return Arrays{a, b};
         },
     .roundings = 3,
-    .bench_sizes = {{1024, 768}},
-    .bytes = [](Sizes s, int element) { return 8.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(dropout_test);
 

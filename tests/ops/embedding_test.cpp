@@ -71,8 +71,6 @@ const OpTest token_embedding_test{
     .op = [](Tape& tape, const Tensors& in, Sizes) { return embed(tape, in, {}); },
     .reference = [](const Arrays& in, Sizes s) { return Arrays{reference(in, s, {})}; },
     .reduction = [](Sizes s) { return s[0]; },
-    .bench_sizes = {{1024, 768}},
-    .bytes = [](Sizes s, int element) { return 5.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(token_embedding_test);
 

@@ -40,7 +40,6 @@ Array linear_reference(const Array& x, const Array& weight, const Array& bias, U
 // Sizes: rows, in, out. One element, odd, around the edges of vectors and tiles, more rows than one block of sums.
 const std::vector<Sizes> sizes = {{1, 1, 1}, {3, 37, 5}, {17, 64, 97}, {290, 24, 33}};
 int64_t longest_sum(Sizes s) { return std::max({s[0], s[1], s[2]}); }
-double flops(Sizes s) { return 6.0 * s[0] * s[1] * s[2]; }
 
 template <Unary kind>
 const OpTest linear_with_bias{
@@ -53,9 +52,7 @@ const OpTest linear_with_bias{
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{linear(tape, in[0], in[1], in[2], kind)}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{linear_reference(in[0], in[1], in[2], kind)}; },
-    .reduction = longest_sum,
-    .bench_sizes = {{256, 768, 3072}, {1024, 768, 3072}},
-    .flops = flops};
+    .reduction = longest_sum};
 
 const OpTest linear_test{
     .name = "linear",
@@ -66,9 +63,7 @@ const OpTest linear_test{
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{linear(tape, in[0], in[1], {})}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{linear_reference(in[0], in[1], {}, Unary::none)}; },
-    .reduction = longest_sum,
-    .bench_sizes = {{256, 768, 768}, {256, 768, 2304}, {256, 768, 3072}, {256, 3072, 768}, {1024, 768, 2304}},
-    .flops = flops};
+    .reduction = longest_sum};
 
 // The weights are no parameter: their gradient has the tested type.
 const OpTest linear_of_activations{

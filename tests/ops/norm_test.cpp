@@ -41,8 +41,6 @@ const OpTest layer_norm_test{
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{layer_norm(tape, in[0], in[1], in[2], eps)}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{norm_reference(in[0], in[1], in[2], true)}; },
     .reduction = longest_sum,
-    .bench_sizes = {{1024, 768}, {4096, 1024}},
-    .bytes = [](Sizes s, int element) { return 5.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(layer_norm_test);
 
@@ -69,8 +67,6 @@ const OpTest rms_norm_test{
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{rms_norm(tape, in[0], in[1], eps)}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{norm_reference(in[0], in[1], {}, false)}; },
     .reduction = longest_sum,
-    .bench_sizes = {{1024, 768}, {4096, 1024}},
-    .bytes = [](Sizes s, int element) { return 5.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(rms_norm_test);
 
@@ -94,8 +90,6 @@ const OpTest residual_layer_norm_test{
         },
     .reduction = longest_sum,
     .roundings = 3,
-    .bench_sizes = {{1024, 768}, {4096, 1024}},
-    .bytes = [](Sizes s, int element) { return 8.0 * s[0] * s[1] * element; },
 };
 MIXTAPE_OP_TEST(residual_layer_norm_test);
 

@@ -52,8 +52,6 @@ const OpTest rope_test{
         },
     .op = [](Tape& tape, const Tensors& in, Sizes s) { return Tensors{rope(tape, in[0], in[1], in[2], spec_of(s))}; },
     .reference = [](const Arrays& in, Sizes s) { return Arrays{rope_reference(in[0], in[1], in[2], s)}; },
-    .bench_sizes = {{1024, 24, 64, 64, 768}},
-    .bytes = [](Sizes s, int element) { return 4.0 * s[0] * width_of(s) * element; },
 };
 MIXTAPE_OP_TEST(rope_test);
 

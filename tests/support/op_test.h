@@ -6,8 +6,7 @@
 //       .inputs = [](Sizes s) { return Inputs{normal({s[0], s[1]}), normal({s[1]})}; },
 //       .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{rms_norm(tape, in[0], in[1], 1e-5f)}; },
 //       .reference = [](const Arrays& in, Sizes) { return Arrays{rms_norm_reference(in[0], in[1], 1e-5)}; },
-//       .reduction = [](Sizes s) { return s[1]; },
-//       .bytes = [](Sizes s, int element) { return 2 * s[0] * s[1] * element; }};
+//       .reduction = [](Sizes s) { return s[1]; }};
 //   MIXTAPE_OP_TEST(rms_norm_test);
 //
 // From this follow, for each device, type and size:
@@ -75,11 +74,6 @@ struct OpTest {
   // The operation delivers its gradients in forward (the loss): output 0 is the loss, nothing is seeded.
   bool is_loss = false;
   std::vector<DType> types = {DType::f32, DType::f16, DType::bf16};
-
-  // What one forward and backward moves or computes.
-  std::vector<Sizes> bench_sizes = {};
-  std::function<double(Sizes, int element_bytes)> bytes = nullptr;
-  std::function<double(Sizes)> flops = nullptr;
 };
 
 // The largest error allowed in an array whose largest magnitude is `scale`.

@@ -44,7 +44,7 @@ double SteadyTimer::probe() {
   return rate;
 }
 
-Timing SteadyTimer::time(int wanted, const std::function<void()>& work, double busy_seconds) {
+std::vector<Sample> SteadyTimer::samples(int wanted, const std::function<void()>& work, double busy_seconds) {
   std::vector<Sample> samples;
   while (int(samples.size()) < 3 * wanted && summarise(samples, best_probe_).counted < wanted) {
     fma_rate(busy_seconds);
@@ -56,7 +56,11 @@ Timing SteadyTimer::time(int wanted, const std::function<void()>& work, double b
     s.probe_after = probe();
     samples.push_back(s);
   }
-  return summarise(samples, best_probe_);
+  return samples;
+}
+
+Timing SteadyTimer::time(int wanted, const std::function<void()>& work, double busy_seconds) {
+  return summarise(samples(wanted, work, busy_seconds), best_probe_);
 }
 
 Timing SteadyTimer::time_short(int wanted, const std::function<void()>& work, double least_seconds) {

@@ -29,7 +29,8 @@ Timing summarise(const std::vector<Sample>& samples, double best_probe);
 
 class SteadyTimer {
  public:
-  // Runs `work` until `wanted` samples count, or three times as many have been taken.
+  // Runs `work` until `wanted` samples count, or three times as many have been taken. All that were taken.
+  std::vector<Sample> samples(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
   Timing time(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
   // Calls `work` often enough that a sample takes `least_seconds`; the figures are for one call.
   Timing time_short(int wanted, const std::function<void()>& work, double least_seconds = 0.02);

@@ -4,6 +4,14 @@
 
 namespace mixtape {
 
+void leave_data_out(Config& c) {
+  c.data.tokenizer = "bytes";
+  if (c.data.sources.empty()) c.data.sources.push_back({.name = "synthetic", .path = "synthetic"});
+  c.eval.interval = 0;
+  c.logging.sample_interval = 0;
+  if (!c.train.max_steps && !c.train.max_tokens) c.train.max_steps = 1000000;
+}
+
 GlobalBatch synthetic_batch(const Config& config) {
   const int64_t rows = config.train.micro_batch_size, length = config.data.seq_length;
   const PhiloxKey key = philox_key(uint64_t(config.seed));

@@ -5,6 +5,7 @@
 
 #include "core/base/clock.h"
 #include "core/ops/optimizer.h"
+#include "train/bench/model_work.h"
 #include "train/bench/synthetic.h"
 #include "train/step.h"
 #include "train/tuning_cache.h"
@@ -21,15 +22,6 @@ int64_t status_bytes(const std::string& key) {
       return kilobytes * 1024;
     }
   return 0;
-}
-
-// A benchmark reads no data, saves nothing and samples nothing.
-void leave_data_out(Config& c) {
-  c.data.tokenizer = "bytes";
-  if (c.data.sources.empty()) c.data.sources.push_back({.name = "synthetic", .path = "synthetic"});
-  c.eval.interval = 0;
-  c.logging.sample_interval = 0;
-  if (!c.train.max_steps && !c.train.max_tokens) c.train.max_steps = 1000000;
 }
 
 class Bench {
@@ -78,23 +70,20 @@ class Bench {
                               .eps = float(config_.optimizer.eps)});
   }
 
-  Work norm_work() { return {0, 4 * count(), 0}; }
-  // Reads w, g, m, v and writes w, m, v; with a master, also the rounded weights.
+  Work norm_work() { return gradient_norm_work(count()); }
   Work update_work() {
-    const double rounded = parameters().storage().master ? double(size_of(parameters().storage().weights)) : 0;
-    return {0, 16 * count(), (12 + rounded) * count()};
+    const ParameterStorage& storage = parameters().storage();
+    return adamw_work(count(), storage.master ? size_of(storage.weights) : 0);
   }
   Work tape_work(const Profile::Key& key) {
     const int64_t rows = options_.rows * options_.row_length;
-    Work w =
-        model_work(options_.model, rows, options_.row_length, size_of(options_.types.compute), key.first, key.second);
-    const double micro_batches = double(batch_.micro_batches.size());
-    return {w.flops * micro_batches, w.read * micro_batches, w.written * micro_batches};
+    return double(batch_.micro_batches.size()) * model_work(options_.model, rows, options_.row_length,
+                                                            size_of(options_.types.compute), key.first, key.second);
   }
 
  private:
   Parameters& parameters() { return engine_.parameters(); }
-  double count() { return double(parameters().layout().parameter_count()); }
+  int64_t count() { return parameters().layout().parameter_count(); }
 
   Config config_;
   EngineOptions options_;

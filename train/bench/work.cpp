@@ -7,57 +7,14 @@
 namespace mixtape {
 namespace {
 
-// A linear layer of n inputs and m outputs on r rows. Backward: two products, and the weight's gradient in float32.
-Work linear_work(double r, double n, double m, double element, bool backward) {
-  if (!backward) return {2 * r * n * m, element * (r * n + n * m), element * r * m};
-  return {4 * r * n * m, element * (2 * r * m + n * m + r * n), element * r * n + 4 * n * m};
-}
+constexpr double float_bytes = 4;
 
-Work& operator+=(Work& a, const Work& b) {
-  a.flops += b.flops, a.read += b.read, a.written += b.written;
-  return a;
-}
+// A product of [a, b] with [b, c]; the factors' elements and the result's.
+double product(double a, double b, double c) { return 2 * a * b * c; }
 
-struct Sizes {
-  const ModelSpec& spec;
-  double rows, length, element;
-
-  double d() const { return double(spec.d_model); }
-  double heads() const { return double(spec.n_heads * spec.head_width()); }
-  double kv() const { return double(spec.kv_heads() * spec.head_width()); }
-  double qkv() const { return heads() + 2 * kv(); }
-  double ff() const { return double(spec.ff_width()); }
-  double hidden() const { return rows * d() * element; }  // bytes of one tensor [rows, d]
-};
-
-// `activated`: the layers whose operation includes an activation.
-Work linears(const Sizes& s, bool activated, bool backward) {
-  const bool gated = is_gated(s.spec.activation);
-  const auto one = [&](double n, double m) { return linear_work(s.rows, n, m, s.element, backward); };
-  if (activated) return gated ? Work{} : one(s.d(), s.ff());
-  Work w = one(s.d(), s.qkv());
-  w += one(s.heads(), s.d());
-  w += one(s.ff(), s.d());
-  if (gated) w += one(s.d(), 2 * s.ff());
-  return w;
-}
-
-// Two products forward and five backward (the scores are made again) over the keys that a query sees: on average, with
-// a window of w over sequences of T, w - w^2 / 2T of them when causal.
-Work attention(const Sizes& s, int64_t layer, bool backward) {
-  const int64_t window = s.spec.layer_window(layer);
-  const double seen = window > 0 ? std::min(double(window), s.length) : s.length;
-  const double causal = s.spec.family == Family::encoder ? 0 : seen * seen / (2 * s.length);
-  const double pairs = s.rows * (seen - causal);
-  const double qkv = s.rows * s.qkv() * s.element, out = s.rows * s.heads() * s.element;
-  if (!backward) return {4 * pairs * s.heads(), qkv, out};
-  return {10 * pairs * s.heads(), qkv + 2 * out, qkv};
-}
-
-// Forward does all: logits, their gradient, and both products with it.
-Work cross_entropy(const Sizes& s) {
-  const double v = double(s.spec.vocab_size), weight = v * s.d();
-  return {6 * s.rows * weight, s.hidden() + s.element * weight, s.hidden() + 4 * weight};
+double traffic_seconds(const Work& w, const Limits& l) {
+  // Reading alone is no faster than the reading rate, whatever the rate of both together is.
+  return std::max(w.read / l.read, w.written > 0 ? w.bytes() / std::max(l.copy, l.read) : 0);
 }
 
 }  // namespace
@@ -73,44 +30,78 @@ Limits measure_limits() {
   return l;
 }
 
-double least_seconds(const Work& w, const Limits& l) {
-  const double bytes = w.read + w.written;
-  const double traffic = bytes / (w.written > 0 ? std::max(l.copy, l.read) : l.read);
-  return std::max(w.flops / l.fma, traffic);
+double least_seconds(const Work& w, const Limits& l) { return std::max(w.flops / l.fma, traffic_seconds(w, l)); }
+
+bool bound_by_arithmetic(const Work& w, const Limits& l) { return w.flops / l.fma >= traffic_seconds(w, l); }
+
+Work linear_work(const LinearSize& s, int64_t element) {
+  const double r = double(s.rows), n = double(s.in), m = double(s.out), e = double(element);
+  return {product(r, n, m), e * (r * n + n * m), e * r * m};
 }
 
-Work model_work(const ModelSpec& spec, int64_t rows, int64_t length, int64_t element, std::string_view operation,
-                bool backward) {
-  const Sizes s{spec, double(rows), double(length), double(element)};
-  const double layers = double(spec.n_layers), norms = 2 * layers + (spec.final_norm ? 1 : 0);
-  const auto times = [](double n, Work w) { return Work{n * w.flops, n * w.read, n * w.written}; };
-  const double h = s.hidden(), inner = s.rows * s.ff() * s.element;
+Work linear_input_gradient_work(const LinearSize& s, int64_t element) {
+  return linear_work({s.rows, s.out, s.in}, element);
+}
 
-  if (operation == "linear") return times(layers, linears(s, false, backward));
-  if (operation == "linear_activation") return times(layers, linears(s, true, backward));
-  if (operation == "cross_entropy") return backward ? Work{} : cross_entropy(s);
-  if (operation == "attention") {
-    Work w;
-    for (int64_t layer = 0; layer < spec.n_layers; ++layer) w += attention(s, layer, backward);
-    return w;
-  }
-  // Bytes only: these do a few operations an element. The first norm of a pre-norm model has no branch to add.
-  const double plain = (spec.norm_placement == NormPlacement::pre ? 1 : 0) + (spec.embedding_norm ? 1 : 0);
-  if (operation == "norm") return times(plain, {0, backward ? 2 * h : h, h});
-  if (operation == "residual_norm")
-    return times(norms - (spec.norm_placement == NormPlacement::pre ? 1 : 0),
-                 {0, backward ? 3 * h : 2 * h, backward ? h : 2 * h});
-  if (operation == "gated_activation")
-    return times(layers, {0, backward ? 3 * inner : 2 * inner, backward ? 2 * inner : inner});
-  const double rotated = s.rows * (s.heads() + s.kv()) * s.element;
-  if (operation == "rope") return times(layers, {0, rotated, rotated});
-  if (operation == "dropout") return times(2 * layers + 1, {0, h, h});
-  if (operation == "embedding") {
-    // A tied table's gradient is there already, from the head; else all of it is written.
-    const double table = spec.tied_embeddings ? h : 4 * double(spec.vocab_size) * s.d();
-    return {0, backward ? h : 2 * h, backward ? table : h};
-  }
-  return {};
+Work linear_weight_gradient_work(const LinearSize& s, int64_t element) {
+  const double r = double(s.rows), n = double(s.in), m = double(s.out), e = double(element);
+  return {product(m, r, n), e * r * (m + n), float_bytes * n * m};
+}
+
+double keys_seen(int64_t length, bool causal, int64_t window) {
+  const double t = double(length), seen = window > 0 ? std::min(double(window), t) : t;
+  return seen - (causal ? seen * seen / (2 * t) : 0);
+}
+
+Work attention_work(const AttentionSize& s, int64_t element, bool backward) {
+  const double e = double(element), width = double(s.heads * s.head_dim);
+  const double q = e * double(s.queries) * width, kv = 2 * e * double(s.keys * s.kv_heads * s.head_dim);
+  const double one = product(double(s.queries) * s.seen, width, 1);
+  // Backward reads q, k, v, the output and its gradient.
+  return backward ? Work{5 * one, 3 * q + kv, q + kv} : Work{2 * one, q + kv, q};
+}
+
+Work cross_entropy_work(int64_t rows, int64_t d_model, int64_t vocabulary, int64_t element, bool gradients) {
+  const double weight = double(vocabulary) * double(d_model), hidden = double(element * rows * d_model);
+  const double logits = product(double(rows), double(d_model), double(vocabulary));
+  const double read = hidden + double(element) * weight;
+  return gradients ? Work{3 * logits, read, hidden + float_bytes * weight} : Work{logits, read, 0};
+}
+
+Work norm_work(double bytes, bool backward) { return {0, backward ? 2 * bytes : bytes, bytes}; }
+
+Work residual_norm_work(double bytes, bool backward) {
+  return backward ? Work{0, 3 * bytes, bytes} : Work{0, 2 * bytes, 2 * bytes};
+}
+
+Work activation_work(double bytes, bool backward) { return norm_work(bytes, backward); }
+
+Work gated_activation_work(double bytes, bool backward) {
+  return backward ? Work{0, 3 * bytes, 2 * bytes} : Work{0, 2 * bytes, bytes};
+}
+
+Work add_work(double bytes) { return {0, 2 * bytes, bytes}; }
+
+Work pass_work(double read, double written) { return {0, read, written}; }
+
+Work embedding_work(int64_t rows, int64_t d_model, int64_t element, int tables) {
+  const double bytes = double(rows * d_model * element);
+  return {0, tables * bytes, bytes};
+}
+
+Work embedding_added_gradient_work(int64_t rows, int64_t d_model, int64_t element, int tables) {
+  const double gradient = float_bytes * double(rows * d_model);
+  return {0, double(rows * d_model * element) + tables * gradient, tables * gradient};
+}
+
+Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int64_t table_rows) {
+  return {0, double(rows * d_model * element), float_bytes * double(table_rows * d_model)};
+}
+
+Work gradient_norm_work(int64_t count) { return {0, float_bytes * double(count), 0}; }
+
+Work adamw_work(int64_t count, int64_t rounded) {
+  return {0, 4 * float_bytes * double(count), (3 * float_bytes + double(rounded)) * double(count)};
 }
 
 }  // namespace mixtape

@@ -1,16 +1,23 @@
-// What an operation computes and moves at least, and the time that this takes at the machine's limits.
+// What operations compute and move at least, and the time that this takes at the machine's limits.
+//
+// The one place that knows: `bench ops` asks by shape, and model_work.h adds up what a model's operations do. Bytes are
+// of tensors that must come from memory and go there; what a kernel reads twice or keeps in caches is its own affair.
 #pragma once
 
-#include <string>
-#include <string_view>
-
-#include "core/model/spec.h"
+#include <cstdint>
 
 namespace mixtape {
 
 struct Work {
   double flops = 0, read = 0, written = 0;  // FLOP and bytes
-  bool known() const { return flops > 0 || read + written > 0; }
+  bool known() const { return flops > 0 || bytes() > 0; }
+  double bytes() const { return read + written; }
+  Work& operator+=(const Work& other) {
+    flops += other.flops, read += other.read, written += other.written;
+    return *this;
+  }
+  friend Work operator+(Work a, const Work& b) { return a += b; }
+  friend Work operator*(double n, const Work& w) { return {n * w.flops, n * w.read, n * w.written}; }
 };
 
 // FLOP/s and bytes a second, measured in the same run.
@@ -21,11 +28,49 @@ Limits measure_limits();
 
 // The longer of arithmetic and memory traffic. What stays in caches can be faster.
 double least_seconds(const Work& work, const Limits& limits);
+// Which of the two that is.
+bool bound_by_arithmetic(const Work& work, const Limits& limits);
 
-// The work of one row of operations of a tape, by the tape's names, in one micro-batch: all linear layers together,
-// for example. `rows` tokens in sequences of `length`, elements of `element` bytes, gradients of parameters in float32.
-// Unknown (all 0) for names that are none of the model's.
-Work model_work(const ModelSpec& spec, int64_t rows, int64_t length, int64_t element, std::string_view operation,
-                bool backward);
+// Below, `element` is the size of an element in bytes, and gradients of parameters are float32. Operations by their
+// names on the tape.
+
+// y = x W^T on `rows` rows: `in` inputs, `out` outputs. A bias and an activation cost next to nothing.
+struct LinearSize {
+  int64_t rows = 0, in = 0, out = 0;
+};
+Work linear_work(const LinearSize& size, int64_t element);
+Work linear_input_gradient_work(const LinearSize& size, int64_t element);
+Work linear_weight_gradient_work(const LinearSize& size, int64_t element);
+
+struct AttentionSize {
+  int64_t queries = 0, keys = 0;  // rows
+  double seen = 0;                // keys that a query sees, on average
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+};
+// The average over a segment of `length` tokens; window 0: no limit.
+double keys_seen(int64_t length, bool causal, int64_t window);
+// Two products forward and five backward, where the scores are made again.
+Work attention_work(const AttentionSize& size, int64_t element, bool backward);
+
+// `gradients`: forward delivers them, with the logits' gradient and both products with it.
+Work cross_entropy_work(int64_t rows, int64_t d_model, int64_t vocabulary, int64_t element, bool gradients);
+
+// A few operations an element, so bytes alone count. `bytes`: of one tensor of rows, a gated activation's output.
+Work norm_work(double bytes, bool backward);
+Work residual_norm_work(double bytes, bool backward);
+Work activation_work(double bytes, bool backward);
+Work gated_activation_work(double bytes, bool backward);
+Work add_work(double bytes);
+// One tensor in and one out, of these bytes: dropout, the rotated columns of rope, a cast; both ways.
+Work pass_work(double read, double written);
+// Vectors of `tables` tables (tokens, positions) for `rows` tokens.
+Work embedding_work(int64_t rows, int64_t d_model, int64_t element, int tables);
+// Adds to `rows` rows a table, or writes tables of `table_rows` rows together.
+Work embedding_added_gradient_work(int64_t rows, int64_t d_model, int64_t element, int tables);
+Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int64_t table_rows);
+
+Work gradient_norm_work(int64_t count);
+// Reads w, g, m, v and writes w, m, v; with a master, also weights rounded to `rounded` bytes.
+Work adamw_work(int64_t count, int64_t rounded);
 
 }  // namespace mixtape

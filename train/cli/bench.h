@@ -1,6 +1,7 @@
 // What benchmarks print alike.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "train/bench/work.h"
@@ -9,11 +10,13 @@
 namespace mixtape {
 
 void add_bench_train(Command& bench);
+void add_bench_ops(Command& bench);
 
 // A line about the machine.
 std::string limits_text(const Limits& limits);
+nlohmann::json limits_json(const Limits& limits);
 // GFLOP/s, or GB/s of what is bound by memory; empty where the work is unknown.
-std::string rate_text(const Work& work, double seconds);
+std::string rate_text(const Work& work, double seconds, const Limits& limits);
 // "87 %": the time at the machine's limit / the time taken.
 std::string share_text(const Work& work, double seconds, const Limits& limits);
 

@@ -22,11 +22,11 @@ void print_profile(const TrainingBench& b) {
   fmt::print("  {:<18} {:<9} {:>6} {:>10} {:>7} {:>9} {:>9} {:>15} {:>9}\n", "operation", "pass", "calls", "ms",
              "share", "GFLOP", "MB", "rate", "of limit");
   for (const ProfileLine& line : b.profile) {
-    const double bytes = line.work.read + line.work.written;
+    const double bytes = line.work.bytes();
     fmt::print("  {:<18} {:<9} {:>6} {:>10.2f} {:>6.1f}% {:>9} {:>9} {:>15} {:>9}\n", line.name, line.pass, line.calls,
                1e3 * line.seconds, 100 * line.seconds / b.profiled_step_seconds,
                line.work.flops > 0 ? fmt::format("{:.2f}", line.work.flops / 1e9) : "",
-               bytes > 0 ? fmt::format("{:.0f}", bytes / 1e6) : "", rate_text(line.work, line.seconds),
+               bytes > 0 ? fmt::format("{:.0f}", bytes / 1e6) : "", rate_text(line.work, line.seconds, b.limits),
                share_text(line.work, line.seconds, b.limits));
   }
 }
@@ -63,18 +63,14 @@ nlohmann::json json_of(const TrainingBench& b) {
                       {"arena_bytes", b.arena_bytes},
                       {"peak_resident_bytes", b.peak_resident_bytes},
                       {"resident_before_bytes", b.resident_before_bytes},
-                      {"limits",
-                       {{"fma", b.limits.fma},
-                        {"fma_one_thread", b.limits.fma_one},
-                        {"read", b.limits.read},
-                        {"copy", b.limits.copy}}}};
+                      {"limits", limits_json(b.limits)}};
   for (const ProfileLine& line : b.profile)
     j["profile"].push_back({{"operation", line.name},
                             {"pass", line.pass},
                             {"calls", line.calls},
                             {"seconds", line.seconds},
                             {"flop", line.work.flops},
-                            {"bytes", line.work.read + line.work.written}});
+                            {"bytes", line.work.bytes()}});
   return j;
 }
 

@@ -1,0 +1,100 @@
+// `mixtape bench ops` on a tiny model: what it prints, never how fast.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/end_to_end/process.h"
+
+namespace mixtape {
+namespace {
+
+const std::vector<std::string> tiny{"bench",
+                                    "ops",
+                                    "model.n_layers=1",
+                                    "model.d_model=32",
+                                    "model.n_heads=4",
+                                    "model.vocab_size=300",
+                                    "train.micro_batch_size=2",
+                                    "data.seq_length=8",
+                                    "--samples",
+                                    "1"};
+
+std::vector<std::string> tiny_with(const std::vector<std::string>& more) {
+  std::vector<std::string> words = tiny;
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+nlohmann::json bench(const Workspace& space, const std::vector<std::string>& more) {
+  std::vector<std::string> words = tiny_with({"--json"});
+  words.insert(words.end(), more.begin(), more.end());
+  const ProcessResult r = space.mixtape(words);
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  return nlohmann::json::parse(r.out);
+}
+
+std::set<std::string> operations_in(const nlohmann::json& result) {
+  std::set<std::string> names;
+  for (const auto& line : result["operations"]) names.insert(line["operation"].get<std::string>());
+  return names;
+}
+
+TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
+  const Workspace space;
+  const nlohmann::json result = bench(space, {});
+  EXPECT_EQ(operations_in(result),
+            (std::set<std::string>{"abs_max", "activation", "adamw", "add", "attention", "cast", "convert",
+                                   "cross_entropy", "dropout", "embedding", "gated_activation", "gradient_norm",
+                                   "linear", "linear_activation", "linear_rows", "norm", "residual_norm", "rope"}));
+  EXPECT_EQ(result["dtype"], "fp32");
+  for (const char* limit : {"fma", "fma_one_thread", "read", "copy"}) EXPECT_GT(result["limits"][limit], 0) << limit;
+  std::set<std::string> seen;
+  for (const auto& line : result["operations"]) {
+    const std::string what = line["operation"].get<std::string>() + " " + line["shape"].get<std::string>() + " " +
+                             line["pass"].get<std::string>();
+    EXPECT_TRUE(seen.insert(what).second) << what << " twice";
+    EXPECT_GT(line["seconds"], 0) << what;
+    EXPECT_LE(line["least_seconds"], line["seconds"]) << what;
+    EXPECT_GE(line["most_seconds"], line["seconds"]) << what;
+    EXPECT_GT(line["share_of_limit"], 0) << what;
+    EXPECT_GT(line["bytes"], 0) << what;
+    EXPECT_GE(line["samples"].get<int>() + line["dropped"].get<int>(), 1) << what;
+    // A sample that does not count is said to be dropped; with none left, so is that.
+    EXPECT_EQ(line["disturbed"].get<bool>(), line["samples"].get<int>() < line["dropped"].get<int>()) << what;
+  }
+  for (const std::string name : {"norm", "rope", "activation", "gated_activation", "dropout", "attention", "cast"}) {
+    bool backward = false;
+    for (const auto& line : result["operations"]) backward |= line["operation"] == name && line["pass"] == "backward";
+    EXPECT_TRUE(backward) << name;
+  }
+}
+
+TEST(BenchOps, TakesNamesOfOperationsAndAType) {
+  const Workspace space;
+  const nlohmann::json result = bench(space, {"precision.mode=bf16", "--only", "norm", "adamw"});
+  EXPECT_EQ(operations_in(result), (std::set<std::string>{"adamw", "norm"}));
+  EXPECT_EQ(result["dtype"], "bf16");
+  // 4 reads and 3 writes of float32, and the rounded weight.
+  for (const auto& line : result["operations"])
+    if (line["operation"] == "adamw")
+      EXPECT_EQ(line["bytes"].get<double>() / 30, std::stod(line["shape"].get<std::string>()));
+
+  const ProcessResult text = space.mixtape(tiny_with({"--only", "dropout"}));
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out.find("dropout            16 x 32, p = 0.1"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find("GB/s"), std::string::npos) << text.out;
+  EXPECT_EQ(text.out.find("rope"), std::string::npos) << text.out;
+}
+
+TEST(BenchOps, RefusesAnUnknownOperationWithTheChoices) {
+  const Workspace space;
+  const ProcessResult r = space.mixtape(tiny_with({"--only", "norm", "softplus"}));
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_NE(r.err.find("--only: 'softplus' is no operation; expected abs_max, activation, adamw"), std::string::npos)
+      << r.err;
+  EXPECT_TRUE(r.out.empty()) << r.out;
+}
+
+}  // namespace
+}  // namespace mixtape

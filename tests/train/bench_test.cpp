@@ -1,0 +1,101 @@
+// What benchmarks claim: the work of operations, which samples count, and that no operation is left out.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+
+#include "core/model/transformer.h"
+#include "train/bench/model_work.h"
+#include "train/bench/operation_cases.h"
+#include "train/bench/steady.h"
+#include "train/config/config.h"
+
+namespace mixtape {
+namespace {
+
+std::set<std::string> benched_operations() {
+  std::set<std::string> names;
+  for (const OperationCase& c : operation_cases({.model = {}, .sequences = 1, .length = 16, .parameters = 1000}))
+    names.insert(c.operation);
+  return names;
+}
+
+// The names that operations give themselves, in core/ops.
+std::set<std::string> tape_operations() {
+  static const std::regex name(R"rx(^\s*\.name = "(\w+)",$)rx");
+  std::set<std::string> names;
+  std::smatch match;
+  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(MIXTAPE_SOURCE) / "core/ops")) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line);)
+      if (std::regex_match(line, match, name)) names.insert(match[1]);
+  }
+  return names;
+}
+
+TEST(BenchOperations, HaveEveryOperation) {
+  const std::set<std::string> operations = tape_operations(), benched = benched_operations();
+  EXPECT_GE(operations.size(), 13u);
+  for (const std::string& name : operations)
+    EXPECT_TRUE(benched.contains(name)) << name << " has no case in train/bench";
+  // And what is not on the tape.
+  for (const std::string name : {"gradient_norm", "adamw", "linear_rows", "convert", "abs_max"})
+    EXPECT_TRUE(benched.contains(name)) << name;
+}
+
+// Matrix products by operation add up to the model's own count, which knows nothing of operations.
+TEST(BenchWork, ProductsAddUpToTheModelsFlops) {
+  for (const std::string preset : {"gpt2", "llama-3-8b", "bloom-560m"}) {
+    ModelSpec spec = parse_config("model: {preset: " + preset + "}", "test.yaml").config.model;
+    constexpr int64_t rows = 96, length = 32;
+    double flops = 0;
+    for (const char* operation : {"linear", "linear_activation", "cross_entropy"})
+      for (const bool backward : {false, true}) flops += model_work(spec, rows, length, 4, operation, backward).flops;
+    EXPECT_DOUBLE_EQ(flops, double(rows) * Transformer(spec, length).flops_per_token(0)) << preset;
+  }
+}
+
+TEST(BenchWork, AttentionCountsTheKeysThatAreSeen) {
+  for (const int64_t length : {64, 100})
+    for (const int64_t window : {0, 10, 64, 200}) {
+      double causal = 0;
+      for (int64_t i = 0; i < length; ++i) causal += double(window > 0 ? std::min(window, i + 1) : i + 1);
+      // Half of the diagonal is left out.
+      EXPECT_NEAR(keys_seen(length, true, window), causal / double(length), 0.5 + 1e-9) << length << " " << window;
+    }
+  EXPECT_EQ(keys_seen(64, false, 0), 64);
+}
+
+TEST(BenchWork, TheSlowerOfArithmeticAndMemoryIsTheLimit) {
+  const Limits limits{.fma = 100, .read = 10, .copy = 16};
+  EXPECT_DOUBLE_EQ(least_seconds({.flops = 1000, .read = 10}, limits), 10);
+  EXPECT_TRUE(bound_by_arithmetic({.flops = 1000, .read = 10}, limits));
+  EXPECT_DOUBLE_EQ(least_seconds({.read = 80, .written = 80}, limits), 10);
+  // Nearly all is read: the rate at which both together move is out of reach.
+  EXPECT_DOUBLE_EQ(least_seconds({.flops = 10, .read = 100, .written = 1}, limits), 10);
+  EXPECT_FALSE(bound_by_arithmetic({.flops = 10, .read = 100, .written = 1}, limits));
+}
+
+TEST(SteadyTiming, SamplesBesideASlowProbeAreDropped) {
+  const std::vector<Sample> samples{{1.0, 100, 100}, {5.0, 84, 100}, {2.0, 90, 86}, {9.0, 100, 50}, {3.0, 99, 99}};
+  const Timing t = summarise(samples, 100);
+  EXPECT_EQ(t.counted, 3);
+  EXPECT_EQ(t.dropped, 2);
+  EXPECT_FALSE(t.disturbed);
+  EXPECT_EQ(t.median, 2);
+  EXPECT_EQ(t.least, 1);
+  EXPECT_EQ(t.most, 3);
+}
+
+TEST(SteadyTiming, ADisturbedMachineIsCalledThat) {
+  EXPECT_TRUE(summarise({{1, 100, 100}, {2, 50, 100}, {3, 50, 100}}, 100).disturbed);
+  const Timing none = summarise({{1, 50, 50}, {3, 50, 50}}, 100);
+  EXPECT_TRUE(none.disturbed);
+  EXPECT_EQ(none.counted, 0);
+  EXPECT_EQ(none.median, 2);  // of all, for want of better
+}
+
+}  // namespace
+}  // namespace mixtape
