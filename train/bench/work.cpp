@@ -30,6 +30,10 @@ Limits measure_limits() {
   return l;
 }
 
+Limits best_of(const Limits& a, const Limits& b) {
+  return {std::max(a.fma, b.fma), std::max(a.fma_one, b.fma_one), std::max(a.read, b.read), std::max(a.copy, b.copy)};
+}
+
 double least_seconds(const Work& w, const Limits& l) { return std::max(w.flops / l.fma, traffic_seconds(w, l)); }
 
 bool bound_by_arithmetic(const Work& w, const Limits& l) { return w.flops / l.fma >= traffic_seconds(w, l); }

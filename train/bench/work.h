@@ -25,6 +25,8 @@ struct Limits {
   double fma = 0, fma_one = 0, read = 0, copy = 0;
 };
 Limits measure_limits();
+// The higher of each. Neighbours on a shared machine take memory bandwidth too, and no probe says when.
+Limits best_of(const Limits& a, const Limits& b);
 
 // The longer of arithmetic and memory traffic. What stays in caches can be faster.
 double least_seconds(const Work& work, const Limits& limits);
