@@ -44,9 +44,11 @@ TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
   const Workspace space;
   const nlohmann::json result = bench(space, {});
   EXPECT_EQ(operations_in(result),
-            (std::set<std::string>{"abs_max", "activation", "adamw", "add", "attention", "cast", "convert",
-                                   "cross_entropy", "dropout", "embedding", "gated_activation", "gradient_norm",
-                                   "linear", "linear_activation", "linear_rows", "norm", "residual_norm", "rope"}));
+            (std::set<std::string>{"abs_max",       "activation",    "adamw",         "add",
+                                   "attention",     "cast",          "convert",       "cross_attention",
+                                   "cross_entropy", "dropout",       "embedding",     "gated_activation",
+                                   "gather_rows",   "gradient_norm", "linear",        "linear_activation",
+                                   "linear_rows",   "norm",          "residual_norm", "rope"}));
   EXPECT_EQ(result["dtype"], "fp32");
   for (const char* limit : {"fma", "fma_one_thread", "read", "copy"}) EXPECT_GT(result["limits"][limit], 0) << limit;
   std::set<std::string> seen;

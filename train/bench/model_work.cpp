@@ -49,12 +49,12 @@ Work attention(const Model& m, bool backward) {
 Work embedding(const Model& m, bool backward) {
   const int64_t positions =
       m.spec.position == Position::learned ? m.spec.max_positions + m.spec.position_offset : int64_t(0);
-  if (!backward) return embedding_work(m.rows, m.d(), m.element, positions ? 2 : 1);
-  if (!m.spec.tied_embeddings)
-    return embedding_gradient_work(m.rows, m.d(), m.element, m.spec.vocab_size + positions);
+  const int64_t small = positions + m.spec.token_types;
+  if (!backward) return embedding_work(m.rows, m.d(), m.element, 1 + (positions > 0) + (m.spec.token_types > 0));
+  if (!m.spec.tied_embeddings) return embedding_gradient_work(m.rows, m.d(), m.element, m.spec.vocab_size + small);
   // The gradient of a tied table is there already, from the head.
   return embedding_added_gradient_work(m.rows, m.d(), m.element, 1) +
-         embedding_gradient_work(0, m.d(), m.element, positions);
+         embedding_gradient_work(0, m.d(), m.element, small);
 }
 
 }  // namespace

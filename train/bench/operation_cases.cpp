@@ -41,6 +41,13 @@ Tensor integer_tensor(const CaseContext& context, Shape shape, const std::functi
   return tensor;
 }
 
+Tensor segment_table(const CaseContext& context, int64_t sequences, int64_t queries, int64_t keys) {
+  return integer_tensor(context, {sequences, 4}, [=](int64_t i) {
+    const int64_t sequence = i / 4;
+    return std::array<int64_t, 4>{sequence * queries, queries, sequence * keys, keys}[size_t(i % 4)];
+  });
+}
+
 int64_t random_token(int64_t index, int64_t vocabulary) {
   return int64_t(philox(philox_key(2), uint64_t(index), 0, Purpose::sampling)[0] % uint64_t(vocabulary));
 }

@@ -48,6 +48,8 @@ std::vector<LinearSize> linear_sizes(const ModelSpec& model, int64_t rows);
 // Normal numbers, the same every time.
 Tensor random_tensor(const CaseContext& context, Shape shape, DType type, float std = 1);
 Tensor integer_tensor(const CaseContext& context, Shape shape, const std::function<int64_t(int64_t)>& value);
+// Segments of attention: sequences of `queries` rows, each with `keys` rows of its own.
+Tensor segment_table(const CaseContext& context, int64_t sequences, int64_t queries, int64_t keys);
 // A token that is drawn evenly from the vocabulary.
 int64_t random_token(int64_t index, int64_t vocabulary);
 

@@ -91,21 +91,19 @@ OperationCase decoding_attention_case(const CaseSizes& s, int64_t sequences, int
                            .n_kv_heads = kv,
                            .head_dim = width,
                            .scale = float(1 / std::sqrt(double(width))),
-                           .max_q_len = 1};
+                           .max_q_len = 1,
+                           .max_k_len = length};
   return {.operation = "attention",
           .shape = fmt::format("{} x 1 over {}, {} heads of {}", sequences, length, heads, width),
-          .forward = attention_work({sequences, sequences * length, double(length), heads, kv, width}, size_of(s.type),
-                                    false),
+          .forward =
+              attention_work({sequences, sequences * length, double(length), heads, kv, width}, size_of(s.type), false),
           .on_tape = false,
           .prepare = [=, type = s.type](const CaseContext& c) {
             const Tensor q = random_tensor(c, {sequences, heads * width}, type);
             const Tensor k = random_tensor(c, {sequences * length, kv * width}, type);
             const Tensor v = random_tensor(c, {sequences * length, kv * width}, type);
             const Tensor out = c.backend.make(q.shape(), type);
-            const Tensor segments = integer_tensor(c, {sequences, 4}, [=](int64_t i) {
-              const int64_t sequence = i / 4;
-              return std::array<int64_t, 4>{sequence, 1, sequence * length, length}[i % 4];
-            });
+            const Tensor segments = segment_table(c, sequences, 1, length);
             const Tensor count = integer_tensor(c, {1}, [=](int64_t) { return sequences; });
             return [=, state = c.state](Tape& tape) -> Tensors {
               tape.backend().attention().attention({.out = out,

@@ -102,9 +102,7 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
           .backward = attention_work(size, size_of(s.type), true),
           .prepare = [=, type = s.type](const CaseContext& c) {
             const Tensor qkv = random_tensor(c, {rows, (heads + 2 * v.kv_heads) * width}, type);
-            const Tensor segments = integer_tensor(c, {sequences, 4}, [=](int64_t i) {
-              return i % 2 ? v.length : i / 4 * v.length;  // q_start, q_len, k_start, k_len
-            });
+            const Tensor segments = segment_table(c, sequences, v.length, v.length);
             const Tensor count = integer_tensor(c, {1}, [=](int64_t) { return sequences; });
             Tensor slopes;
             if (v.alibi) {
@@ -113,8 +111,34 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
               slopes = c.backend.make({heads}, DType::f32);
               c.backend.copy_from_host(slopes, values.data());
             }
+            return
+                [=](Tape& tape) -> Tensors { return {attention(tape, tape.leaf(qkv), segments, count, slopes, spec)}; };
+          }};
+}
+
+// A decoder's rows over an encoder's output of twice the length.
+OperationCase cross_attention_case(const CaseSizes& s) {
+  const int64_t sequences = s.sequences, length = s.length, memory = 2 * s.length;
+  const int64_t heads = s.model.n_heads, width = s.model.head_width();
+  const AttentionSize size{sequences * length, sequences * memory, double(memory), heads, heads, width};
+  const AttentionSpec spec{.n_heads = heads,
+                           .n_kv_heads = heads,
+                           .head_dim = width,
+                           .scale = float(1 / std::sqrt(double(width))),
+                           .causal = false,
+                           .max_q_len = length,
+                           .max_k_len = memory};
+  return {.operation = "cross_attention",
+          .shape = fmt::format("{} x {} over {}, {} heads of {}", sequences, length, memory, heads, width),
+          .forward = attention_work(size, size_of(s.type), false),
+          .backward = attention_work(size, size_of(s.type), true),
+          .prepare = [=, type = s.type](const CaseContext& c) {
+            const Tensor q = random_tensor(c, {sequences * length, heads * width}, type);
+            const Tensor kv = random_tensor(c, {sequences * memory, 2 * heads * width}, type);
+            const Tensor segments = segment_table(c, sequences, length, memory);
+            const Tensor count = integer_tensor(c, {1}, [=](int64_t) { return sequences; });
             return [=](Tape& tape) -> Tensors {
-              return {attention(tape, tape.leaf(qkv), segments, count, slopes, spec)};
+              return {cross_attention(tape, tape.leaf(q), tape.leaf(kv), segments, count, spec)};
             };
           }};
 }
@@ -128,6 +152,7 @@ void add_attention_cases(const CaseSizes& s, std::vector<OperationCase>& cases) 
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .alibi = true}));
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .dropout = 0.1}));
   if (kv == heads && heads % 4 == 0) cases.push_back(attention_case(s, {.length = longer, .kv_heads = heads / 4}));
+  cases.push_back(cross_attention_case(s));
 }
 
 // Training, where forward delivers the gradients, and evaluation.

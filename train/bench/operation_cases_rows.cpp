@@ -34,8 +34,24 @@ OperationCase embedding_case(const CaseSizes& s) {
             const Tensor ids = integer_tensor(c, {rows}, [=](int64_t i) { return random_token(i, vocabulary); });
             const Tensor at = integer_tensor(c, {rows}, [=](int64_t i) { return i % length; });
             return [=](Tape& tape) -> Tensors {
-              return {embedding(tape, ids, at, parameter(tape, tokens), parameter(tape, positions), {})};
+              return {embedding(tape, {.tokens = ids, .positions = at},
+                                {.tokens = parameter(tape, tokens), .positions = parameter(tape, positions)}, {})};
             };
+          }};
+}
+
+// One row in seven, as masked language models pick them (15 %). Other rows' gradients are zero, and are written.
+OperationCase gather_rows_case(const CaseSizes& s) {
+  const int64_t rows = s.rows(), d = s.model.d_model, picked = (rows + 6) / 7;
+  const double some = double(picked * d * size_of(s.type));
+  return {.operation = "gather_rows",
+          .shape = fmt::format("{} of {} x {}", picked, rows, d),
+          .forward = pass_work(some, some),
+          .backward = pass_work(some, bytes_of(s, d)),
+          .prepare = [=, type = s.type](const CaseContext& c) {
+            const Tensor x = random_tensor(c, {rows, d}, type);
+            const Tensor index = integer_tensor(c, {picked}, [](int64_t i) { return 7 * i; });
+            return [=](Tape& tape) -> Tensors { return {gather_rows(tape, tape.leaf(x), index)}; };
           }};
 }
 
@@ -115,7 +131,8 @@ OperationCase rope_case(const CaseSizes& s) {
             return [=](Tape& tape) -> Tensors {
               Tensor in = tape.leaf(*x);
               *x = {};
-              Tensor y = rope(tape, std::move(in), at, table, {.heads = rotated, .head_dim = width, .rotary_dim = even});
+              Tensor y =
+                  rope(tape, std::move(in), at, table, {.heads = rotated, .head_dim = width, .rotary_dim = even});
               *x = y.as_value(-1);
               return {y};
             };
@@ -165,6 +182,7 @@ OperationCase cast_case(const CaseSizes& s, DType from, DType to) {
 
 void add_row_cases(const CaseSizes& s, std::vector<OperationCase>& cases) {
   cases.push_back(embedding_case(s));
+  cases.push_back(gather_rows_case(s));
   for (const NormKind kind : {NormKind::layernorm, NormKind::rmsnorm}) {
     cases.push_back(norm_case(s, kind));
     cases.push_back(residual_norm_case(s, kind));
@@ -173,6 +191,7 @@ void add_row_cases(const CaseSizes& s, std::vector<OperationCase>& cases) {
   cases.push_back(activation_case(s, Unary::gelu, "gelu"));
   cases.push_back(activation_case(s, Unary::gelu_tanh, "gelu_tanh"));
   cases.push_back(activation_case(s, Unary::silu, "silu"));
+  cases.push_back(activation_case(s, Unary::tanh, "tanh"));
   cases.push_back(gated_case(s, Unary::silu, "swiglu"));
   cases.push_back(gated_case(s, Unary::gelu, "geglu"));
   cases.push_back(gated_case(s, Unary::gelu_tanh, "geglu_tanh"));
