@@ -78,9 +78,10 @@ TEST(BenchOps, TakesNamesOfOperationsAndAType) {
   EXPECT_EQ(operations_in(result), (std::set<std::string>{"adamw", "norm"}));
   EXPECT_EQ(result["dtype"], "bf16");
   // 4 reads and 3 writes of float32, and the rounded weight.
-  for (const auto& line : result["operations"])
-    if (line["operation"] == "adamw")
-      EXPECT_EQ(line["bytes"].get<double>() / 30, std::stod(line["shape"].get<std::string>()));
+  for (const auto& line : result["operations"]) {
+    if (line["operation"] != "adamw") continue;
+    EXPECT_EQ(line["bytes"].get<double>() / 30, std::stod(line["shape"].get<std::string>()));
+  }
 
   const ProcessResult text = space.mixtape(tiny_with({"--only", "dropout"}));
   EXPECT_EQ(text.exit_code, 0) << text.err;
