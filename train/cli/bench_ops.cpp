@@ -75,7 +75,8 @@ void run(const std::vector<std::string>& words, const Arguments& a) {
 
 void add_bench_ops(Command& bench) {
   Command command = bench.subcommand(
-      "ops", "time every operation alone, at the shapes of a configuration; without one, of GPT-2 124M on 4 x 256 tokens");
+      "ops",
+      "time every operation alone, at the shapes of a configuration; without one, of GPT-2 124M on 4 x 256 tokens");
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<Arguments>();
   command.option("--only", a->options.only, "these operations").type_name("NAME...");
