@@ -177,6 +177,7 @@ class CrossEntropyRun {
   void row_losses();
   void weight_gradient(bool first_chunk);
   void hidden_gradient(int64_t first);
+  float mean_of(const Tensor& losses) const;
   void finish();
   Panel panel(int64_t index, int64_t row, int64_t rows) const;
   Tensor chunk_of(const Tensor& t) const { return t.slice(0, n_); }
@@ -191,6 +192,7 @@ class CrossEntropyRun {
   const float gradient_scale_;
 
   Tensor index_, targets_, z_, g_, hidden_, stats_, target_z_;
+  Tensor row_nll_;  // of all rows, where it differs from the row's loss
   Tensor weight_wide_, weight_panel_wide_, dhidden_, dweight_, dbias_;
   int64_t found_ = 0;                // rows with a target
   int64_t n_ = 0;                    // rows of the current chunk
@@ -224,6 +226,7 @@ CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
   hidden_ = need({chunk_, d_}, product);
   stats_ = need({chunk_, panels_.count * int64_t(sizeof(PanelStats) / sizeof(float))}, DType::f32);
   target_z_ = need({chunk_}, DType::f32);
+  if (a.nll && a.spec.label_smoothing != 0) row_nll_ = need({rows_}, DType::f32);
   if (widens_) weight_wide_ = need({thread_count() * panels_.widest(), d_}, DType::f32);
   if (!gradients_) return;
   if (product != DType::f32) g_ = need({chunk_, padded(vocabulary_)}, product);
@@ -243,6 +246,7 @@ void CrossEntropyRun::find_targets() {
       throw DataError("cross_entropy: the target of row {} is {}, but the vocabulary has {} tokens", r, targets[r],
                       vocabulary_);
     losses[r] = 0;
+    if (row_nll_) row_nll_.data<float>()[r] = 0;
     if (targets[r] >= 0) index[found_++] = int32_t(r);
   }
   if (found_ < rows_ && a_.dhidden.write == Write::overwrite) backend_.zero(a_.dhidden.tensor);
@@ -318,6 +322,7 @@ void CrossEntropyRun::row_losses() {
         sum_z += stats[p].sum_z;
       }
       const double log_sum = max + std::log(sum);
+      if (row_nll_) row_nll_.data<float>()[row_of_[i]] = float(log_sum - target_z_.data<float>()[i]);
       double loss = log_sum - (1.0 - smoothing) * target_z_.data<float>()[i];
       if (smoothing != 0) loss -= smoothing * sum_z / double(vocabulary_);
       a_.row_loss.data<float>()[row_of_[i]] = float(loss);
@@ -379,12 +384,16 @@ void CrossEntropyRun::hidden_gradient(int64_t first) {
   });
 }
 
-// The mean, and gradients that were summed in fp32 for a narrower type.
-void CrossEntropyRun::finish() {
+float CrossEntropyRun::mean_of(const Tensor& losses) const {
   double sum = 0;  // in the rows' order
-  const float* losses = a_.row_loss.data<float>();
-  for (int64_t r = 0; r < rows_; ++r) sum += losses[r];
-  *a_.mean.data<float>() = float(sum * state_.inverse_targets);
+  for (int64_t r = 0; r < rows_; ++r) sum += losses.data<float>()[r];
+  return float(sum * state_.inverse_targets);
+}
+
+// The means, and gradients that were summed in fp32 for a narrower type.
+void CrossEntropyRun::finish() {
+  const float mean = *a_.mean.data<float>() = mean_of(a_.row_loss);
+  if (a_.nll) *a_.nll.data<float>() = row_nll_ ? mean_of(row_nll_) : mean;
   if (found_ == 0) {
     if (a_.dweight.write == Write::overwrite) backend_.zero(a_.dweight.tensor);
     if (a_.dbias.write == Write::overwrite) backend_.zero(a_.dbias.tensor);

@@ -9,6 +9,7 @@ constexpr Operation<LossSpec> cross_entropy_operation{
         [](const Forward& f, const LossSpec& spec) {
           f.backend().loss().cross_entropy({.mean = f.out(0),
                                             .row_loss = f.out(1),
+                                            .nll = f.out(2),
                                             .dhidden = f.grad(0),
                                             .dweight = f.grad(1),
                                             .dbias = f.grad(2),
@@ -30,9 +31,12 @@ Loss cross_entropy(Tape& tape, const Tensor& hidden, const Tensor& weight, const
   if (bias) expect_shape("cross_entropy", "bias", bias, {weight.rows()});
   expect_dtype("cross_entropy", "targets", targets, DType::i32);
   expect_shape("cross_entropy", "targets", targets, {hidden.rows()});
+  if (!(spec.label_smoothing >= 0 && spec.label_smoothing < 1))
+    throw Error("cross_entropy: label smoothing of {}, expected 0 or more and less than 1", spec.label_smoothing);
+  const Make scalar{{1}, DType::f32}, rows{{hidden.rows()}, DType::f32};
   Outputs out = tape.run(cross_entropy_operation, {hidden, weight, bias, targets},
-                         Makes{.outputs = {{{1}, DType::f32}, {{hidden.rows()}, DType::f32}}}, spec);
-  return {out[0], out[1]};
+                         Makes{.outputs = {scalar, rows, scalar}}, spec);
+  return {out[0], out[1], out[2]};
 }
 
 }  // namespace mixtape

@@ -4,6 +4,11 @@
 //   z = logit_scale * (hidden W^T + bias);  row_loss = log(sum_v exp(z_v)) - z_target;  loss = sum(row_loss) *
 //   inverse_targets
 //
+// Label smoothing as in PyTorch and Hugging Face (Szegedy et al., arXiv 1512.00567): the target's distribution is
+// (1 - s) one-hot + s / V over the whole vocabulary, the target included, so that row_loss = log(sum_v exp(z_v)) -
+// (1 - s) z_target - s mean_v(z_v). Its least value is not 0 but the entropy of that distribution; `nll` is the loss
+// without smoothing, which perplexity is made of.
+//
 // Only rows with a target (>= 0) are computed; rows with target -1 get row_loss 0 and gradient 0. When gradients are
 // on, forward also writes dhidden and the head's gradient, scaled by loss_scale * inverse_targets from the StepState:
 // the logits are at hand then and would have to be made again in backward.
@@ -16,22 +21,23 @@ namespace mixtape {
 
 struct LossSpec {
   float logit_scale = 1;
-  float label_smoothing = 0;  // the target distribution is (1 - s) one-hot + s / V
+  float label_smoothing = 0;  // s, in [0, 1)
   int64_t chunk_rows = 0;     // 0: chosen by the back end
 };
 
 struct Loss {
   Tensor mean;      // float32 [1]: this micro-batch's share of the global mean
   Tensor row_loss;  // float32 [rows]
+  Tensor nll;       // float32 [1]: as mean, without label smoothing; equal to mean where there is none
 };
 
 // hidden: [rows, d]; weight: [V, d]; bias: [V] or absent; targets: int32 [rows].
 Loss cross_entropy(Tape& tape, const Tensor& hidden, const Tensor& weight, const Tensor& bias, const Tensor& targets,
                    const LossSpec& spec);
 
-// What a device provides. The gradients are absent (Write::none) where none are wanted.
+// What a device provides. The gradients are absent (Write::none) where none are wanted, and so may nll be.
 struct CrossEntropy {
-  Tensor mean, row_loss;
+  Tensor mean, row_loss, nll;
   Grad dhidden, dweight, dbias;
   Tensor hidden, weight, bias, targets;
   LossSpec spec;

@@ -7,11 +7,11 @@
 namespace mixtape {
 namespace {
 
-// Two outputs: this micro-batch's share of the mean, and each row's loss.
+// Three outputs: this micro-batch's share of the mean, each row's loss, and the mean without label smoothing.
 Arrays reference(const Arrays& in, const LossSpec& spec) {
   const Array &hidden = in[0], &weight = in[1], &bias = in[2], &targets = in[3];
   const int64_t vocabulary = weight.rows();
-  Array mean({1}), losses({hidden.rows()});
+  Array mean({1}), losses({hidden.rows()}), nll({1});
   for (int64_t r = 0; r < hidden.rows(); ++r) {
     if (targets[r] < 0) continue;
     std::vector<double> z(vocabulary);
@@ -27,8 +27,9 @@ Arrays reference(const Arrays& in, const LossSpec& spec) {
     const double smoothing = double(spec.label_smoothing);
     losses[r] = max + std::log(sum) - (1 - smoothing) * z[int64_t(targets[r])] - smoothing * sum_z / vocabulary;
     mean[0] += losses[r] * test_state().inverse_targets;
+    nll[0] += (max + std::log(sum) - z[int64_t(targets[r])]) * test_state().inverse_targets;
   }
-  return {mean, losses};
+  return {mean, losses, nll};
 }
 
 // Sizes: rows, d, vocabulary.
@@ -43,7 +44,7 @@ OpTest loss_test(std::string name, std::vector<Sizes> sizes, LossSpec spec, bool
           .op =
               [=](Tape& tape, const Tensors& in, Sizes) {
                 const Loss loss = cross_entropy(tape, in[0], in[1], in[2], in[3], spec);
-                return Tensors{loss.mean, loss.row_loss};
+                return Tensors{loss.mean, loss.row_loss, loss.nll};
               },
           .reference = [=](const Arrays& in, Sizes) { return reference(in, spec); },
           .reduction =
@@ -62,6 +63,11 @@ TEST(OpHarness, cross_entropy_of_some_rows) {
 TEST(OpHarness, cross_entropy_with_bias_and_smoothing) {
   check_op(loss_test("cross_entropy with bias, scale and smoothing", {{3, 5, 17}, {20, 9, 650}},
                      {.logit_scale = 0.5f, .label_smoothing = 0.1f, .chunk_rows = 8}, true, -1));
+}
+
+TEST(OpHarness, cross_entropy_with_strong_smoothing) {
+  check_op(loss_test("cross_entropy with strong smoothing", {{1, 3, 2}, {7, 4, 30}, {11, 5, 1030}},
+                     {.label_smoothing = 0.9f}, false, -3));
 }
 
 class LossTest : public testing::Test {
@@ -146,6 +152,33 @@ TEST_F(LossTest, LargeLogitsDoNotOverflow) {
   const Results r = run({1, 2}, Write::overwrite, 1e5f);  // logits of 1e3 to 1e4
   EXPECT_TRUE(std::isfinite(values(r.mean)[0]));
   for (float g : values(r.dweight)) EXPECT_TRUE(std::isfinite(g));
+}
+
+// 0.9 of the target's negative log-likelihood and 0.1 of the mean over the whole vocabulary, the target included; with
+// the target left out, as in the original Transformer's code, it would be 0.6785.
+TEST_F(LossTest, SmoothingIsUniformOverTheWholeVocabulary) {
+  const Tensor hidden = backend.make({1, 1}, DType::f32), weight = backend.make({4, 1}, DType::f32);
+  const Tensor target = backend.make({1}, DType::i32), mean = backend.make({1}, DType::f32);
+  const Tensor row = backend.make({1}, DType::f32), nll = backend.make({1}, DType::f32);
+  *hidden.data<float>() = 1, *target.data<int32_t>() = 1;
+  const float logits[] = {1, 2, 0.5f, -1};
+  std::copy_n(logits, 4, weight.data<float>());
+  backend.loss().cross_entropy({.mean = mean,
+                                .row_loss = row,
+                                .nll = nll,
+                                .hidden = hidden,
+                                .weight = weight,
+                                .targets = target,
+                                .spec = {.label_smoothing = 0.1f}});
+  EXPECT_NEAR(*row.data<float>(), 0.632682, 1e-5);
+  EXPECT_NEAR(*nll.data<float>(), 0.495182, 1e-5);
+}
+
+TEST_F(LossTest, RefusesSmoothingOutsideItsRange) {
+  Tape tape(backend, nullptr, &test_state());
+  const Tensor x = backend.make({2, 4}, DType::f32), ids = backend.make({2}, DType::i32);
+  for (float smoothing : {-0.1f, 1.f, NAN})
+    EXPECT_THROW(cross_entropy(tape, x, x, {}, ids, {.label_smoothing = smoothing}), Error);
 }
 
 TEST_F(LossTest, RefusesATargetOutsideTheVocabulary) { EXPECT_THROW(run({10}, Write::overwrite), DataError); }
