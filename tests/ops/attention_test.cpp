@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "core/base/philox.h"
 #include "core/cpu/attention/problem.h"
@@ -23,6 +25,22 @@ struct Case {
   bool alibi = false;
   std::vector<DType> types = {DType::f32, DType::f16, DType::bf16};
 };
+
+// T5's bucket, as the paper's code has it, for key - query.
+int64_t bucket_of(int64_t relative, const AttentionSpec& spec) {
+  int64_t buckets = spec.relative_buckets, first = 0, n = -relative;
+  if (spec.causal) {
+    n = std::max<int64_t>(n, 0);
+  } else {
+    buckets /= 2;
+    first = relative > 0 ? buckets : 0;
+    n = std::abs(n);
+  }
+  const int64_t exact = buckets / 2;
+  if (n < exact) return first + n;
+  const double share = std::log(double(n) / double(exact)) / std::log(double(spec.relative_distance) / double(exact));
+  return first + std::min(exact + int64_t(share * double(buckets - exact) + 1e-9), buckets - 1);
+}
 
 bool sees(const AttentionSpec& spec, const Segment& s, int64_t i, int64_t j) {
   const int64_t aligned = i + s.k_len - s.q_len;
@@ -46,7 +64,8 @@ struct Reference {
   Array out, lse;
 };
 Reference attention_reference(const Array& q, const Array& k, const Array& v, const std::vector<Segment>& segments,
-                              const std::vector<float>& slopes, const AttentionSpec& spec) {
+                              const std::vector<float>& slopes, const AttentionSpec& spec,
+                              const Array* relative = nullptr) {
   const int64_t D = spec.head_dim, group = spec.n_heads / spec.n_kv_heads;
   Reference r{Array({q.rows(), spec.n_heads * D}), Array({spec.n_heads, q.rows()}, -INFINITY)};
   std::vector<double> s;
@@ -61,7 +80,9 @@ Reference attention_reference(const Array& q, const Array& k, const Array& v, co
           double dot = 0;
           for (int64_t c = 0; c < D; ++c) dot += q(row, h * D + c) * k(segment.k_start + j, kv + c);
           s[j] = spec.scale * dot;
-          if (!slopes.empty()) s[j] += slopes[h] * double(j - (i + segment.k_len - segment.q_len));
+          const int64_t distance = j - (i + segment.k_len - segment.q_len);
+          if (!slopes.empty()) s[j] += slopes[h] * double(distance);
+          if (relative) s[j] += (*relative)(bucket_of(distance, spec), h);
           most = std::max(most, s[j]);
         }
         if (most == -INFINITY) continue;
@@ -97,6 +118,8 @@ OpTest describe(Case c) {
     spec.max_q_len = std::max<int64_t>(spec.max_q_len, s.q_len);
     longest = std::max<int64_t>(longest, s.k_len);
   }
+  if (spec.relative_buckets)  // pairs of a query and a key that may share a bucket
+    for (const Segment& s : c.segments) longest = std::max<int64_t>(longest, int64_t(s.q_len) * s.k_len);
   OpTest test;
   test.name = "attention";
   test.sizes = {{c.rows, spec.n_heads, spec.n_kv_heads, spec.head_dim}};
@@ -110,7 +133,10 @@ OpTest describe(Case c) {
     const std::vector<float> values = slopes_of(c);
     for (size_t h = 0; h < values.size(); ++h) slopes[h] = values[h];
     return Inputs{normal({c.rows, (c.spec.n_heads + 2 * c.spec.n_kv_heads) * c.spec.head_dim}),
-                  integers({n + 1, 4}, segments), integers({1}, {n}), c.alibi ? constant(slopes) : absent()};
+                  integers({n + 1, 4}, segments), integers({1}, {n}),
+                  c.spec.relative_buckets ? normal_parameter({c.spec.relative_buckets, c.spec.n_heads})
+                  : c.alibi               ? constant(slopes)
+                                          : absent()};
   };
   test.op = [c](Tape& tape, const Tensors& in, Sizes) {
     return Tensors{attention(tape, in[0], in[1], in[2], in[3], c.spec)};
@@ -118,7 +144,7 @@ OpTest describe(Case c) {
   test.reference = [c](const Arrays& in, Sizes) {
     const int64_t q = c.spec.n_heads * c.spec.head_dim, kv = c.spec.n_kv_heads * c.spec.head_dim;
     return Arrays{attention_reference(columns(in[0], 0, q), columns(in[0], q, kv), columns(in[0], q + kv, kv),
-                                      c.segments, slopes_of(c), c.spec)
+                                      c.segments, slopes_of(c), c.spec, c.spec.relative_buckets ? &in[3] : nullptr)
                       .out};
   };
   test.reduction = [longest](Sizes) { return longest; };
@@ -248,6 +274,99 @@ TEST(Attention, Dropout) {
   check_op(describe(c));
 }
 
+// Buckets that end before the longest distance and after it, both directions, more heads than a vector has lanes.
+TEST(Attention, RelativePositions) {
+  for (bool causal : {true, false})
+    for (const auto& [rows, buckets, distance] : {std::tuple(7, 4, 8), {40, 32, 128}, {150, 16, 20}, {131, 8, 33}}) {
+      Case c = whole(rows, 2, 2, 8);
+      c.spec.causal = causal;
+      c.spec.relative_buckets = buckets, c.spec.relative_distance = distance;
+      if (rows > 100) c.types = {DType::f32, DType::bf16};
+      check_op(describe(c));
+    }
+  Case c = whole(20, 18, 6, 4);
+  c.spec.scale = 1;  // T5 does not scale
+  c.spec.relative_buckets = 6, c.spec.relative_distance = 7;
+  check_op(describe(c));
+}
+
+TEST(Attention, RelativePositionsOfDocuments) {
+  for (bool causal : {true, false}) {
+    Case c = whole(105, 3, 1, 8);
+    c.segments = documents();
+    c.spec.causal = causal;
+    c.spec.relative_buckets = 12, c.spec.relative_distance = 30;
+    c.spec.dropout_threshold = 40;
+    check_op(describe(c));
+    c.types = {DType::f32};
+    c.spec.window = 20;
+    check_op(describe(c));
+    // Ends aligned: a query's place follows from the keys that came before it.
+    for (Segment s : {Segment{60, 40, 0, 100}, Segment{0, 100, 60, 40}, Segment{99, 1, 0, 100}, Segment{0, 5, 0, 0},
+                      Segment{7, 0, 0, 50}}) {
+      c.segments = {s};
+      c.spec.window = 0;
+      c.spec.dropout_threshold = 0;
+      check_op(describe(c));
+    }
+  }
+}
+
+// More short segments than there is room for sums: they take rounds.
+TEST(Attention, RelativePositionsOfManySegments) {
+  Case c = whole(300, 2, 2, 4);
+  c.segments.clear();
+  for (int32_t row = 0; row < 300; row += 3) c.segments.push_back({row, 2, row, 2});
+  c.spec.relative_buckets = 4, c.spec.relative_distance = 6;
+  c.spec.causal = false;
+  c.types = {DType::f32};
+  check_op(describe(c));
+}
+
+TEST(Attention, RelativeBucketsEqualHuggingFace) {
+  const auto golden = nlohmann::json::parse(std::ifstream(std::string(MIXTAPE_GOLDEN) + "/models/positions.json"));
+  for (const auto& c : golden.at("t5_buckets")) {
+    const AttentionSpec spec{.causal = !c["bidirectional"].get<bool>(),
+                             .relative_buckets = c["num_buckets"],
+                             .relative_distance = c["max_distance"]};
+    const auto& buckets = c["bucket"];
+    ASSERT_EQ(buckets.size(), 601u);
+    for (int64_t i = 0; i < 601; ++i) {
+      EXPECT_EQ(relative_bucket(i - 300, spec), buckets[i].get<int64_t>())
+          << spec.relative_buckets << " at " << i - 300;
+      EXPECT_EQ(bucket_of(i - 300, spec), buckets[i].get<int64_t>()) << spec.relative_buckets << " at " << i - 300;
+    }
+    for (int64_t far : {int64_t(1) << 20, int64_t(1) << 62})
+      EXPECT_EQ(relative_bucket(-far, spec), (spec.causal ? 1 : 0.5) * double(spec.relative_buckets) - 1);
+  }
+}
+
+TEST(Attention, RelativePositionsRefuseWhatCannotBe) {
+  CpuBackend backend;
+  Arena arena;
+  backend.bind(arena);
+  Tape tape(backend, nullptr, nullptr);
+  const Tensor qkv = backend.make({5, 24}, DType::f32), segments = backend.make({2, 4}, DType::i32),
+               count = backend.make({1}, DType::i32);
+  const auto run = [&](int64_t buckets, int64_t distance, bool causal, Shape table) {
+    attention(tape, qkv, segments, count, backend.make(table, DType::f32),
+              {.n_heads = 1,
+               .n_kv_heads = 1,
+               .head_dim = 8,
+               .causal = causal,
+               .relative_buckets = buckets,
+               .relative_distance = distance});
+  };
+  EXPECT_NO_THROW(run(32, 128, false, {32, 1}));
+  EXPECT_NO_THROW(run(2, 2, true, {2, 1}));
+  EXPECT_THROW(run(32, 128, false, {32, 2}), Error);
+  EXPECT_THROW(run(31, 128, false, {31, 1}), Error);
+  EXPECT_THROW(run(2, 128, false, {2, 1}), Error);
+  EXPECT_THROW(run(1, 128, true, {1, 1}), Error);
+  EXPECT_THROW(run(32, 16, true, {32, 1}), Error);
+  EXPECT_THROW(run(-4, 16, true, {4, 1}), Error);
+}
+
 // A decoder's rows over an encoder's: fewer, as many and more of them, a query without keys, keys without a query, and
 // rows of padding on both sides.
 TEST(Attention, Cross) {
@@ -329,6 +448,7 @@ class AttentionKernelTest : public testing::Test {
             .v = a.v,
             .segments = a.segments,
             .n_segments = a.n_segments,
+            .relative = a.relative,
             .spec = a.spec,
             .state = a.state};
   }
@@ -381,6 +501,48 @@ TEST_F(AttentionKernelTest, ATokenGivesTheLastRowOfItsPrefix) {
       EXPECT_NEAR(token.lse.data<float>()[h], prefix.lse.data<float>()[h * 333 + length - 1],
                   tolerance(DType::f32, 1, length, 8.0));
   }
+}
+
+TEST_F(AttentionKernelTest, ATokenGivesTheLastRowOfItsPrefixWithRelativePositions) {
+  const AttentionSpec spec{
+      .n_heads = 4, .n_kv_heads = 2, .head_dim = 8, .relative_buckets = 32, .relative_distance = 128};
+  const Tensor q = filled({333, 32}, 1), k = filled({333, 16}, 2), v = filled({333, 16}, 3), table = filled({32, 4}, 4);
+  for (int32_t length : {1, 5, 64, 65, 200, 333}) {
+    Attention prefix = call(q, k, v, {{0, length, 0, length}}, spec);
+    Attention token = call(q.slice(length - 1, 1), k, v, {{0, 1, 0, length}}, spec);
+    prefix.relative = token.relative = table;
+    backend_.attention().attention(prefix);
+    backend_.attention().attention(token);
+    for (int64_t c = 0; c < 32; ++c)
+      EXPECT_NEAR(token.out.data<float>()[c], prefix.out.data<float>()[(length - 1) * 32 + c],
+                  tolerance(DType::f32, 1, length, 1.0));
+  }
+}
+
+// Gradients of the table alone, and of all but the table, are those of all together.
+TEST_F(AttentionKernelTest, TheTablesGradientMayBeWantedAlone) {
+  const AttentionSpec spec{
+      .n_heads = 3, .n_kv_heads = 3, .head_dim = 8, .causal = false, .relative_buckets = 8, .relative_distance = 30};
+  const Tensor q = filled({100, 24}, 1), k = filled({100, 24}, 2), v = filled({100, 24}, 3),
+               dout = filled({100, 24}, 5);
+  Attention a = call(q, k, v, {{0, 70, 0, 70}, {70, 25, 70, 25}}, spec);
+  a.relative = filled({8, 3}, 4);
+  backend_.attention().attention(a);
+  AttentionBackward b = backward_of(a, dout);
+  b.drelative = {blank({8, 3}), Write::overwrite};
+  backend_.attention().attention_backward(b);
+  AttentionBackward alone = b, without = backward_of(a, dout);
+  alone.dq = alone.dk = alone.dv = {};
+  alone.drelative = {blank({8, 3}), Write::overwrite};
+  backend_.attention().attention_backward(alone);
+  backend_.attention().attention_backward(without);
+  EXPECT_EQ(values(alone.drelative.tensor), values(b.drelative.tensor));
+  EXPECT_EQ(values(without.dq.tensor), values(b.dq.tensor));
+  EXPECT_EQ(values(without.dk.tensor), values(b.dk.tensor));
+  // No segments: nothing flows.
+  *b.n_segments.data<int32_t>() = 0;
+  backend_.attention().attention_backward(b);
+  EXPECT_EQ(values(b.drelative.tensor), std::vector<float>(24, 0.f));
 }
 
 // q, k and v of different row counts, the log of the sum, and gradients that are stored, added or left out.
@@ -468,10 +630,13 @@ TEST_F(AttentionKernelTest, SegmentsOutsideTheRowsAreRefused) {
 }
 
 TEST_F(AttentionKernelTest, ThePlanTakesWhatTheRunTakes) {
-  const AttentionSpec spec{.n_heads = 2, .n_kv_heads = 1, .head_dim = 8};
+  const AttentionSpec spec{
+      .n_heads = 2, .n_kv_heads = 1, .head_dim = 8, .relative_buckets = 32, .relative_distance = 128};
   const Tensor q = filled({80, 16}, 1), k = filled({80, 8}, 2);
-  const Attention a = call(q, k, k, {{0, 80, 0, 80}}, spec);
-  const AttentionBackward b = backward_of(a, q);
+  Attention a = call(q, k, k, {{0, 80, 0, 80}}, spec);
+  a.relative = filled({32, 2}, 3);
+  AttentionBackward b = backward_of(a, q);
+  b.drelative = {blank({32, 2}), Write::overwrite};
   const auto peak = [&](Arena& arena) {
     backend_.bind(arena);
     backend_.attention().attention(a);

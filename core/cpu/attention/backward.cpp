@@ -23,7 +23,7 @@ struct PanelRows {
 };
 
 // scores becomes P as dV takes it (dropped elements 0, kept ones scaled), gradients (dP) becomes dS.
-template <bool masked, bool biased>
+template <bool masked, Bias bias>
 HWY_NOINLINE void gradient_step(float* scores, float* gradients, int64_t keys, int64_t first_key,
                                 const PanelQueries& queries, const PanelRows& rows, const uint8_t* bytes,
                                 int64_t byte_stride, int threshold, float keep_scale) {
@@ -31,13 +31,15 @@ HWY_NOINLINE void gradient_step(float* scores, float* gradients, int64_t keys, i
   const V lse[2] = {hn::LoadU(f32, rows.lse), hn::LoadU(f32, rows.lse + lanes)};
   const V delta[2] = {hn::LoadU(f32, rows.delta), hn::LoadU(f32, rows.delta + lanes)};
   const V scale = hn::Set(f32, keep_scale);
-  for (int64_t j = 0; j < keys; ++j)
+  for (int64_t j = 0; j < keys; ++j) {
+    const float* values = bias == Bias::relative ? queries.values + queries.by_distance(first_key + j) : nullptr;
     for (int h = 0; h < 2; ++h) {
       float* at = scores + j * backward_queries + h * lanes;
       float* gradient = gradients + j * backward_queries + h * lanes;
       V s = hn::LoadU(f32, at), dp = hn::LoadU(f32, gradient);
       const V key = hn::Set(f32, float(first_key + j));
-      if constexpr (biased) s = q[h].biased(s, key);
+      if constexpr (bias == Bias::slope) s = q[h].biased(s, key);
+      if constexpr (bias == Bias::relative) s = hn::Add(s, hn::LoadU(f32, values + h * lanes));
       V p = exp2(hn::Sub(s, lse[h]));
       if constexpr (masked) p = hn::IfThenElseZero(q[h].sees(key), p);
       V dropped = p;
@@ -48,6 +50,20 @@ HWY_NOINLINE void gradient_step(float* scores, float* gradients, int64_t keys, i
       }
       hn::StoreU(dropped, f32, at);
       hn::StoreU(hn::Mul(p, hn::Sub(dp, delta[h])), f32, gradient);
+    }
+  }
+}
+
+// Adds dS of a panel to sums by distance. The sums of neighbouring keys overlap but for one element, and what was just
+// stored cannot be loaded from another address at once: so keys are taken that lie a panel apart.
+HWY_NOINLINE void add_by_distance(const float* gradients, int64_t keys, int64_t first_key, const PanelQueries& queries,
+                                  float* sums) {
+  for (int64_t first = 0; first < panel; ++first)
+    for (int64_t j = first; j < keys; j += panel) {
+      const float* from = gradients + j * backward_queries;
+      float* to = sums + queries.by_distance(first_key + j);
+      for (int64_t h = 0; h < panel; h += lanes)
+        hn::StoreU(hn::Add(hn::LoadU(f32, to + h), hn::LoadU(f32, from + h)), f32, to + h);
     }
 }
 
@@ -65,6 +81,7 @@ class BackwardTile {
       *tile = pieces.take(key_tile * (tile == &k_ || tile == &v_ ? padded_ : backward_queries));
     for (float** tile : {&q_, &do_, &q_across_, &do_across_, &dq_}) *tile = pieces.take(backward_queries * padded_);
     dropout_ = DropoutTile(pieces.take(DropoutTile::floats(backward_queries)), backward_queries);
+    relative_sums_ = pieces.take(p.relative_sums && t.owns_dq ? p.relative.width() : 0);
     dk_ = pieces.take((t.k_end - t.k_begin) * padded_);
     dv_ = pieces.take((t.k_end - t.k_begin) * padded_);
   }
@@ -95,11 +112,14 @@ class BackwardTile {
     const int64_t from = std::max(t_.k_begin, visible_.first(begin)), to = std::min(t_.k_end, visible_.end(end - 1));
     if (from >= to && !t_.owns_dq) return;
     zero(dq_, panels() * panel * padded_);
+    if (sums_by_distance()) zero(relative_sums_, p_.relative.width());
     if (from < to) load_queries();
     for (int64_t tile = from / key_tile * key_tile; tile < to; tile += key_tile)
       visit_keys(std::max(tile, from), std::min(tile + key_tile, to));
     if (t_.owns_dq) store_dq();
+    if (sums_by_distance()) store_relative_sums();
   }
+  bool sums_by_distance() const { return t_.owns_dq && p_.relative_sums; }
 
   void load_queries() {
     const int64_t row = t_.segment.q_start + begin_, count = end_ - begin_, rows = panels() * panel;
@@ -150,10 +170,7 @@ class BackwardTile {
     }
   }
 
-  PanelQueries queries(int64_t n) const {
-    const float slope = p_.slopes ? p_.slopes[head_] * log2_e : 0.f;
-    return {visible_, begin_ + n * panel, end_ - 1, slope};
-  }
+  PanelQueries queries(int64_t n) const { return {p_, visible_, head_, begin_ + n * panel, end_ - 1}; }
 
   void visit_panel(int64_t n, const PanelQueries& q, int64_t from, int64_t to, int64_t row) {
     const int64_t keys = to - from, at = n * panel * padded_;
@@ -163,13 +180,15 @@ class BackwardTile {
                                         backward_queries);
     multiply<Lies::down, Into::replace>(keys, {v_ + row * padded_, padded_}, {do_across_ + at, panel}, d_, ds,
                                         backward_queries);
-    const bool masked = !q.sees_all(from, to), biased = q.slope != 0;
-    const auto step = masked ? (biased ? gradient_step<true, true> : gradient_step<true, false>)
-                             : (biased ? gradient_step<false, true> : gradient_step<false, false>);
+    constexpr decltype(&gradient_step<true, Bias::none>) steps[2][3] = {
+        {gradient_step<true, Bias::none>, gradient_step<true, Bias::slope>, gradient_step<true, Bias::relative>},
+        {gradient_step<false, Bias::none>, gradient_step<false, Bias::slope>, gradient_step<false, Bias::relative>}};
+    const auto step = steps[q.sees_all(from, to)][int(q.bias())];
     const int threshold = p_.spec.dropout_threshold;
     const uint8_t* bytes =
         threshold > 0 ? dropout_.at(t_.segment.q_start + begin_ + n * panel, t_.segment.k_start + from) : nullptr;
     step(s, ds, keys, from, q, rows_[n], bytes, DropoutTile::stride(backward_queries), threshold, p_.keep_scale());
+    if (sums_by_distance()) add_by_distance(ds, keys, from, q, relative_sums_);
     if (t_.owns_dq)
       multiply<Lies::across, Into::add>(d_, {k_ + row * padded_, padded_}, {ds, backward_queries}, keys, dq_ + at,
                                         panel);
@@ -194,11 +213,25 @@ class BackwardTile {
     }
   }
 
+  // A bucket's distances lie side by side.
+  void store_relative_sums() {
+    const int64_t heads = p_.spec.n_heads, buckets = p_.spec.relative_buckets, width = p_.relative.width();
+    const int64_t tile = t_.first_tile + begin_ / backward_queries;
+    float* to = p_.relative_sums + tile * buckets * heads + head_;
+    for (int64_t b = 0; b < buckets; ++b) to[b * heads] = 0;
+    for (int64_t d = 0; d < width;) {
+      const int32_t bucket = p_.relative.buckets[d];
+      float sum = 0;
+      for (; d < width && p_.relative.buckets[d] == bucket; ++d) sum += relative_sums_[d];
+      to[bucket * heads] += sum;
+    }
+  }
+
   const BackwardProblem& p_;
   const BackwardTask& t_;
   const int64_t d_, padded_;
   const Visible visible_;
-  float *k_, *v_, *s_, *ds_, *q_, *do_, *q_across_, *do_across_, *dq_, *dk_, *dv_;
+  float *k_, *v_, *s_, *ds_, *q_, *do_, *q_across_, *do_across_, *dq_, *dk_, *dv_, *relative_sums_;
   DropoutTile dropout_;
   PanelRows rows_[backward_queries / panel];
   int64_t head_ = 0, begin_ = 0, end_ = 0;

@@ -21,23 +21,26 @@ struct Running {
 
 // Turns scores [keys][panel] into exp2(score - maximum), updates the running maximum and sum, and gives the factor for
 // what was summed before. `bytes` are dropout's, or null: dropped elements become 0, but count in the sum.
-template <bool masked, bool biased>
+template <bool masked, Bias bias>
 HWY_NOINLINE void softmax_step(float* scores, int64_t keys, int64_t first_key, const PanelQueries& queries,
                                Running& running, float* factor, const uint8_t* bytes, int64_t byte_stride,
                                int threshold) {
   const LaneQueries q[2] = {{queries, 0}, {queries, 1}};
   V maximum[2] = {hn::LoadU(f32, running.maximum), hn::LoadU(f32, running.maximum + lanes)};
   const V before[2] = {maximum[0], maximum[1]};
-  for (int64_t j = 0; j < keys; ++j)
+  for (int64_t j = 0; j < keys; ++j) {
+    const float* values = bias == Bias::relative ? queries.values + queries.by_distance(first_key + j) : nullptr;
     for (int h = 0; h < 2; ++h) {
       float* at = scores + j * panel + h * lanes;
       V s = hn::LoadU(f32, at);
       const V key = hn::Set(f32, float(first_key + j));
-      if constexpr (biased) s = q[h].biased(s, key);
+      if constexpr (bias == Bias::slope) s = q[h].biased(s, key);
+      if constexpr (bias == Bias::relative) s = hn::Add(s, hn::LoadU(f32, values + h * lanes));
       if constexpr (masked) s = hn::IfThenElse(q[h].sees(key), s, hn::Neg(hn::Inf(f32)));
-      if constexpr (biased || masked) hn::StoreU(s, f32, at);
+      if constexpr (bias != Bias::none || masked) hn::StoreU(s, f32, at);
       maximum[h] = hn::Max(maximum[h], s);
     }
+  }
   V sum[2] = {hn::Zero(f32), hn::Zero(f32)};
   for (int64_t j = 0; j < keys; ++j)
     for (int h = 0; h < 2; ++h) {
@@ -84,10 +87,7 @@ class ForwardTile {
  private:
   int64_t panels() const { return (t_.end - t_.begin + panel - 1) / panel; }
   int64_t kv_head() const { return t_.head / p_.group(); }
-  PanelQueries queries(int64_t n) const {
-    const float slope = p_.slopes ? p_.slopes[t_.head] * log2_e : 0.f;
-    return {visible_, t_.begin + n * panel, t_.end - 1, slope};
-  }
+  PanelQueries queries(int64_t n) const { return {p_, visible_, t_.head, t_.begin + n * panel, t_.end - 1}; }
 
   void load_queries() {
     const float scale = p_.spec.scale * log2_e;
@@ -119,9 +119,10 @@ class ForwardTile {
     const int64_t keys = to - from;
     multiply<Lies::down, Into::replace>(keys, {k_ + row * padded_, padded_}, {q_ + n * panel * padded_, panel}, d_,
                                         scores_, panel);
-    const bool masked = !q.sees_all(from, to), biased = q.slope != 0;
-    const auto step = masked ? (biased ? softmax_step<true, true> : softmax_step<true, false>)
-                             : (biased ? softmax_step<false, true> : softmax_step<false, false>);
+    constexpr decltype(&softmax_step<true, Bias::none>) steps[2][3] = {
+        {softmax_step<true, Bias::none>, softmax_step<true, Bias::slope>, softmax_step<true, Bias::relative>},
+        {softmax_step<false, Bias::none>, softmax_step<false, Bias::slope>, softmax_step<false, Bias::relative>}};
+    const auto step = steps[q.sees_all(from, to)][int(q.bias())];
     const int threshold = p_.spec.dropout_threshold;
     const uint8_t* bytes =
         threshold > 0 ? dropout_.at(t_.segment.q_start + t_.begin + n * panel, t_.segment.k_start + from) : nullptr;
@@ -217,6 +218,10 @@ void decode(const Problem& p, const DecodeTask& t, float* scratch) {
                                              round_up(count, panel));
     for (int64_t h = 0; h < heads; ++h) {
       const float slope = p.slopes ? p.slopes[head + h] * log2_e : 0.f;
+      if (const RelativeBias& relative = p.relative; relative.values)
+        for (int64_t n = 0; n < count; ++n)
+          scores[h * key_tile + n] +=
+              relative.values[(head + h) * relative.width() + relative.at(visible.aligned(0) - j - n)];
       const float factor = decode_softmax(scores + h * key_tile, count, slope, j - visible.aligned(0),
                                           statistics[2 * h], statistics[2 * h + 1]);
       for (int64_t c = 0; c < padded; c += lanes) {

@@ -54,11 +54,25 @@ struct Rows {
   std::byte* at(int64_t row, int64_t col) const { return data + (row * stride + col) * size_of(type); }
 };
 
+// T5's bias by distance i' - j, for panels of queries: `at(distance)` is where the values of the queries at `distance`,
+// `distance` + 1, ... of a key begin. Beyond +-reach all values are the same, so it stops there.
+struct RelativeBias {
+  const float* values = nullptr;     // [n_heads, width], times log2(e); null: no such bias
+  const int32_t* buckets = nullptr;  // [width]
+  int64_t reach = 0;
+
+  int64_t width() const { return 2 * (reach + widest_panel); }
+  int64_t at(int64_t distance) const {
+    return std::clamp(distance, -reach - widest_panel, reach) + reach + widest_panel;
+  }
+};
+
 struct Problem {
   Rows q, k, v, out;
   float* lse = nullptr;  // [n_heads, rows_q]; null where no gradient is wanted
   int64_t rows_q = 0;
   const float* slopes = nullptr;
+  RelativeBias relative;
   AttentionSpec spec;
   PhiloxKey philox;
   uint32_t site = 0;
@@ -85,14 +99,16 @@ struct DecodeTask {
 struct BackwardProblem : Problem {
   Rows dout, dq, dk, dv;
   Write write_dq = Write::none, write_dk = Write::none, write_dv = Write::none;
+  float* relative_sums = nullptr;  // [tiles of queries, relative_buckets, n_heads]; null: no such gradient
 };
 
 // What queries [q_begin, q_end) of some heads and keys [k_begin, k_end) of their key/value head give each other. The
-// gradients that the task does not own are left out.
+// gradients that the task does not own are left out; the owner of dQ has the sums of the relative bias, too.
 struct BackwardTask {
   Segment segment;
   int64_t head, heads, q_begin, q_end, k_begin, k_end;
   bool owns_dq, owns_dkv;
+  int64_t first_tile;  // of the segment, in relative_sums
 };
 
 // Floats of scratch that one thread needs.

@@ -1,4 +1,4 @@
-// What happens to scores between the products: 2^x, which keys a panel of queries sees, ALiBi, and dropout. Include
+// What happens to scores between the products: 2^x, which keys a panel of queries sees, biases, and dropout. Include
 // after foreach_target.h.
 //
 // Scores lie transposed, [key][query], so that a query is a lane: row statistics need no sums across lanes, and a row's
@@ -44,14 +44,24 @@ HWY_INLINE V exp2(V x) {
   return hn::Mul(y, hn::BitCast(f32, hn::ShiftLeft<23>(hn::BitCast(i32, shifted))));
 }
 
+// What is added to scores: nothing, ALiBi's slope times the distance, or T5's learned value for the distance.
+enum class Bias { none, slope, relative };
+
 // The queries of a panel, a lane each; lanes past the last query repeat it.
 struct PanelQueries {
   float first[widest_panel], end[widest_panel], aligned[widest_panel];
   int64_t from, to;          // keys that any of them sees
   int64_t all_from, all_to;  // keys that all of them see
   float slope;               // ALiBi's, times log2(e); 0: none
+  const float* values;       // T5's of the head, by distance; null: none
+  RelativeBias relative;
+  int64_t first_aligned;
 
-  PanelQueries(const Visible& visible, int64_t i, int64_t last, float slope_) : slope(slope_) {
+  PanelQueries(const Problem& p, const Visible& visible, int64_t head, int64_t i, int64_t last)
+      : slope(p.slopes ? p.slopes[head] * log2_e : 0.f),
+        values(p.relative.values ? p.relative.values + head * p.relative.width() : nullptr),
+        relative(p.relative),
+        first_aligned(visible.aligned(i)) {
     for (int64_t n = 0; n < panel; ++n) {
       const int64_t query = std::min(i + n, last);
       first[n] = float(visible.first(query));
@@ -63,9 +73,12 @@ struct PanelQueries {
     all_from = visible.first(final), all_to = visible.end(i);
   }
   bool sees_all(int64_t begin, int64_t end_) const { return begin >= all_from && end_ <= all_to; }
+  Bias bias() const { return values ? Bias::relative : slope != 0 ? Bias::slope : Bias::none; }
+  // The first query's place by distance from key j; the others' follow.
+  HWY_INLINE int64_t by_distance(int64_t j) const { return relative.at(first_aligned - j); }
 };
 
-// One vector of the panel's queries against key j: which see it, and the bias.
+// One vector of the panel's queries against key j: which see it, and ALiBi's bias.
 struct LaneQueries {
   V first, end, aligned, slope;
   LaneQueries(const PanelQueries& q, int64_t half)
