@@ -37,6 +37,10 @@ Tensor Tape::leaf(const Tensor& tensor, DType gradient_dtype) {
   return value;
 }
 
+void Tape::sum_gradient_in_float32(const Tensor& value) {
+  if (value.value() >= 0) values_[value.value()].grad_dtype = DType::f32;
+}
+
 int Tape::new_value(const Tensor& tensor, int node, int output) {
   values_.push_back(
       {.shape = tensor.shape(), .dtype = tensor.dtype(), .grad_dtype = tensor.dtype(), .node = node, .output = output});
@@ -194,11 +198,21 @@ void Tape::backward_from(size_t end) {
   }
 }
 
+// To the value's own type, which is what its maker's backward takes.
+void Tape::round_gradient(int value) {
+  Value& v = values_[value];
+  if (!v.grad || v.grad.dtype() == v.dtype) return;
+  const Tensor rounded = backend_.make(v.shape, v.dtype);
+  backend_.cast().convert({.y = {rounded, Write::overwrite}, .x = v.grad});
+  v.grad = rounded;
+}
+
 void Tape::run_backward(size_t index) {
   const Node& node = nodes_[index];
   // Nothing flows in: nothing flows out. (A loss has delivered its gradients in forward.)
   const auto has_gradient = [&](int value) { return bool(values_[value].grad); };
   if (std::none_of(node.outputs.begin(), node.outputs.begin() + node.n_outputs, has_gradient)) return;
+  for (int i = 0; i < node.n_outputs; ++i) round_gradient(node.outputs[i]);
   if (observer_) observer_->begin(node.operation.name, true);
   const Backward backward(*this, index);
   node.operation.backward(node.operation.operation, backward, node.spec.data());
@@ -258,6 +272,7 @@ void Tape::replay_block(size_t index) {
   block(*this, model, node.index, {inputs.data(), size_t(n_inputs)}, {outputs.data(), size_t(n_outputs)});
   next_site_ = site;
   for (int i = 0; i < n_outputs; ++i) {
+    round_gradient(nodes_[index].outputs[i]);
     const Tensor grad = values_[nodes_[index].outputs[i]].grad;
     values_[nodes_[index].outputs[i]].grad = {};
     if (grad) give_gradient(outputs[i].value(), grad);

@@ -124,6 +124,11 @@ class Tape {
   Tensor leaf(const Tensor& tensor, bool wants_gradient = true);
   Tensor leaf(const Tensor& tensor, DType gradient_dtype);
 
+  // The gradient of `value` is summed in float32 and rounded once, when what made it takes it: for a value with many
+  // readers, such as an encoder's output under the cross-attention of every layer. Its readers must be operations that
+  // can write such a gradient: `linear`, `gather_rows`.
+  void sum_gradient_in_float32(const Tensor& value);
+
   // A block of the model as a function: reads `inputs`, fills `outputs`. `model` and `index` say which block.
   using Block = void (*)(Tape& tape, const void* model, int64_t index, std::span<const Tensor> inputs,
                          std::span<Tensor> outputs);
@@ -233,6 +238,7 @@ class Tape {
   void give_gradient(int value, const Tensor& gradient);
   void backward_from(size_t end);
   void run_backward(size_t node_index);
+  void round_gradient(int value);
   void replay_block(size_t node_index);
 
   Backend& backend_;

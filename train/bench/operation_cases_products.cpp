@@ -69,7 +69,7 @@ OperationCase linear_activation_case(const CaseSizes& s) {
 struct AttentionVariant {
   int64_t length = 0;
   int64_t kv_heads = 0;
-  bool causal = true, alibi = false;
+  bool causal = true, alibi = false, relative = false;
   int64_t window = 0;
   double dropout = 0;
 };
@@ -80,6 +80,7 @@ std::string text_of(const AttentionVariant& v, const ModelSpec& m, int64_t seque
   if (!v.causal) text += ", bidirectional";
   if (v.window > 0) text += fmt::format(", window {}", v.window);
   if (v.alibi) text += ", ALiBi";
+  if (v.relative) text += ", relative positions";
   if (v.dropout > 0) text += fmt::format(", dropout {}", v.dropout);
   return text;
 }
@@ -95,7 +96,9 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
                            .causal = v.causal,
                            .window = v.window,
                            .dropout_threshold = dropout_threshold(v.dropout),
-                           .max_q_len = v.length};
+                           .max_q_len = v.length,
+                           .relative_buckets = v.relative ? 32 : 0,
+                           .relative_distance = v.relative ? 128 : 0};
   return {.operation = "attention",
           .shape = text_of(v, s.model, sequences),
           .forward = attention_work(size, size_of(s.type), false),
@@ -104,6 +107,7 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
             const Tensor qkv = random_tensor(c, {rows, (heads + 2 * v.kv_heads) * width}, type);
             const Tensor segments = segment_table(c, sequences, v.length, v.length);
             const Tensor count = integer_tensor(c, {1}, [=](int64_t) { return sequences; });
+            const Tensor table = v.relative ? random_tensor(c, {32, heads}, type) : Tensor();
             Tensor slopes;
             if (v.alibi) {
               std::vector<float> values(size_t(heads), 0.f);
@@ -111,8 +115,10 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
               slopes = c.backend.make({heads}, DType::f32);
               c.backend.copy_from_host(slopes, values.data());
             }
-            return
-                [=](Tape& tape) -> Tensors { return {attention(tape, tape.leaf(qkv), segments, count, slopes, spec)}; };
+            return [=](Tape& tape) -> Tensors {
+              const Tensor bias = table ? tape.leaf(table, DType::f32) : slopes;
+              return {attention(tape, tape.leaf(qkv), segments, count, bias, spec)};
+            };
           }};
 }
 
@@ -150,6 +156,7 @@ void add_attention_cases(const CaseSizes& s, std::vector<OperationCase>& cases) 
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .causal = false}));
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .window = s.length}));
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .alibi = true}));
+  cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .causal = false, .relative = true}));
   cases.push_back(attention_case(s, {.length = longer, .kv_heads = kv, .dropout = 0.1}));
   if (kv == heads && heads % 4 == 0) cases.push_back(attention_case(s, {.length = longer, .kv_heads = heads / 4}));
   cases.push_back(cross_attention_case(s));
