@@ -78,6 +78,7 @@ void Parameters::initialise(uint64_t seed) {
         values[i] = entry.init.std * normal(bits[0], bits[1]);
         if (i + 1 < entry.count()) values[i + 1] = entry.init.std * normal(bits[2], bits[3]);
       }
+      for (int64_t i = 0; i < entry.init.queries; ++i) values[i] *= entry.init.query_scale;
     }
     load(id, values.data());
   }

@@ -17,6 +17,9 @@ namespace mixtape {
 struct Init {
   enum Kind { zeros, ones, normal } kind = zeros;
   float std = 0;
+  // Of a projection that begins with its queries: how many elements those are, and the factor of their std.
+  int64_t queries = 0;
+  float query_scale = 1;
 };
 
 struct ParameterEntry {

@@ -17,12 +17,18 @@ struct EngineOptions {
   ModelSpec model;
   DeviceOptions device;
   ComputeTypes types;
-  bool training = false;   // gradients, master weights and moments too
-  bool gradients = false;  // gradients without the rest (parity checks)
-  int64_t rows = 0;        // sequences of a micro-batch; 0: no batch buffers (generation)
-  int64_t row_length = 0;  // tokens of a sequence
+  bool training = false;       // gradients, master weights and moments too
+  bool gradients = false;      // gradients without the rest (parity checks)
+  int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
+  int64_t row_length = 0;      // tokens of a sequence
+  int64_t decoder_length = 0;  // of a decoder's, where an encoder has row_length
+  // Of a sequence. Where that is fewer than it has tokens, the head runs on those alone; 0: on all.
+  int64_t most_targets = 0;
+  double label_smoothing = 0;  // in training
   RecomputePolicy recompute = RecomputePolicy::none;
   int64_t loss_chunk_rows = 0;
+
+  SequenceLengths lengths() const { return {row_length, decoder_length, most_targets}; }
 };
 
 class Engine {
@@ -45,6 +51,10 @@ class Engine {
   // Copies a micro-batch to the device.
   void load(const Batch& batch);
   const ModelInputs& inputs() const { return inputs_; }
+  // Of a micro-batch: the rows that the last stack has.
+  int64_t predicting_rows() const {
+    return options_.rows * (options_.decoder_length ? options_.decoder_length : options_.row_length);
+  }
 
   // The host's copy of the step's state, and its way to the device and back.
   StepState& state() { return host_state_; }
@@ -57,6 +67,15 @@ class Engine {
 
  private:
   void make_buffers();
+  void make_inputs();
+  // A stack's part of a batch on the host.
+  struct StackRows {
+    const std::vector<int32_t>&tokens, &positions;
+    const std::vector<Segment>& segments;
+  };
+  void load_stack(const StackInputs& to, const StackRows& rows);
+  void load_segments(std::span<const Segment> segments, const Tensor& to, const Tensor& count);
+  void load_targets(const std::vector<int32_t>& targets);
 
   EngineOptions options_;
   std::unique_ptr<Backend> backend_;
@@ -68,5 +87,8 @@ class Engine {
   ModelInputs inputs_;
   StepState host_state_;
 };
+
+// Adds padding rows (no tokens, no targets, in no segment) until the batch has options.rows.
+void pad_batch(Batch& batch, const EngineOptions& options);
 
 }  // namespace mixtape

@@ -7,14 +7,6 @@ namespace mixtape {
 
 double Evaluation::perplexity() const { return std::exp(loss); }
 
-void pad_batch(Batch& batch, int64_t rows) {
-  const size_t n = size_t(rows * batch.row_length);
-  batch.rows = int32_t(rows);
-  batch.tokens.resize(n, -1);
-  batch.targets.resize(n, -1);
-  batch.positions.resize(n, 0);
-}
-
 Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
                     const std::function<void(int64_t)>& progress) {
   std::vector<int64_t> token_length;
@@ -37,7 +29,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
     samples.clear();
     for (uint64_t i = next; i < std::min(next + rows, end); ++i) samples.push_back(i);
     objective.fill(samples, batch);
-    pad_batch(batch, int64_t(rows));
+    pad_batch(batch, engine.options());
     engine.load(batch);
     sum += engine.run_micro_batch(false);
     result.targets += batch.n_targets;

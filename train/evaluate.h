@@ -23,7 +23,4 @@ struct Evaluation {
 Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
                     const std::function<void(int64_t)>& progress = {});
 
-// Adds padding rows (no tokens, no targets, in no segment) until the batch has `rows`.
-void pad_batch(Batch& batch, int64_t rows);
-
 }  // namespace mixtape

@@ -9,8 +9,10 @@
 namespace mixtape {
 
 // A batch from int64 tensors in Hugging Face's form: input_ids [B, T]; optional attention_mask [B, T], 1 = real,
-// padding only at the ends of a row; optional labels [B, T], -100 = ignored, not shifted (labels[:, t + 1] is the
-// target of position t). Throws DataError for what is missing or malformed.
+// padding only at the ends of a row; token_type_ids [B, T] where the model has types; labels, -100 = ignored: [B, T],
+// of a decoder not shifted (labels[:, t + 1] is the target of position t), of an encoder where they are predicted. An
+// encoder-decoder wants decoder_input_ids [B, U], may have decoder_attention_mask, and its labels are [B, U], not
+// shifted either: labels[:, u] is the target of position u. Throws DataError for what is missing or malformed.
 Batch batch_from_inputs(const SafetensorsFile& file, const ModelSpec& spec);
 
 // The logits of the batch that the engine has loaded, [B * T * V]; empty while planning.

@@ -11,36 +11,45 @@ namespace mixtape {
 Generator::Generator(Engine& engine, int64_t slots, int64_t capacity)
     : engine_(engine),
       slots_(slots),
-      cache_(engine.model().spec(), slots, capacity, engine.options().types.compute, engine.backend()) {}
+      encodes_(engine.model().spec().family == Family::encoder_decoder),
+      cache_(engine.model().spec(), slots, capacity, encodes_ ? capacity : 0, engine.backend(),
+             engine.options().types.compute) {}
+
+StackInputs Generator::rows_of(const std::vector<std::vector<int32_t>>& tokens, const std::vector<int64_t>& start) {
+  std::vector<int32_t> ids, positions;
+  for (size_t i = 0; i < tokens.size(); ++i)
+    for (size_t t = 0; t < tokens[i].size(); ++t) {
+      ids.push_back(tokens[i][t]);
+      positions.push_back(int32_t(start[i] + int64_t(t)));
+    }
+  Backend& backend = engine_.backend();
+  const auto rows = int64_t(ids.size());
+  const StackInputs inputs{.tokens = backend.make({rows}, DType::i32, Category::batch),
+                           .positions = backend.make({rows}, DType::i32, Category::batch)};
+  backend.copy_from_host(inputs.tokens, ids.data());
+  backend.copy_from_host(inputs.positions, positions.data());
+  return inputs;
+}
 
 std::vector<float> Generator::feed(const std::vector<int>& slots, const std::vector<std::vector<int32_t>>& tokens,
                                    bool decoding) {
-  std::vector<int32_t> ids, positions;
-  std::vector<int64_t> counts;
+  std::vector<int64_t> starts, counts;
   for (size_t i = 0; i < slots.size(); ++i) {
-    const int64_t start = cache_.length(slots[i]);
-    for (size_t t = 0; t < tokens[i].size(); ++t) {
-      ids.push_back(tokens[i][t]);
-      positions.push_back(int32_t(start + int64_t(t)));
-    }
+    starts.push_back(cache_.length(slots[i]));
     counts.push_back(int64_t(tokens[i].size()));
   }
   Backend& backend = engine_.backend();
-  const int64_t rows = int64_t(ids.size());
-  ModelInputs inputs{.tokens = backend.make({rows}, DType::i32, Category::batch),
-                     .positions = backend.make({rows}, DType::i32, Category::batch)};
-  backend.copy_from_host(inputs.tokens, ids.data());
-  backend.copy_from_host(inputs.positions, positions.data());
+  const StackInputs inputs = rows_of(tokens, starts);
 
   Tape& tape = engine_.tape();
   tape.clear();
   tape.set_training(false);
   tape.set_decoding(decoding);
   cache_.begin(slots, counts);
-  Tensor hidden = engine_.model().hidden(tape, inputs, &cache_);
+  Tensor hidden = engine_.model().hidden_of_new(tape, inputs, cache_);
   cache_.commit();
   // Decoding has one row a sequence; a prefill is one sequence, of which the last row predicts.
-  if (!decoding) hidden = hidden.slice(rows - 1, 1);
+  if (!decoding) hidden = hidden.slice(hidden.rows() - 1, 1);
   tape.set_decoding(true);
   const Tensor logits = engine_.model().logits(tape, hidden);
   tape.set_decoding(false);
@@ -50,6 +59,29 @@ std::vector<float> Generator::feed(const std::vector<int>& slots, const std::vec
   backend.copy_to_host(result.data(), wide);
   tape.clear();
   return result;
+}
+
+void Generator::encode(int slot, const std::vector<int32_t>& prompt) {
+  Backend& backend = engine_.backend();
+  StackInputs inputs = rows_of({prompt}, {0});
+  inputs.segments = backend.make({1, 4}, DType::i32, Category::batch);
+  inputs.n_segments = backend.make({1}, DType::i32, Category::batch);
+  const auto length = int32_t(prompt.size()), one = int32_t(1);
+  const Segment whole{0, length, 0, length};
+  backend.copy_from_host(inputs.segments, &whole);
+  backend.copy_from_host(inputs.n_segments, &one);
+  Tape& tape = engine_.tape();
+  tape.clear();
+  tape.set_training(false);
+  engine_.model().read(tape, inputs, cache_, slot);
+  tape.clear();
+}
+
+std::vector<float> Generator::prefill(int slot, const std::vector<int32_t>& prompt, const SamplingOptions& options) {
+  cache_.clear(slot);
+  if (!encodes_) return feed({slot}, {prompt}, false);
+  encode(slot, prompt);
+  return feed({slot}, {{options.decoder_start}}, false);
 }
 
 std::vector<std::vector<int32_t>> Generator::generate(const std::vector<std::vector<int32_t>>& prompts,
@@ -75,15 +107,14 @@ void Generator::generate_group(const std::vector<std::vector<int32_t>>& prompts,
     if (token == options.stop_token) return false;
     tokens.push_back(token);
     if (on_token) on_token(prompt, token);
-    const int64_t total = int64_t(prompts[prompt].size() + tokens.size());
-    return int64_t(tokens.size()) < options.max_new_tokens && total < cache_.capacity();
+    const size_t before = encodes_ ? 1 : prompts[prompt].size();
+    return int64_t(tokens.size()) < options.max_new_tokens && int64_t(before + tokens.size()) < cache_.capacity();
   };
 
   for (size_t i = 0; i < count; ++i) {
     const int slot = int(i);
-    cache_.clear(slot);
     if (prompts[first + i].empty()) throw Error("generate: prompt {} is empty", first + i);
-    const std::vector<float> logits = feed({slot}, {prompts[first + i]}, false);
+    const std::vector<float> logits = prefill(slot, prompts[first + i], options);
     if (options.max_new_tokens > 0 && take(first + i, logits)) active.push_back(slot);
   }
   while (!active.empty()) {

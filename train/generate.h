@@ -1,4 +1,5 @@
-// Text from a model: prefill, then one token at a time over a key/value cache.
+// Text from a model: prefill, then one token at a time over a key/value cache. After an encoder the prompt is what that
+// reads, and the decoder goes on from its start token.
 //
 // Sequences are independent to the bit: a prompt gives the same tokens alone and in a batch. Each prompt is prefilled
 // by itself; decoding computes every row of a linear layer alone (MatmulKernels::linear_rows). Random numbers are a
@@ -19,12 +20,14 @@ struct SamplingOptions {
   int64_t top_k = 0;       // sample among the k likeliest; 0: all
   double top_p = 1;        // sample among the likeliest whose probabilities reach p together
   uint64_t seed = 1234;
-  int32_t stop_token = -1;  // ends a sequence and is not part of it; -1: none
+  int32_t stop_token = -1;    // ends a sequence and is not part of it; -1: none
+  int32_t decoder_start = 0;  // an encoder-decoder's first decoder input
 };
 
 class Generator {
  public:
-  // A cache of `slots` sequences of at most `capacity` tokens, prompt included.
+  // A cache of `slots` sequences of at most `capacity` tokens, prompt included; after an encoder, which reads as much,
+  // that many new ones.
   Generator(Engine& engine, int64_t slots, int64_t capacity);
 
   // Called for every token as it is made.
@@ -34,6 +37,11 @@ class Generator {
                                              const SamplingOptions& options, const OnToken& on_token = {});
 
  private:
+  // The rows of the tokens, one sequence after another, with positions from `start[i]`.
+  StackInputs rows_of(const std::vector<std::vector<int32_t>>& tokens, const std::vector<int64_t>& start);
+  // Logits after a prompt, which begins the slot's sequence.
+  std::vector<float> prefill(int slot, const std::vector<int32_t>& prompt, const SamplingOptions& options);
+  void encode(int slot, const std::vector<int32_t>& prompt);
   // Feeds tokens to slots and returns the logits after the last token of each, [slots, vocab_size].
   std::vector<float> feed(const std::vector<int>& slots, const std::vector<std::vector<int32_t>>& tokens,
                           bool decoding);
@@ -42,6 +50,7 @@ class Generator {
 
   Engine& engine_;
   int64_t slots_;
+  bool encodes_;
   KvCache cache_;
 };
 

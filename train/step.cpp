@@ -85,14 +85,13 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config) {
   MemoryPlan plan;
   GlobalBatch batch;
   Batch micro;
-  const size_t n = size_t(options.rows * options.row_length);
-  micro.tokens.resize(n), micro.targets.resize(n), micro.positions.resize(n), micro.segments.resize(1);
+  pad_batch(micro, options);
   // A second micro-batch adds gradients to what is there, which may take other scratch than storing them.
   batch.micro_batches.assign(config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1, micro);
   batch.n_targets = 1;
   TrainingStep(dry, config).run(batch, 0);
   dry.run_micro_batch(false);
-  if (config.logging.sample_interval > 0) plan_generation(dry, config.logging);
+  if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();
   plan.at_peak = dry.arena().at_peak();
   return plan;

@@ -37,6 +37,12 @@ void Trainer::open_data() {
   if (tokenizer_->vocab_size() > config_.model.vocab_size)
     throw ConfigError("model.vocab_size: {}, but {} has {} tokens; set model.vocab_size to at least that",
                       config_.model.vocab_size, config_.data.tokenizer, tokenizer_->vocab_size());
+  // A preset's padding token may be a word of this tokenizer, whose embedding would then not learn from lookups.
+  const int64_t pad = tokenizer_->pad_id().value_or(-1);
+  if (config_.model.pad_id >= 0 && config_.model.pad_id != pad)
+    throw ConfigError("model.pad_id: {}, but {} {}; set model.pad_id to {}", config_.model.pad_id,
+                      config_.data.tokenizer, pad < 0 ? "has no padding token" : fmt::format("pads with token {}", pad),
+                      pad);
   const Vocabulary vocabulary = vocabulary_of(*tokenizer_);
   training_data_ = training_dataset(config_.data, vocabulary, uint64_t(config_.seed));
   validation_data_ = validation_dataset(config_.data, vocabulary);
@@ -110,7 +116,7 @@ void Trainer::announce() {
                     .device = engine_->backend().name(),
                     .precision = std::string(name_of(engine_->options().types.compute)),
                     .parameters = engine_->model().layout().parameter_count(),
-                    .flops_per_token = engine_->model().flops_per_token(config_.data.seq_length),
+                    .flops_per_token = engine_->model().flops_per_token(engine_->options().lengths()),
                     .tokens_per_step = config_.tokens_per_step(),
                     .max_steps = total_steps_,
                     .threads = int(config_.runtime.threads.value_or(available_cores())),
@@ -191,7 +197,7 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .step_seconds = seconds,
                 .data_wait_share = (loader_->stall_seconds() - stalled_before_) / seconds,
                 .model_flops_per_second =
-                    double(batch.n_tokens) * engine_->model().flops_per_token(config_.data.seq_length) / seconds,
+                    double(batch.n_tokens) * engine_->model().flops_per_token(engine_->options().lengths()) / seconds,
                 .memory_bytes = plan_.peak,
                 .skipped = !result.finite};
   stalled_before_ = loader_->stall_seconds();
@@ -273,6 +279,7 @@ void Trainer::validate() {
 }
 
 void Trainer::sample() {
+  if (!can_generate(config_.model)) return;
   for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed)))
     reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
 }

@@ -13,6 +13,25 @@
 namespace mixtape {
 namespace {
 
+// A projection into the residual stream, of which the stack has `projections`.
+Init residual_init(const ModelSpec& spec, int64_t inputs, int64_t projections) {
+  Init init = matrix_init(spec, inputs);
+  if (spec.init_residual_scaled) init.std = float(double(init.std) / std::sqrt(double(projections)));
+  return init;
+}
+
+// Queries make up for the 1 / sqrt(head_dim) that an attention with another scale lacks.
+Init query_init(const ModelSpec& spec) {
+  Init init = matrix_init(spec, spec.d_model);
+  if (spec.init == InitScheme::fan_in) {
+    init.queries = spec.n_heads * spec.head_width() * spec.d_model;
+    init.query_scale = float(1 / (spec.query_key_scale() * std::sqrt(double(spec.head_width()))));
+  }
+  return init;
+}
+
+}  // namespace
+
 Unary unary_of(Activation activation) {
   switch (activation) {
     case Activation::relu:
@@ -30,9 +49,9 @@ Unary unary_of(Activation activation) {
   return Unary::none;
 }
 
-Init weight_init(const ModelSpec& spec, bool into_residual) {
-  const double depth = std::sqrt(2.0 * double(spec.n_layers));
-  return {Init::normal, float(into_residual && spec.init_residual_scaled ? spec.init_std / depth : spec.init_std)};
+Init matrix_init(const ModelSpec& spec, int64_t inputs) {
+  const double fan = spec.init == InitScheme::fan_in ? std::sqrt(double(inputs)) : 1;
+  return {Init::normal, float(spec.init_std / fan)};
 }
 
 LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout) {
@@ -41,8 +60,6 @@ LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias
   if (bias) ids.bias = {layout.add(name + ".bias", {out}, {Init::zeros})};
   return ids;
 }
-
-}  // namespace
 
 NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayout& layout) {
   NormIds ids;
@@ -68,40 +85,65 @@ Tensor joined(Tape& tape, const Stream& stream) {
   return stream.branch ? add(tape, stream.h, stream.branch) : stream.h;
 }
 
-Block::Block(const ModelSpec& spec, int64_t layer, const std::string& prefix, ParameterLayout& layout)
-    : spec_(spec), layer_(layer) {
+Block::Block(const ModelSpec& spec, const StackAxes& axes, int64_t layer, const std::string& prefix,
+             ParameterLayout& layout)
+    : spec_(spec), layer_(layer), cross_(axes.cross_attention) {
   const int64_t d = spec.d_model, heads = spec.n_heads, kv = spec.kv_heads(), width = spec.head_width();
+  const int64_t projections = axes.n_layers * (cross_ ? 3 : 2);
   norm1_ = add_norm(spec, prefix + "norm1", layout);
-  qkv_ = add_linear(prefix + "attention.qkv", (heads + 2 * kv) * width, d, spec.has_qkv_bias(),
-                    weight_init(spec, false), layout);
-  out_ = add_linear(prefix + "attention.out", d, heads * width, spec.has_out_bias(), weight_init(spec, true), layout);
+  qkv_ =
+      add_linear(prefix + "attention.qkv", (heads + 2 * kv) * width, d, spec.has_qkv_bias(), query_init(spec), layout);
+  out_ = add_linear(prefix + "attention.out", d, heads * width, spec.has_out_bias(),
+                    residual_init(spec, heads * width, projections), layout);
+  if (cross_) {
+    norm_cross_ = add_norm(spec, prefix + "norm_cross", layout);
+    cross_q_ =
+        add_linear(prefix + "cross_attention.q", heads * width, d, spec.has_qkv_bias(), query_init(spec), layout);
+    cross_kv_ =
+        add_linear(prefix + "cross_attention.kv", 2 * kv * width, d, spec.has_qkv_bias(), matrix_init(spec, d), layout);
+    cross_out_ = add_linear(prefix + "cross_attention.out", d, heads * width, spec.has_out_bias(),
+                            residual_init(spec, heads * width, projections), layout);
+  }
   norm2_ = add_norm(spec, prefix + "norm2", layout);
   const int64_t up = is_gated(spec.activation) ? 2 * spec.ff_width() : spec.ff_width();
-  up_ = add_linear(prefix + "mlp.up", up, d, spec.bias, weight_init(spec, false), layout);
-  down_ = add_linear(prefix + "mlp.down", d, spec.ff_width(), spec.bias, weight_init(spec, true), layout);
+  up_ = add_linear(prefix + "mlp.up", up, d, spec.bias, matrix_init(spec, d), layout);
+  down_ = add_linear(prefix + "mlp.down", d, spec.ff_width(), spec.bias,
+                     residual_init(spec, spec.ff_width(), projections), layout);
 
   attention_ = {.n_heads = heads,
                 .n_kv_heads = kv,
                 .head_dim = width,
-                .scale = float(spec.attention_scale > 0 ? spec.attention_scale : 1 / std::sqrt(double(width))),
-                .causal = spec.family != Family::encoder,
+                .scale = float(spec.query_key_scale()),
+                .causal = axes.causal,
                 .window = spec.layer_window(layer),
                 .dropout_threshold = dropout_threshold(spec.attention_dropout)};
+  // What decides by places within one sequence has no meaning between two.
+  cross_attention_ = attention_;
+  cross_attention_.causal = false;
+  cross_attention_.window = 0;
+  if (spec.position == Position::relative_bias) {
+    attention_.relative_buckets = spec.relative_buckets;
+    attention_.relative_distance = spec.relative_distance;
+  }
 }
 
 Stream Block::forward(Tape& tape, Stream stream, const SequenceInputs& inputs) const {
-  if (spec_.norm_placement == NormPlacement::pre) {
-    Tensor x = normalise(tape, spec_, norm1_, stream);
-    stream.branch = attention_sublayer(tape, x, inputs);
-    x = normalise(tape, spec_, norm2_, stream);
-    stream.branch = feed_forward(tape, x);
-    return stream;
-  }
-  // Post-norm: the stream itself is normalised after each sum.
-  stream.branch = attention_sublayer(tape, stream.h, inputs);
-  stream = {normalise(tape, spec_, norm1_, stream), {}};
-  stream.branch = feed_forward(tape, stream.h);
-  return {normalise(tape, spec_, norm2_, stream), {}};
+  // Post-norm: the stream itself is normalised after each sum, and what follows reads that. Pre-norm: the stream is a
+  // sum throughout, and each sub-layer reads its norm.
+  const bool post = spec_.norm_placement == NormPlacement::post;
+  const auto sublayer = [&](const NormIds& norm, auto&& branch) {
+    if (post) {
+      stream.branch = branch(stream.h);
+      stream = {normalise(tape, spec_, norm, stream), {}};
+    } else {
+      const Tensor x = normalise(tape, spec_, norm, stream);
+      stream.branch = branch(x);
+    }
+  };
+  sublayer(norm1_, [&](const Tensor& x) { return attention_sublayer(tape, x, inputs); });
+  if (cross_) sublayer(norm_cross_, [&](const Tensor& x) { return cross_attention_sublayer(tape, x, inputs); });
+  sublayer(norm2_, [&](const Tensor& x) { return feed_forward(tape, x); });
+  return stream;
 }
 
 Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
@@ -114,10 +156,27 @@ Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInpu
   AttentionSpec spec = attention_;
   spec.max_q_len = inputs.max_length;
   const Tensor mixed = inputs.cache
-                           ? inputs.cache->attend(tape, layer_, qkv, inputs.alibi_slopes, spec)
-                           : attention(tape, qkv, inputs.segments, inputs.n_segments, inputs.alibi_slopes, spec);
+                           ? inputs.cache->attend(tape, layer_, qkv, inputs.attention_bias, spec)
+                           : attention(tape, qkv, inputs.segments, inputs.n_segments, inputs.attention_bias, spec);
   qkv = {};
   return dropout(tape, linear(tape, mixed, out_.weight.on(tape), out_.bias.on(tape)), dropout_threshold(spec_.dropout));
+}
+
+Tensor Block::memory_of(Tape& tape, const Tensor& encoded) const {
+  return linear(tape, encoded, cross_kv_.weight.on(tape), cross_kv_.bias.on(tape));
+}
+
+Tensor Block::cross_attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
+  AttentionSpec spec = cross_attention_;
+  spec.max_q_len = inputs.max_length;
+  spec.max_k_len = inputs.max_memory_length;
+  Tensor q = linear(tape, x, cross_q_.weight.on(tape), cross_q_.bias.on(tape));
+  const Tensor mixed = inputs.cache ? inputs.cache->attend_memory(tape, layer_, q, spec)
+                                    : cross_attention(tape, q, memory_of(tape, inputs.memory), inputs.cross_segments,
+                                                      inputs.n_cross_segments, spec);
+  q = {};
+  return dropout(tape, linear(tape, mixed, cross_out_.weight.on(tape), cross_out_.bias.on(tape)),
+                 dropout_threshold(spec_.dropout));
 }
 
 Tensor Block::feed_forward(Tape& tape, const Tensor& x) const {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,6 +23,10 @@ enum class NormKind { layernorm, rmsnorm };
 enum class NormPlacement { pre, post };
 // gelu is exact (erf), gelu_tanh the tanh approximation; the last four are gated: act(gate) * up.
 enum class Activation { relu, gelu, gelu_tanh, silu, swiglu, geglu, geglu_tanh };
+// How weights start. normal: all with standard deviation init_std (GPT, BERT, BART). fan_in: a matrix with init_std /
+// sqrt(its inputs), embeddings with init_std / embedding_scale, and queries with the factor that an attention without
+// 1 / sqrt(head_dim) lacks (T5; the original Transformer but for the second order of Glorot's rule).
+enum class InitScheme { normal, fan_in };
 enum class RopeScalingKind { none, linear, dynamic, yarn, llama3 };
 
 constexpr auto names(std::type_identity<Family>) {
@@ -52,6 +57,10 @@ constexpr auto names(std::type_identity<Activation>) {
                     Named<E>{E::swiglu, "swiglu"},
                     Named<E>{E::geglu, "geglu"},
                     Named<E>{E::geglu_tanh, "geglu_tanh"}};
+}
+constexpr auto names(std::type_identity<InitScheme>) {
+  using E = InitScheme;
+  return std::array{Named<E>{E::normal, "normal"}, Named<E>{E::fan_in, "fan_in"}};
 }
 constexpr auto names(std::type_identity<RopeScalingKind>) {
   using E = RopeScalingKind;
@@ -127,26 +136,30 @@ struct ModelSpec {
   bool tied_embeddings = true;
   bool lm_head_bias = false;
 
-  double attention_scale = 0;  // 0 means 1 / sqrt(head_dim)
-  double logit_scale = 1;
-  double embedding_scale = 1;
+  double attention_scale = 0;          // 0 means 1 / sqrt(head_dim)
+  double logit_scale = 1;              // 0 means 1 / sqrt(d_model): T5 where the output layer is the embedding
+  double embedding_scale = 1;          // 0 means sqrt(d_model): the original Transformer
   int64_t window = 0;                  // sliding window in tokens, every layer; 0 means none
   std::vector<int64_t> window_layers;  // one a layer, where layers differ; empty means `window` for all
   int64_t pad_id = -1;                 // its embedding row gets no gradient from lookups; -1 means none
   int64_t token_types = 0;
-  bool mlm_head = false;  // dense + activation + norm before the tied decoder, with an output bias
+  bool mlm_head = false;  // dense, activation and norm before the output layer
 
   double dropout = 0;            // of embeddings and of each residual branch
   double attention_dropout = 0;  // of attention probabilities
 
+  InitScheme init = InitScheme::normal;
   double init_std = 0.02;
-  bool init_residual_scaled = true;  // residual projections start at init_std / sqrt(2 * n_layers)
+  bool init_residual_scaled = true;  // residual projections start at init_std / sqrt(their number in the stack)
 
   // The values that a zero stands for.
   int64_t kv_heads() const { return n_kv_heads ? n_kv_heads : n_heads; }
   int64_t head_width() const { return head_dim ? head_dim : d_model / n_heads; }
   int64_t ff_width() const { return d_ff ? d_ff : 4 * d_model; }
   int64_t decoder_layers() const { return n_decoder_layers ? n_decoder_layers : n_layers; }
+  double query_key_scale() const { return attention_scale > 0 ? attention_scale : 1 / std::sqrt(double(head_width())); }
+  double logit_factor() const { return logit_scale > 0 ? logit_scale : 1 / std::sqrt(double(d_model)); }
+  double embedding_factor() const { return embedding_scale > 0 ? embedding_scale : std::sqrt(double(d_model)); }
   bool has_qkv_bias() const { return qkv_bias.value_or(bias); }
   bool has_out_bias() const { return out_bias.value_or(bias); }
   int64_t layer_window(int64_t layer) const { return window_layers.empty() ? window : window_layers[layer]; }
@@ -204,8 +217,8 @@ constexpr auto fields(std::type_identity<ModelSpec>) {
             Aliases{"tie_word_embeddings", "tie_embeddings"}),
       field("lm_head_bias", &C::lm_head_bias, "a bias of the output layer"),
       field("attention_scale", &C::attention_scale, "factor of q k^T; 0: 1 / sqrt(head_dim)", at_least(0)),
-      field("logit_scale", &C::logit_scale, "factor of the logits", above(0)),
-      field("embedding_scale", &C::embedding_scale, "factor of the embedding", above(0)),
+      field("logit_scale", &C::logit_scale, "factor of the logits; 0: 1 / sqrt(d_model)", at_least(0)),
+      field("embedding_scale", &C::embedding_scale, "factor of the token's embedding; 0: sqrt(d_model)", at_least(0)),
       field("window", &C::window, "a token sees this many tokens, itself included; 0: all before it", size_or_zero,
             Aliases{"sliding_window"}),
       field("window_layers", &C::window_layers, "the window of each layer, where they differ; []: window in all",
@@ -219,10 +232,14 @@ constexpr auto fields(std::type_identity<ModelSpec>) {
             allowed_on_resume, Aliases{"resid_pdrop", "hidden_dropout", "hidden_dropout_prob"}),
       field("attention_dropout", &C::attention_dropout, "of attention probabilities, rounded to k / 256", probability,
             allowed_on_resume, Aliases{"attn_pdrop", "attention_probs_dropout_prob"}),
-      field("init_std", &C::init_std, "standard deviation of initial weights", above_up_to(0, 10),
-            Aliases{"initializer_range", "init_method_std"}),
+      field("init", &C::init,
+            "how weights start: normal: all with init_std; fan_in: a matrix with init_std / sqrt(its inputs), "
+            "embeddings with init_std / embedding_scale (T5)"),
+      field("init_std", &C::init_std, "standard deviation of initial weights; fan_in: a factor of it",
+            above_up_to(0, 10), Aliases{"initializer_range", "init_method_std", "initializer_factor"}),
       field("init_residual_scaled", &C::init_residual_scaled,
-            "projections into the residual stream start at init_std / sqrt(2 * n_layers)"),
+            "projections into the residual stream start smaller by sqrt(2 * n_layers); by sqrt(3 * n_decoder_layers) "
+            "where there is cross-attention"),
   };
 }
 

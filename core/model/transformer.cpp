@@ -1,135 +1,129 @@
 #include "core/model/transformer.h"
 
-#include "core/model/rotary.h"
+#include "core/ops/activation.h"
 #include "core/ops/cast.h"
-#include "core/ops/dropout.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
 
 namespace mixtape {
 
 void check_spec(const ModelSpec& spec) {
-  if (spec.family != Family::decoder)
-    throw ConfigError("model.family: this version trains decoders; encoder and encoder_decoder are not available");
   if (spec.head_width() < 1 || (spec.head_dim == 0 && spec.d_model % spec.n_heads))
     throw ConfigError("model.n_heads: {} does not divide model.d_model, {}; set model.head_dim", spec.n_heads,
                       spec.d_model);
   if (spec.n_heads % spec.kv_heads())
     throw ConfigError("model.n_kv_heads: {} does not divide model.n_heads, {}", spec.kv_heads(), spec.n_heads);
   if (spec.head_width() > 256) throw ConfigError("model.head_dim: {}, expected at most 256", spec.head_width());
-  if (spec.position == Position::sinusoidal || spec.position == Position::relative_bias)
-    throw ConfigError(
-        "model.position: sinusoidal and relative_bias belong to encoder-decoders, which are not available");
-  if (spec.token_types || spec.mlm_head || spec.qk_norm)
-    throw ConfigError("model: token_types, mlm_head and qk_norm are not available in this version");
+  for (const StackAxes& stack : stacks_of(spec))
+    if (spec.position == Position::alibi && !stack.causal)
+      throw ConfigError("model.position: alibi is for decoders: its slopes would favour what comes after a token");
+  for (const StackAxes& stack : stacks_of(spec)) {
+    const int64_t exact = spec.relative_buckets / (stack.causal ? 2 : 4);  // distances with a bucket each
+    if (spec.position == Position::relative_bias && (exact < 1 || spec.relative_distance <= exact))
+      throw ConfigError("model.relative_distance: {} with {} relative_buckets, expected more than {}",
+                        spec.relative_distance, spec.relative_buckets, std::max<int64_t>(exact, 1));
+  }
+  if (spec.qk_norm) throw ConfigError("model: qk_norm is not available in this version");
 }
 
-Transformer::Transformer(const ModelSpec& spec, int64_t row_length) : spec_(spec), row_length_(row_length) {
+Transformer::Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length) : spec_(spec) {
   check_spec(spec_);
-  const Init table{Init::normal, float(spec_.init_std)};
-  token_table_ = {layout_.add("embedding.token", {spec_.vocab_size, spec_.d_model}, table)};
-  if (spec_.position == Position::learned)
-    position_table_ = {
-        layout_.add("embedding.position", {spec_.max_positions + spec_.position_offset, spec_.d_model}, table)};
-  if (spec_.embedding_norm) embedding_norm_ = add_norm(spec_, "embedding.norm", layout_);
-  blocks_.reserve(spec_.n_layers);
-  for (int64_t layer = 0; layer < spec_.n_layers; ++layer)
-    blocks_.emplace_back(spec_, layer, fmt::format("layers.{}.", layer), layout_);
-  if (spec_.final_norm) final_norm_ = add_norm(spec_, "final_norm", layout_);
-  if (!spec_.tied_embeddings) lm_head_ = {layout_.add("lm_head.weight", {spec_.vocab_size, spec_.d_model}, table)};
+  // Looked up tokens start with a variance of init_std^2 after the factor that they are multiplied with.
+  const double scale = spec_.init == InitScheme::fan_in ? spec_.embedding_factor() : 1;
+  token_table_ = {
+      layout_.add("embedding.token", {spec_.vocab_size, spec_.d_model}, {Init::normal, float(spec_.init_std / scale)})};
+  const std::vector<StackAxes> axes = stacks_of(spec_);
+  stacks_.reserve(axes.size());  // recomputation holds their addresses
+  for (const StackAxes& stack : axes) {
+    const bool second = stack.cross_attention;
+    stacks_.emplace_back(spec_, stack, second ? StackLengths{decoder_length, row_length} : StackLengths{row_length},
+                         layout_);
+  }
+  const Init into_head = matrix_init(spec_, spec_.d_model);
+  if (spec_.mlm_head) {
+    mlm_dense_ = add_linear("mlm_head.dense", spec_.d_model, spec_.d_model, spec_.bias, into_head, layout_);
+    mlm_norm_ = add_norm(spec_, "mlm_head.norm", layout_);
+  }
+  if (!spec_.tied_embeddings) lm_head_ = {layout_.add("lm_head.weight", {spec_.vocab_size, spec_.d_model}, into_head)};
   if (spec_.lm_head_bias) lm_head_bias_ = {layout_.add("lm_head.bias", {spec_.vocab_size}, {Init::zeros})};
   layout_.finish();
 }
 
-void Transformer::make_tables(Backend& backend, int64_t positions) {
-  if (spec_.position == Position::rope) {
-    rope_table_ = backend.make({positions, rotary_dim(spec_)}, DType::f32, Category::batch);
-    if (!backend.planning())
-      backend.copy_from_host(rope_table_, rotary_table(spec_, rotary_dim(spec_), positions).data());
-  }
-  if (spec_.position == Position::alibi) {
-    std::vector<float> slopes(spec_.n_heads);
-    mixtape::alibi_slopes(slopes.data(), spec_.n_heads);
-    alibi_slopes_ = backend.make({spec_.n_heads}, DType::f32, Category::batch);
-    backend.copy_from_host(alibi_slopes_, slopes.data());
-  }
+void Transformer::make_tables(Backend& backend) {
+  for (Stack& stack : stacks_) stack.make_tables(backend);
 }
 
-SequenceInputs Transformer::sequence(const ModelInputs& inputs, KvCache* cache) const {
-  return {.positions = inputs.positions,
-          .segments = inputs.segments,
-          .n_segments = inputs.n_segments,
-          .rope_table = rope_table_,
-          .alibi_slopes = alibi_slopes_,
-          .max_length = std::min(row_length_, inputs.tokens.count()),
-          .cache = cache};
+Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs) const {
+  const Tensor table = token_table_.on(tape);
+  if (stacks_.size() == 1) return stacks_[0].forward(tape, table, inputs.main, {}, nullptr);
+  const Memory memory{stacks_[0].forward(tape, table, inputs.main, {}, nullptr), inputs.cross_segments,
+                      inputs.n_cross_segments};
+  tape.sum_gradient_in_float32(memory.hidden);  // every layer of the decoder reads it
+  return stacks_[1].forward(tape, table, inputs.decoder, memory, nullptr);
 }
 
-Tensor Transformer::embed(Tape& tape, const ModelInputs& inputs) const {
-  Tensor x = embedding(
-      tape, {inputs.tokens, inputs.positions, {}}, {token_table_.on(tape), position_table_.on(tape), {}},
-      {.scale = float(spec_.embedding_scale), .position_offset = spec_.position_offset, .pad_id = spec_.pad_id});
-  if (spec_.embedding_norm) {
-    Stream stream{x, {}};
-    x = normalise(tape, spec_, embedding_norm_, stream);
-  }
-  return dropout(tape, x, dropout_threshold(spec_.dropout));
+Tensor Transformer::hidden_of_new(Tape& tape, const StackInputs& inputs, KvCache& cache) const {
+  return stacks_.back().forward(tape, token_table_.on(tape), inputs, {}, &cache);
 }
 
-// What recomputation runs twice: the stream in, the stream out, each as one tensor.
-void Transformer::run_block(Tape& tape, const void* model, int64_t layer, std::span<const Tensor> inputs,
-                            std::span<Tensor> outputs) {
-  const auto& self = *static_cast<const Transformer*>(model);
-  const SequenceInputs sequence{.positions = inputs[1],
-                                .segments = inputs[2],
-                                .n_segments = inputs[3],
-                                .rope_table = self.rope_table_,
-                                .alibi_slopes = self.alibi_slopes_,
-                                .max_length = std::min(self.row_length_, inputs[1].count())};
-  outputs[0] = joined(tape, self.blocks_[layer].forward(tape, {inputs[0], {}}, sequence));
+void Transformer::read(Tape& tape, const StackInputs& sequence, KvCache& cache, int slot) const {
+  stacks_[1].remember(tape, stacks_[0].forward(tape, token_table_.on(tape), sequence, {}, nullptr), cache, slot);
 }
 
-Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs, KvCache* cache) const {
-  Stream stream{embed(tape, inputs), {}};
-  const SequenceInputs shared = sequence(inputs, cache);
-  for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-    if (tape.policy() == RecomputePolicy::full && tape.training()) {
-      const std::array<Tensor, 4> in{joined(tape, stream), inputs.positions, inputs.segments, inputs.n_segments};
-      std::array<Tensor, 1> out;
-      stream = {};
-      tape.recompute(run_block, this, layer, in, out);
-      stream.h = out[0];
-    } else {
-      stream = blocks_[layer].forward(tape, std::move(stream), shared);
-    }
-  }
-  return spec_.final_norm ? normalise(tape, spec_, final_norm_, stream) : joined(tape, stream);
+Tensor Transformer::before_head(Tape& tape, const Tensor& hidden) const {
+  if (!spec_.mlm_head) return hidden;
+  Stream stream{linear(tape, hidden, mlm_dense_.weight.on(tape), mlm_dense_.bias.on(tape), unary_of(spec_.activation)),
+                {}};
+  return normalise(tape, spec_, mlm_norm_, stream);
 }
 
-Loss Transformer::loss(Tape& tape, const ModelInputs& inputs) const {
-  return cross_entropy(tape, hidden(tape, inputs), head().on(tape), lm_head_bias_.on(tape), inputs.targets,
-                       {.logit_scale = float(spec_.logit_scale), .chunk_rows = loss_chunk_rows_});
+Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoothing) const {
+  Tensor h = hidden(tape, inputs);
+  if (inputs.target_rows) h = gather_rows(tape, h, inputs.target_rows);
+  h = before_head(tape, h);
+  return cross_entropy(tape, h, head().on(tape), lm_head_bias_.on(tape), inputs.targets,
+                       {.logit_scale = float(spec_.logit_factor()),
+                        .label_smoothing = float(label_smoothing),
+                        .chunk_rows = loss_chunk_rows_});
 }
 
 Tensor Transformer::logits(Tape& tape, const Tensor& hidden) const {
-  Tensor z = linear(tape, hidden, head().on(tape), lm_head_bias_.on(tape));
-  if (spec_.logit_scale == 1) return z;
+  const float scale = float(spec_.logit_factor());
+  Tensor z = linear(tape, before_head(tape, hidden), head().on(tape), lm_head_bias_.on(tape));
+  if (scale == 1) return z;
   const Tensor scaled = tape.backend().make(z.shape(), z.dtype());
-  tape.backend().cast().convert({.y = {scaled, Write::overwrite}, .x = z, .scale = float(spec_.logit_scale)});
+  tape.backend().cast().convert({.y = {scaled, Write::overwrite}, .x = z, .scale = scale});
   return scaled;
 }
 
-double Transformer::flops_per_token(int64_t length) const {
-  double weights = double(spec_.vocab_size) * double(spec_.d_model);  // the head, tied or not
-  double attended = 0;
+double Transformer::product_flops(const SequenceLengths& lengths) const {
+  const bool two = stacks_.size() > 1;
+  const auto main = double(lengths.main), decoder = double(lengths.decoder);
+  const auto targets = double(lengths.targets ? lengths.targets : two ? lengths.decoder : lengths.main);
+  // The rows that a matrix is applied to. An encoder's output has its keys and values made by the decoder's layers.
+  const auto rows = [&](const std::string& name) {
+    if (name.starts_with("mlm_head.")) return targets;
+    if (name.find("layers.") == std::string::npos) return 0.0;  // tables
+    const bool of_decoder = name.starts_with("decoder.") && name.find(".cross_attention.kv.") == std::string::npos;
+    return of_decoder ? decoder : main;
+  };
+  double weights = targets * double(spec_.vocab_size) * double(spec_.d_model);  // the head, tied or not
   for (const ParameterEntry& entry : layout_.entries())
-    if (entry.name.starts_with("layers.") && entry.shape.rank() == 2) weights += double(entry.count());
-  for (int64_t layer = 0; layer < spec_.n_layers; ++layer) {
-    const int64_t window = spec_.layer_window(layer);
-    attended += double(window > 0 ? std::min(window, length) : length);
+    if (entry.shape.rank() == 2) weights += rows(entry.name) * double(entry.count());
+  return 6 * weights;
+}
+
+double Transformer::attention_flops(const SequenceLengths& lengths) const {
+  double pairs = 0;  // of queries and keys; causal ones are half of those that a window leaves
+  for (const StackAxes& stack : stacks_of(spec_)) {
+    const auto rows = double(stack.cross_attention ? lengths.decoder : lengths.main);
+    for (int64_t layer = 0; layer < stack.n_layers; ++layer) {
+      const auto window = double(spec_.layer_window(layer));
+      pairs += rows * (window > 0 ? std::min(window, rows) : rows) * (stack.causal ? 0.5 : 1);
+      if (stack.cross_attention) pairs += rows * double(lengths.main);
+    }
   }
-  const double per_key = spec_.family == Family::encoder ? 12.0 : 6.0;
-  return 6 * weights + per_key * attended * double(spec_.n_heads * spec_.head_width());
+  return 12 * pairs * double(spec_.n_heads * spec_.head_width());
 }
 
 }  // namespace mixtape

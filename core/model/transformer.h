@@ -1,64 +1,81 @@
-// The one Transformer: embeddings, a stack of blocks, a head.
+// The one Transformer: a table of tokens, one stack of blocks or two (stack.h), a head.
 //
-// It owns the parameter layout and nothing that has device memory but its small tables (rotary angles, ALiBi slopes).
-// Each axis of ModelSpec is handled in one function here or in block.cpp.
+// It owns the parameter layout and nothing that has device memory but the stacks' small tables (rotary angles, ALiBi
+// slopes, sinusoids). Each axis of ModelSpec is handled in one function here, in stack.cpp or in block.cpp.
 #pragma once
 
-#include <vector>
-
-#include "core/model/block.h"
+#include "core/model/stack.h"
 #include "core/ops/loss.h"
 
 namespace mixtape {
 
-// A micro-batch on the device. Shapes are capacities known from the config: rows = B * T.
+// A micro-batch on the device.
 struct ModelInputs {
-  Tensor tokens, positions, targets;  // int32 [rows]; targets may be absent
-  Tensor segments, n_segments;        // int32 [capacity, 4], [1]
+  StackInputs main;                         // of the only stack, or of the encoder
+  StackInputs decoder;                      // after an encoder
+  Tensor cross_segments, n_cross_segments;  // queries: the decoder's rows; keys: the encoder's
+  // int32, one for each row of the last stack; absent where no loss is wanted. With `target_rows`, the few rows that
+  // have a target (negative: none, a capacity's tail), one for each of those: the head then runs on them alone.
+  Tensor targets, target_rows;
+};
+
+// How long the sequences of a batch are: what a model's arithmetic depends on.
+struct SequenceLengths {
+  int64_t main = 0;     // of the only stack, or of the encoder
+  int64_t decoder = 0;  // after an encoder
+  int64_t targets = 0;  // of a sequence; 0: all that the last stack has
 };
 
 class Transformer {
  public:
-  // `row_length`: the longest sequence of a batch. Throws ConfigError for axes that do not go together.
-  Transformer(const ModelSpec& spec, int64_t row_length);
+  // `row_length`: the longest sequence of a batch; `decoder_length`: that of a decoder after an encoder. Throws
+  // ConfigError for axes that do not go together.
+  explicit Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length = 0);
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
   const ModelSpec& spec() const { return spec_; }
   const ParameterLayout& layout() const { return layout_; }
 
-  // Makes the tables that forward reads, for sequences of at most `positions` tokens.
-  void make_tables(Backend& backend, int64_t positions);
+  // Makes the tables that forward reads.
+  void make_tables(Backend& backend);
 
   // How many rows of logits exist at once; 0: the back end chooses.
   void set_loss_chunk_rows(int64_t rows) { loss_chunk_rows_ = rows; }
 
   // The last hidden states, [rows, d_model], after the final norm.
-  Tensor hidden(Tape& tape, const ModelInputs& inputs, KvCache* cache = nullptr) const;
-  Loss loss(Tape& tape, const ModelInputs& inputs) const;
-  // logit_scale * (hidden W^T + b), [rows, vocab_size]: for generation and parity checks, never in training.
+  Tensor hidden(Tape& tape, const ModelInputs& inputs) const;
+  // Generation: the same of new tokens of the last stack, after those in the cache.
+  Tensor hidden_of_new(Tape& tape, const StackInputs& inputs, KvCache& cache) const;
+  // Generation after an encoder: encodes one sequence as the memory of a slot.
+  void read(Tape& tape, const StackInputs& sequence, KvCache& cache, int slot) const;
+  // Label smoothing: the target distribution is (1 - s) one-hot + s / V.
+  Loss loss(Tape& tape, const ModelInputs& inputs, double label_smoothing = 0) const;
+  // logit_factor * (hidden W^T + b), [rows, vocab_size]: for generation and parity checks, never in training.
   Tensor logits(Tape& tape, const Tensor& hidden) const;
 
-  // Multiplications and additions of one token in forward and backward, as 6 * (matmul weights, the head included, no
-  // lookups) + attention: 6 L T d_attn causal, 12 L T d_attn otherwise (T the length that a token attends over at
-  // most).
-  double flops_per_token(int64_t length) const;
+  // Multiplications and additions of a sequence in forward and backward. Of matrix products: 6 for each weight and each
+  // row that it is applied to; lookups are none, and the head counts for targets alone.
+  double product_flops(const SequenceLengths& lengths) const;
+  // 12 T d_attn a layer and query over T keys, half of that where attention is causal.
+  double attention_flops(const SequenceLengths& lengths) const;
+  // Both, divided by the sequence's tokens: a decoder's beside its encoder's.
+  double flops_per_token(const SequenceLengths& lengths) const {
+    return (product_flops(lengths) + attention_flops(lengths)) / double(lengths.main + lengths.decoder);
+  }
 
  private:
-  static void run_block(Tape& tape, const void* model, int64_t layer, std::span<const Tensor> inputs,
-                        std::span<Tensor> outputs);
-  Tensor embed(Tape& tape, const ModelInputs& inputs) const;
-  SequenceInputs sequence(const ModelInputs& inputs, KvCache* cache) const;
+  // What stands between the last hidden states and the output layer.
+  Tensor before_head(Tape& tape, const Tensor& hidden) const;
   ParameterId head() const { return spec_.tied_embeddings ? token_table_ : lm_head_; }
 
   ModelSpec spec_;
-  int64_t row_length_;
   int64_t loss_chunk_rows_ = 0;
   ParameterLayout layout_;
-  ParameterId token_table_, position_table_, lm_head_, lm_head_bias_;
-  NormIds embedding_norm_, final_norm_;
-  std::vector<Block> blocks_;
-  Tensor rope_table_, alibi_slopes_;
+  ParameterId token_table_, lm_head_, lm_head_bias_;
+  LinearIds mlm_dense_;
+  NormIds mlm_norm_;
+  std::vector<Stack> stacks_;
 };
 
 // Refuses axes that do not go together, or that this version cannot compute. Throws ConfigError naming the key.

@@ -73,7 +73,11 @@ INSTANTIATE_TEST_SUITE_P(golden, HuggingFace,
                                          Case{"opt", "opt", "opt"}, Case{"variants/gpt2-hub-names", "gpt2", "gpt2"},
                                          Case{"variants/bloom-hub-names", "bloom", "bloom"},
                                          Case{"variants/gpt2-bf16", "variants/gpt2-bf16", "gpt2"},
-                                         Case{"variants/llama-sharded", "llama", "llama"}),
+                                         Case{"variants/llama-sharded", "llama", "llama"}, Case{"bert", "bert", "bert"},
+                                         Case{"roberta", "roberta", "roberta"}, Case{"t5", "t5", "t5"},
+                                         Case{"t5-v1.1", "t5-v1.1", "t5"}, Case{"bart", "bart", "bart"},
+                                         Case{"variants/bert-hub-names", "bert", "bert"},
+                                         Case{"variants/t5-hub-names", "t5", "t5"}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            for (char& c : name)
@@ -171,6 +175,41 @@ TEST(HuggingFaceConfig, mistral_and_qwen2_are_axes) {
   EXPECT_EQ(model_type_of(qwen), "qwen2");
 }
 
+// T5's logits are scaled as scale_decoder_outputs says, in files of transformers 4 as tie_word_embeddings does; the
+// files alone decide whether the output layer is the embedding (these have none of its own).
+TEST(HuggingFaceConfig, t5_scales_its_logits_by_either_version) {
+  const auto t5 = [](const char* more) {
+    return spec_of(fmt::format(
+        R"({{"model_type":"t5","d_model":64,"num_heads":2,"d_kv":16,"num_layers":3,"d_ff":96,"vocab_size":100{}}})",
+        more));
+  };
+  EXPECT_EQ(t5("").logit_factor(), 0.125);
+  EXPECT_EQ(t5(R"(,"tie_word_embeddings":false)").logit_factor(), 1);
+  EXPECT_EQ(t5(R"(,"tie_word_embeddings":true,"scale_decoder_outputs":false)").logit_factor(), 1);
+  EXPECT_EQ(t5(R"(,"tie_word_embeddings":false,"scale_decoder_outputs":true)").logit_factor(), 0.125);
+  EXPECT_TRUE(t5(R"(,"tie_word_embeddings":false)").tied_embeddings);
+  EXPECT_EQ(t5("").decoder_layers(), 3);
+  EXPECT_EQ(t5(R"(,"num_decoder_layers":2)").decoder_layers(), 2);
+  EXPECT_EQ(t5("").relative_distance, 128);
+  EXPECT_EQ(t5(R"(,"feed_forward_proj":"gated-gelu")").activation, Activation::geglu_tanh);
+  EXPECT_EQ(t5(R"(,"feed_forward_proj":"gated-silu")").activation, Activation::swiglu);
+  EXPECT_EQ(t5(R"(,"feed_forward_proj":"gelu")").activation, Activation::gelu);
+}
+
+TEST(HuggingFaceConfig, robertas_positions_follow_its_padding_token) {
+  const auto roberta = [](int pad) {
+    return spec_of(fmt::format(R"({{"model_type":"roberta",{},"pad_token_id":{}}})", base, pad));
+  };
+  EXPECT_EQ(roberta(1).position_offset, 2);
+  EXPECT_EQ(roberta(1).max_positions, 62);
+  EXPECT_EQ(roberta(5).position_offset, 6);
+  // Whatever the tokenizer says of padding, the export says what positions were trained with.
+  EXPECT_NE(config_json(roberta(5), DType::f32, {.pad = 3}).find("\"pad_token_id\": 5"), std::string::npos);
+  ModelSpec other = roberta(5);
+  other.position_offset = 2;
+  EXPECT_EQ(model_type_of(other), "mixtape");
+}
+
 TEST(HuggingFaceConfig, refuses_what_it_does_not_know) {
   const auto error_of = [](const std::string& config) -> std::string {
     try {
@@ -194,6 +233,20 @@ TEST(HuggingFaceConfig, refuses_what_it_does_not_know) {
   expect(llama(R"("num_key_value_heads":3)"), "cannot share");
   expect(llama(R"("rms_norm_eps":-1)"), "norm_eps");
   expect(llama(R"("rope_scaling":{"type":"longrope"})"), "longrope");
+  const auto bert = [](const char* type, const char* more) {
+    return fmt::format(R"({{"model_type":"{}",{},{}}})", type, base, more);
+  };
+  expect(bert("bert", R"("position_embedding_type":"relative_key")"), "relative_key");
+  expect(bert("bert", R"("is_decoder":true)"), "is_decoder");
+  expect(bert("roberta", R"("hidden_act":"relu")"), "hidden_act");
+  expect(bert("roberta", R"("pad_token_id":63)"), "leaves no position");
+  const auto bart = [](const char* more) {
+    return fmt::format(
+        R"({{"model_type":"bart","d_model":32,"encoder_layers":1,"decoder_layers":1,"encoder_attention_heads":4,"decoder_attention_heads":4,"encoder_ffn_dim":64,"vocab_size":100,"max_position_embeddings":40,{}}})",
+        more);
+  };
+  expect(bart(R"("decoder_ffn_dim":96)"), "stacks of two widths");
+  expect(bart(R"("decoder_ffn_dim":64,"normalize_before":true)"), "normalize_before");
   expect(
       R"({"model_type":"gpt2","n_layer":1,"n_embd":8,"n_head":2,"vocab_size":9,"n_positions":4,"scale_attn_by_inverse_layer_idx":true})",
       "scale_attn_by_inverse_layer_idx");

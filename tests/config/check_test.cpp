@@ -63,11 +63,10 @@ TEST(Check, Model) {
       {{"model.attention_dropout=0.999"}, "from 1/256 to 255/256"},
       {{"model.pad_id=257"}, "expected a token below model.vocab_size (257)"},
       {{"model.family=encoder"},
-       "command line: model.family is encoder, which is not available in this version; it has decoder"},
-      {{"model.position=sinusoidal"}, "not available"},
-      {{"model.position=relative_bias"}, "not available"},
-      {{"model.token_types=2"}, "not available"},
-      {{"model.mlm_head=true"}, "not available"},
+       "command line: model.family is encoder, which is not available in this version; it has decoder to train"},
+      {{"model.n_decoder_layers=2"}, "which has no effect with model.family decoder"},
+      {{"model.position=relative_bias", "model.relative_buckets=7"}, "expected a multiple of 2"},
+      {{"model.position=relative_bias", "model.relative_distance=16"}, "expected more than 16"},
       {{"model.qk_norm=true"}, "not available"},
   });
 }

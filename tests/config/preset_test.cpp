@@ -9,16 +9,26 @@
 namespace mixtape {
 namespace {
 
-// Counted by hand from the shapes of a pre-norm decoder, independently of the model's own layout.
-int64_t count(const ModelSpec& m) {
+// Counted by hand from the shapes, independently of the model's own layout. Of one stack:
+int64_t count_stack(const ModelSpec& m, int64_t layers, bool cross) {
   const int64_t d = m.d_model, ff = m.ff_width(), q = m.n_heads * m.head_width(), kv = m.kv_heads() * m.head_width();
   const int64_t norm = m.norm == NormKind::layernorm && m.bias ? 2 * d : d;
   const int64_t inner = is_gated(m.activation) ? 2 * ff : ff;
-  const int64_t weights = d * (q + 2 * kv) + q * d + d * inner + ff * d;
-  const int64_t biases = m.bias ? (q + 2 * kv) + d + inner + d : 0;
-  const int64_t tables = m.vocab_size * d * (m.tied_embeddings ? 1 : 2) +
-                         (m.position == Position::learned ? (m.max_positions + m.position_offset) * d : 0);
-  return tables + m.n_layers * (weights + biases + 2 * norm) + norm * (m.embedding_norm ? 2 : 1);
+  const int64_t attention = d * (q + 2 * kv) + q * d + (m.bias ? q + 2 * kv + d : 0);
+  const int64_t mlp = d * inner + ff * d + (m.bias ? inner + d : 0);
+  const int64_t tables = (m.position == Position::learned ? (m.max_positions + m.position_offset) * d : 0) +
+                         (m.position == Position::relative_bias ? m.relative_buckets * m.n_heads : 0);
+  return tables + layers * (cross ? 2 * attention + mlp + 3 * norm : attention + mlp + 2 * norm) +
+         norm * ((m.embedding_norm ? 1 : 0) + (m.final_norm ? 1 : 0));
+}
+
+int64_t count(const ModelSpec& m) {
+  const int64_t d = m.d_model, table = m.vocab_size * d;
+  int64_t n = table * (m.tied_embeddings ? 1 : 2) + (m.lm_head_bias ? m.vocab_size : 0) + m.token_types * d;
+  if (m.mlm_head) n += d * d + d + 2 * d;  // dense and norm, with biases
+  n += count_stack(m, m.n_layers, false);
+  if (m.family == Family::encoder_decoder) n += count_stack(m, m.decoder_layers(), true);
+  return n;
 }
 
 TEST(Presets, HaveThePublishedCounts) {

@@ -19,14 +19,14 @@ ModelSpec preset(std::string_view name) {
 TEST(Layout, EveryPresetCountsItsParameters) {
   for (const PresetCount& c : preset_counts) {
     const ModelSpec spec = preset(c.name);
-    if (spec.family != Family::decoder) continue;
     const Transformer model(spec, 128);
     EXPECT_EQ(model.layout().parameter_count(), c.parameters) << c.name;
   }
 }
 
 TEST(Layout, NamesAndShapesAreThoseOfCheckpoints) {
-  for (const char* name : {"gpt2", "llama-3-8b", "bloom-560m", "opt-125m"}) {
+  for (const char* name : {"gpt2", "llama-3-8b", "bloom-560m", "opt-125m", "bert-base", "roberta-base", "t5-small",
+                           "t5-v1.1-small", "bart-base", "transformer-base"}) {
     const ModelSpec spec = preset(name);
     const Transformer model(spec, 128);
     const std::vector<ParameterShape> expected = parameter_shapes(spec);
@@ -72,6 +72,7 @@ TEST(Spec, WhatDoesNotGoTogetherIsRefused) {
   EXPECT_THROW(Transformer(ModelSpec{.d_model = 100, .n_heads = 3}, 64), ConfigError);
   EXPECT_THROW(Transformer(ModelSpec{.n_heads = 12, .n_kv_heads = 5}, 64), ConfigError);
   EXPECT_THROW(Transformer(ModelSpec{.n_heads = 1, .head_dim = 512}, 64), ConfigError);
+  EXPECT_THROW(Transformer(ModelSpec{.family = Family::encoder, .position = Position::alibi}, 64), ConfigError);
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ struct PresetCount {
   int64_t parameters;
 };
 
-// chinchilla-70b (rotary positions) and llama-1b (no published model) state their own counts.
+// chinchilla-70b (rotary positions), llama-1b (no published model) and the Transformer (published as about 65 and 213
+// million) state their own counts. bert: BertForMaskedLM.
 constexpr std::array preset_counts{
     PresetCount{"gpt2", 124439808},
     PresetCount{"gpt2-medium", 354823168},
@@ -50,6 +51,24 @@ constexpr std::array preset_counts{
     PresetCount{"j1-large", 7526293504},
     PresetCount{"j1-jumbo", 177951790080},
     PresetCount{"bloomberggpt-50b", 50558868480},
+    PresetCount{"bert-base", 109514298},
+    PresetCount{"bert-large", 335174458},
+    PresetCount{"roberta-base", 124697433},
+    PresetCount{"roberta-large", 355412057},
+    PresetCount{"t5-small", 60506624},
+    PresetCount{"t5-base", 222903552},
+    PresetCount{"t5-large", 737668096},
+    PresetCount{"t5-3b", 2851598336},
+    PresetCount{"t5-11b", 11307321344},
+    PresetCount{"t5-v1.1-small", 76961152},
+    PresetCount{"t5-v1.1-base", 247577856},
+    PresetCount{"t5-v1.1-large", 783150080},
+    PresetCount{"t5-v1.1-xl", 2849757184},
+    PresetCount{"t5-v1.1-xxl", 11135332352},
+    PresetCount{"bart-base", 139420416},
+    PresetCount{"bart-large", 406291456},
+    PresetCount{"transformer-base", 63082496},
+    PresetCount{"transformer-big", 214245376},
 };
 
 }  // namespace mixtape

@@ -47,13 +47,31 @@ TEST(BenchOperations, HaveEveryOperation) {
 
 // Matrix products by operation add up to the model's own count, which knows nothing of operations.
 TEST(BenchWork, ProductsAddUpToTheModelsFlops) {
-  for (const std::string preset : {"gpt2", "llama-3-8b", "bloom-560m"}) {
-    ModelSpec spec = parse_config("model: {preset: " + preset + "}", "test.yaml").config.model;
-    constexpr int64_t rows = 96, length = 32;
+  for (const std::string preset :
+       {"gpt2", "llama-3-8b", "bloom-560m", "bert-base", "t5-small", "t5-v1.1-small", "bart-base"}) {
+    const ModelSpec spec = parse_config("model: {preset: " + preset + "}", "test.yaml").config.model;
+    const int64_t decoder = spec.family == Family::encoder_decoder ? 11 : 0;
+    const SequenceLengths lengths{.main = 32, .decoder = decoder, .targets = 5};
     double flops = 0;
     for (const char* operation : {"linear", "linear_activation", "cross_entropy"})
-      for (const bool backward : {false, true}) flops += model_work(spec, rows, length, 4, operation, backward).flops;
-    EXPECT_DOUBLE_EQ(flops, double(rows) * Transformer(spec, length).flops_per_token(0)) << preset;
+      for (const bool backward : {false, true}) flops += model_work(spec, {3, lengths, 4}, operation, backward).flops;
+    EXPECT_DOUBLE_EQ(flops, 3 * Transformer(spec, 32, decoder).product_flops(lengths)) << preset;
+  }
+}
+
+// Backward makes the scores again, which a model's count leaves out: 14 for 12.
+TEST(BenchWork, AttentionAddsUpToTheModelsFlops) {
+  for (const std::string preset : {"gpt2", "bert-base", "t5-small"}) {
+    const ModelSpec spec = parse_config("model: {preset: " + preset + "}", "test.yaml").config.model;
+    const int64_t decoder = spec.family == Family::encoder_decoder ? 11 : 0;
+    const SequenceLengths lengths{.main = 32, .decoder = decoder};
+    double flops = 0;
+    for (const char* operation : {"attention", "cross_attention"})
+      for (const bool backward : {false, true}) flops += model_work(spec, {3, lengths, 4}, operation, backward).flops;
+    const Transformer model(spec, 32, decoder);
+    EXPECT_DOUBLE_EQ(flops * 12 / 14, 3 * model.attention_flops(lengths)) << preset;
+    EXPECT_DOUBLE_EQ(model.flops_per_token(lengths) * double(32 + decoder),
+                     model.product_flops(lengths) + model.attention_flops(lengths));
   }
 }
 

@@ -3,14 +3,19 @@
 
 #include <string_view>
 
-#include "core/model/spec.h"
+#include "core/model/transformer.h"
 #include "train/bench/work.h"
 
 namespace mixtape {
 
-// The work of one row of a profile: all linear layers together, for example. `rows` tokens in sequences of `length`,
-// elements of `element` bytes. Unknown (all 0) for names that are none of the model's.
-Work model_work(const ModelSpec& spec, int64_t rows, int64_t length, int64_t element, std::string_view operation,
-                bool backward);
+struct MicroBatchShape {
+  int64_t sequences = 0;
+  SequenceLengths lengths;
+  int64_t element = 4;  // bytes
+};
+
+// The work of one row of a profile: all linear layers together, for example. Unknown (all 0) for names that are none of
+// the model's.
+Work model_work(const ModelSpec& spec, const MicroBatchShape& shape, std::string_view operation, bool backward);
 
 }  // namespace mixtape

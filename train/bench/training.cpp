@@ -76,9 +76,8 @@ class Bench {
     return adamw_work(count(), storage.master ? size_of(storage.weights) : 0);
   }
   Work tape_work(const Profile::Key& key) {
-    const int64_t rows = options_.rows * options_.row_length;
-    return double(batch_.micro_batches.size()) * model_work(options_.model, rows, options_.row_length,
-                                                            size_of(options_.types.compute), key.first, key.second);
+    const MicroBatchShape shape{options_.rows, options_.lengths(), size_of(options_.types.compute)};
+    return double(batch_.micro_batches.size()) * model_work(options_.model, shape, key.first, key.second);
   }
 
  private:
@@ -141,7 +140,7 @@ TrainingBench bench_training(ResolvedConfig resolved, const TrainingBenchOptions
   const Transformer& model = bench.engine().model();
   result.parameters = model.layout().parameter_count();
   result.tokens = bench.tokens();
-  result.flops = model.flops_per_token(resolved.config.data.seq_length) * double(result.tokens);
+  result.flops = model.flops_per_token(bench.engine().options().lengths()) * double(result.tokens);
   result.arena_bytes = bench.arena_bytes();
 
   bench.warm_up();

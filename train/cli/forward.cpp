@@ -1,9 +1,10 @@
 // mixtape forward MODEL --inputs F.safetensors --output G.safetensors [--gradients]
 //
 // One batch through a model, for checking parity with another framework. Inputs, int64: input_ids [B, T]; optional
-// attention_mask [B, T] (1 = real) and labels [B, T] (-100 = ignored; not shifted, as in Hugging Face: logits[:, t] is
-// scored against labels[:, t + 1]). Outputs, float32: logits [B, T, V]; loss [1] where there are labels; with
-// --gradients, grad.NAME for every tensor NAME of the model's files.
+// attention_mask [B, T] (1 = real), token_type_ids [B, T], labels (-100 = ignored; as Hugging Face takes them: of a
+// decoder not shifted); decoder_input_ids [B, U] for an encoder-decoder, whose labels are [B, U]. Outputs, float32:
+// logits [B, T, V], or [B, U, V]; loss [1] where there are labels; with --gradients, grad.NAME for every tensor NAME of
+// the model's files. train/forward.h says it in full.
 #include "train/forward.h"
 #include "train/checkpoint/safetensors.h"
 #include "train/cli/arguments.h"
@@ -22,11 +23,14 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
   Batch batch;
   LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer*) {
     batch = batch_from_inputs(file, files.spec);
-    return EngineShape{
-        .rows = batch.rows, .row_length = batch.row_length, .gradients = a.gradients, .rehearse = [&](Engine& engine) {
-          logits_of(engine);
-          engine.run_micro_batch(a.gradients);
-        }};
+    return EngineShape{.rows = batch.rows,
+                       .row_length = batch.row_length,
+                       .decoder_length = batch.decoder.row_length,
+                       .gradients = a.gradients,
+                       .rehearse = [&](Engine& engine) {
+                         logits_of(engine);
+                         engine.run_micro_batch(a.gradients);
+                       }};
   });
   Engine& engine = *model.engine;
   const ModelSpec& spec = engine.model().spec();
@@ -35,7 +39,8 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
   engine.load(batch);
 
   std::vector<NamedTensor> outputs;
-  outputs.push_back({"logits", {batch.rows, batch.row_length, spec.vocab_size}, logits_of(engine)});
+  outputs.push_back(
+      {"logits", {batch.rows, engine.predicting_rows() / batch.rows, spec.vocab_size}, logits_of(engine)});
   if (batch.n_targets > 0) {
     engine.parameters().new_step();
     outputs.push_back({"loss", {1}, {float(engine.run_micro_batch(a.gradients))}});
@@ -68,7 +73,9 @@ void add_forward_command(Command& app) {
   Command command = app.subcommand("forward", "run one batch and write logits, loss and gradients");
   const auto model = add_model_arguments(command);
   const auto a = std::make_shared<ForwardArguments>();
-  command.option("--inputs", a->inputs, "safetensors with input_ids, and optionally attention_mask and labels")
+  command
+      .option("--inputs", a->inputs,
+              "safetensors with input_ids, and optionally attention_mask, token_type_ids, decoder_input_ids and labels")
       .required();
   command.option("--output", a->output, "safetensors to write: logits, loss, grad.NAME").required();
   command.flag("--gradients", a->gradients, "write the gradient of every tensor of the model's files");

@@ -36,6 +36,15 @@ std::vector<std::string> read_prompts(const std::string& file) {
   return prompts;
 }
 
+// What config.json says; T5's files may leave it out, where it is the padding token.
+int32_t decoder_start(const HfModel& files, const std::string& model) {
+  const auto id = files.ids.decoder_start ? files.ids.decoder_start : files.ids.pad;
+  if (!id || *id >= files.spec.vocab_size)
+    throw DataError("{}: config.json: decoder_start_token_id, or else pad_token_id, is {}, expected a token", model,
+                    id ? fmt::to_string(*id) : "missing");
+  return int32_t(*id);
+}
+
 void generate(const ModelArguments& model_arguments, GenerateArguments a) {
   if (a.greedy) a.sampling.temperature = 0;
   const std::vector<std::string> prompts =
@@ -45,6 +54,10 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
   int64_t slots = 0, capacity = 0;
   LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer* tokenizer) {
     if (!tokenizer) throw DataError("{}: no tokenizer beside the model", model_arguments.model);
+    if (!can_generate(files.spec))
+      throw ConfigError("generate: {} is an encoder, which has no next token", model_arguments.model);
+    if (files.spec.family == Family::encoder_decoder)
+      a.sampling.decoder_start = decoder_start(files, model_arguments.model);
     int64_t longest = 0;
     for (const std::string& prompt : prompts) {
       ids.push_back(prompt_ids(*tokenizer, prompt));
@@ -59,7 +72,7 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
     if (bounded) capacity = std::min(capacity, files.spec.max_positions);
     const SamplingOptions two{.max_new_tokens = 2, .temperature = 0};
     return EngineShape{
-        .row_length = capacity, .rehearse = [=](Engine& engine) {
+        .row_length = capacity, .decoder_length = capacity, .rehearse = [=](Engine& engine) {
           Generator(engine, slots, capacity)
               .generate(std::vector<std::vector<int32_t>>(size_t(slots), std::vector<int32_t>(size_t(longest))), two);
         }};

@@ -57,17 +57,17 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
   check(config, resolved.origins);
   const EngineOptions options = training_options(config);
-  const Transformer model(options.model, options.row_length);
+  const Transformer model(options.model, options.row_length, options.decoder_length);
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_steps()) * double(config.tokens_per_step());
-  const double per_token = model.flops_per_token(config.data.seq_length);
+  const double per_token = model.flops_per_token(options.lengths());
 
   fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));
   fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)),
              with_thousands(config.total_steps()), with_thousands(config.tokens_per_step()));
   fmt::print(
       "FLOPs a token     {:.4g} = 6 x (weights of all matrix products, the head included) + attention "
-      "(6 L T d, causal)\n",
+      "(6 L T d where it is causal, else 12)\n",
       per_token);
   fmt::print("Model FLOPs       {:.4g}\n", per_token * tokens);
   if (options.recompute == RecomputePolicy::full)

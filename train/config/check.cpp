@@ -69,6 +69,29 @@ void check_position(const ModelSpec& m, Rules& rules) {
     rules.refuse("model.rope_scaling.beta_slow", fmt::format("expected less than beta_fast ({})", s.beta_fast));
 }
 
+void check_stacks(const ModelSpec& m, Rules& rules) {
+  const bool two = m.family == Family::encoder_decoder;
+  if (!two && m.n_decoder_layers != 0)
+    rules.refuse("model.n_decoder_layers", fmt::format("which has no effect with model.family {}", m.family));
+  if (two && (m.window != 0 || !m.window_layers.empty()))
+    rules.refuse(m.window != 0 ? "model.window" : "model.window_layers",
+                 "expected none with model.family encoder_decoder");
+  if (m.position == Position::alibi && m.family != Family::decoder)
+    rules.refuse("model.position",
+                 fmt::format("expected another with model.family {}: ALiBi's slopes would favour what "
+                             "comes after a token",
+                             m.family));
+  if (m.position != Position::relative_bias) return;
+  // Half of a direction's buckets hold one distance each; only decoders have one direction.
+  const int64_t unit = m.family == Family::decoder ? 2 : 4;
+  const int64_t exact = m.relative_buckets / (m.family == Family::encoder ? 4 : 2);
+  if (m.relative_buckets % unit != 0)
+    rules.refuse("model.relative_buckets", fmt::format("expected a multiple of {}", unit));
+  else if (m.relative_distance <= exact)
+    rules.refuse("model.relative_distance",
+                 fmt::format("expected more than {}, the distances that have a bucket each", exact));
+}
+
 // Probabilities are k / 256.
 void check_dropout(const ModelSpec& m, Rules& rules) {
   const auto vanishes = [](double p) { return p > 0 && std::round(p * 256) == 0; };
@@ -85,12 +108,8 @@ void check_model_rules(const Config& c, Rules& rules) {
   check_dropout(m, rules);
   if (m.pad_id >= m.vocab_size)
     rules.refuse("model.pad_id", fmt::format("expected a token below model.vocab_size ({})", m.vocab_size));
-  if (m.family != Family::decoder) rules.unavailable("model.family", "decoder");
-  if (m.position == Position::relative_bias || m.position == Position::sinusoidal)
-    rules.unavailable("model.position", "learned, rope, alibi and none");
   if (m.qk_norm) rules.unavailable("model.qk_norm", "false");
-  if (m.token_types != 0) rules.unavailable("model.token_types", "0");
-  if (m.mlm_head) rules.unavailable("model.mlm_head", "false");
+  check_stacks(m, rules);
 }
 
 void check_data(const Config& c, Rules& rules) {
@@ -196,6 +215,7 @@ void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
 }
 
 void check_available(const Config& c, Rules& rules) {
+  if (c.model.family != Family::decoder) rules.unavailable("model.family", "decoder to train, and all of them to run");
   if (c.objective.name != ObjectiveKind::causal_lm) rules.unavailable("objective.name", "causal_lm");
   if (c.optimizer.name != OptimizerKind::adamw) rules.unavailable("optimizer.name", "adamw");
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");

@@ -63,6 +63,9 @@ void to_file(const TensorMapping& m, int64_t element, std::span<const std::byte>
       for_each_head_part(m, [&](int64_t in_file, int64_t in_parameter, int64_t rows) {
         std::memcpy(file.data() + in_file * row, parameter.data() + in_parameter * row, size_t(rows * row));
       });
+      break;
+    case Arrangement::zeros:
+      std::fill(file.begin(), file.end(), std::byte{0});
   }
 }
 
@@ -80,6 +83,9 @@ void from_file(const TensorMapping& m, int64_t element, std::span<const std::byt
       for_each_head_part(m, [&](int64_t in_file, int64_t in_parameter, int64_t rows) {
         std::memcpy(parameter.data() + in_parameter * row, file.data() + in_file * row, size_t(rows * row));
       });
+      break;
+    case Arrangement::zeros:
+      break;
   }
 }
 

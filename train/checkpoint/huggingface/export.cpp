@@ -29,6 +29,7 @@ void write_ids(Json& json, const SpecialIds& ids) {
   json["bos_token_id"] = value(ids.bos);
   json["eos_token_id"] = value(ids.eos);
   json["pad_token_id"] = value(ids.pad);
+  if (ids.decoder_start) json["decoder_start_token_id"] = *ids.decoder_start;
 }
 
 std::string generation_config_json(const SpecialIds& ids) {
@@ -48,6 +49,10 @@ std::string explain_misfit(const ModelSpec& spec) {
 }
 
 TensorSource source_of(const TensorMapping& mapping, const ParameterGetter& get, DType dtype) {
+  const auto zeros = [mapping, dtype](const ByteSink& sink) {
+    sink(std::vector<std::byte>(size_t(count_of(mapping.shape) * size_of(dtype))));
+  };
+  if (mapping.arrangement == Arrangement::zeros) return {mapping.name, stored_type(dtype), mapping.shape, zeros};
   const auto produce = [mapping, get, dtype](const ByteSink& sink) {
     const ParameterView view = get(mapping.parameter);
     const int64_t element = size_of(view.dtype), row = huggingface::row_elements(mapping);
@@ -80,11 +85,11 @@ std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& id
   Json config;
   config["architectures"] = {family.architecture};
   config["model_type"] = family.model_type;
-  family.write_config(spec, config);
+  write_ids(config, ids);
+  family.write_config(spec, config);  // may know an id better: RoBERTa's positions start behind the padding's
   config["tie_word_embeddings"] = spec.tied_embeddings;
   config["dtype"] = config["torch_dtype"] = torch_name(dtype);
   config["use_cache"] = true;
-  write_ids(config, ids);
   return config.dump(2) + "\n";
 }
 

@@ -25,7 +25,7 @@ const ActivationName activation_names[] = {
 
 // The values that two specs of one function may differ in.
 bool is_part_of_function(std::string_view field) {
-  for (const char* other : {"dropout", "attention_dropout", "init_std", "init_residual_scaled", "pad_id"})
+  for (const char* other : {"dropout", "attention_dropout", "init", "init_std", "init_residual_scaled", "pad_id"})
     if (field == other) return false;
   return true;
 }
@@ -33,7 +33,8 @@ bool is_part_of_function(std::string_view field) {
 }  // namespace
 
 std::span<const HfFamily* const> families() {
-  static const HfFamily* const all[] = {&gpt2, &llama, &mistral, &qwen2, &opt, &bloom, &native};
+  static const HfFamily* const all[] = {&gpt2, &llama,   &mistral, &qwen2, &opt,   &bloom,
+                                        &bert, &roberta, &t5,      &bart,  &native};
   return all;
 }
 
@@ -68,6 +69,10 @@ ModelSpec normal_form(ModelSpec s) {
   s.qkv_bias = s.has_qkv_bias();
   s.out_bias = s.has_out_bias();
   if (std::abs(s.attention_scale * std::sqrt(double(s.head_dim)) - 1) < 1e-12) s.attention_scale = 0;
+  // Zeros stand for factors that follow from the width.
+  const double root = std::sqrt(double(s.d_model));
+  if (std::abs(s.logit_scale * root - 1) < 1e-9) s.logit_scale = 0;
+  if (std::abs(s.embedding_scale / root - 1) < 1e-9) s.embedding_scale = 0;
   bool same_windows = true;
   for (int64_t i = 1; i < s.n_layers; ++i) same_windows &= s.layer_window(i) == s.layer_window(0);
   if (same_windows) s.window = s.layer_window(0), s.window_layers.clear();
@@ -105,7 +110,7 @@ std::vector<std::string> misfits(const HfFamily& family, const ModelSpec& spec) 
   std::vector<std::string> differences;
   for_each_field<ModelSpec>([&](const auto& f) {
     const Json ours = json_fields::encode(wanted.*f.member), theirs = json_fields::encode(back.*f.member);
-    if (is_part_of_function(f.name) && ours != theirs)
+    if (is_part_of_function(f.name) && f.name != family.decided_by_files && ours != theirs)
       differences.push_back(fmt::format("{} is {}, {} has {}", f.name, ours.dump(), family.model_type, theirs.dump()));
   });
   return differences;

@@ -25,9 +25,14 @@ struct HfFamily {
   std::vector<TensorMapping> (*tensors)(const ModelSpec& spec);
   // Is this tensor a buffer that files may hold and nobody needs?
   bool (*is_buffer)(std::string_view name);
+  // Other names under which files may hold a tensor; null: none.
+  std::vector<std::string> (*other_names)(const std::string& name) = nullptr;
+  // Sets the axis that the tensors decide, whatever config.json says, and which that is; null: there is none.
+  void (*read_files)(const SafetensorsModel& files, ModelSpec& spec) = nullptr;
+  const char* decided_by_files = "";
 };
 
-extern const HfFamily gpt2, llama, mistral, qwen2, opt, bloom, native;
+extern const HfFamily gpt2, llama, mistral, qwen2, opt, bloom, bert, roberta, t5, bart, native;
 
 // In the order in which an export tries them; `native` is last and fits everything.
 std::span<const HfFamily* const> families();
@@ -54,6 +59,8 @@ class MappingList {
   void rows(const std::string& name, const std::string& parameter, int64_t first_row, int64_t rows);
   void transposed(const std::string& name, const std::string& parameter);
   void by_head(const std::string& name, const std::string& parameter, int64_t n_heads);
+  // A vector that the file has as a matrix of one row, or as zeros where the spec has no such parameter.
+  void as_row(const std::string& name, const std::string& parameter, int64_t count);
   std::vector<TensorMapping> take() { return std::move(list_); }
 
  private:

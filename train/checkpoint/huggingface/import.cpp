@@ -36,11 +36,18 @@ void check_spec(const ModelSpec& s, const std::string& what) {
   if (s.head_width() < 1 || s.head_width() > 65536) throw CheckpointError("{}: heads {} wide", what, s.head_width());
 }
 
-// The name that a mapping's tensor has in these files: as transformers writes it, or as in a bare model.
+// The name that a mapping's tensor has in these files: as transformers writes it, as it once did, or as in a bare
+// model.
 std::string name_in_files(const SafetensorsModel& tensors, const HfFamily& family, const std::string& name) {
+  std::vector<std::string> candidates{name};
+  if (family.other_names)
+    for (std::string& other : family.other_names(name)) candidates.push_back(std::move(other));
   const std::string_view prefix = family.base_prefix;
-  if (!tensors.find(name) && !prefix.empty() && name.starts_with(prefix) && tensors.find(name.substr(prefix.size())))
-    return name.substr(prefix.size());
+  for (const std::string& candidate : candidates) {
+    if (tensors.find(candidate)) return candidate;
+    if (!prefix.empty() && candidate.starts_with(prefix))
+      if (std::string bare = candidate.substr(prefix.size()); tensors.find(bare)) return bare;
+  }
   return name;
 }
 
@@ -78,15 +85,21 @@ HfModel import_huggingface(const std::filesystem::path& directory) {
   model.model_type = family.model_type;
   model.spec = family.read_config(config);
   check_spec(model.spec, what);
-  model.ids = {config.id("bos_token_id"), config.id("eos_token_id"), config.id("pad_token_id")};
+  model.ids = {config.id("bos_token_id"), config.id("eos_token_id"), config.id("pad_token_id"),
+               config.id("decoder_start_token_id")};
   model.tokenizer_files = tokenizer_files_in(directory);
   model.tensors_ = SafetensorsModel::open(directory);
+  if (family.read_files) family.read_files(model.tensors_, model.spec);
   model.mappings_ = family.tensors(model.spec);
 
   std::set<std::string> used;
   for (TensorMapping& mapping : model.mappings_) {
     mapping.name = name_in_files(model.tensors_, family, mapping.name);
     const StoredTensor* tensor = model.tensors_.find(mapping.name);
+    if (mapping.arrangement == Arrangement::zeros) {
+      if (tensor) used.insert(mapping.name), model.ignored.push_back(mapping.name);
+      continue;
+    }
     if (!tensor) {
       model.missing.push_back(mapping.name);
       continue;

@@ -4,9 +4,9 @@
 //   model.read("layers.0.attention.qkv.weight", buffer);    // Mixtape's name, Mixtape's layout
 //   export_huggingface("out", spec, get, {.dtype = DType::bf16});
 //
-// Families: gpt2, llama (and mistral and qwen2, which are the same axes), opt, bloom; one file each beside this one. A
-// ModelSpec that is none of these is stored under model_type "mixtape" with Mixtape's own names: such a directory is a
-// checkpoint or the start of a run here, and transformers does not load it.
+// Families: gpt2, llama (and mistral and qwen2, which are the same axes), opt, bloom, bert (and roberta), t5, bart; one
+// file each beside this one. A ModelSpec that is none of these is stored under model_type "mixtape" with Mixtape's own
+// names: such a directory is a checkpoint or the start of a run here, and transformers does not load it.
 #pragma once
 
 #include <cstdint>
@@ -29,12 +29,13 @@ struct ParameterShape {
   std::string name;
   Extents shape;
 };
-// All parameters of a decoder, in the order of the forward pass.
+// All parameters of a model, in the order of the forward pass.
 std::vector<ParameterShape> parameter_shapes(const ModelSpec& spec);
 
 // Ids that a model's files mention and that the architecture does not need.
 struct SpecialIds {
   std::optional<int64_t> bos, eos, pad;
+  std::optional<int64_t> decoder_start;  // an encoder-decoder's first decoder input
   friend bool operator==(const SpecialIds&, const SpecialIds&) = default;
 };
 
@@ -43,6 +44,7 @@ enum class Arrangement {
   rows,       // the same rows
   transpose,  // [in, out] instead of [out, in] (GPT-2's Conv1D)
   by_head,    // q, k and v rows head by head instead of all q, all k, all v (BLOOM)
+  zeros,      // of no parameter: zeros that the file has (BART's final_logits_bias)
 };
 struct TensorMapping {
   std::string name;       // in the file
@@ -130,7 +132,8 @@ std::vector<FileRecord> export_huggingface(const std::filesystem::path& director
 
 // config.json's text of a spec, in the style of transformers 4 and 5 at once; `model_type` as in HfModel.
 std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids);
-// The family that a spec is exported as: "gpt2", "llama", "mistral", "qwen2", "opt", "bloom", or "mixtape".
+// The family that a spec is exported as: "gpt2", "llama", "mistral", "qwen2", "opt", "bloom", "bert",
+// "roberta", "t5", "bart", or "mixtape".
 std::string model_type_of(const ModelSpec& spec);
 
 }  // namespace mixtape

@@ -6,8 +6,12 @@ namespace mixtape::huggingface {
 namespace {
 
 ModelSpec read_config(const ConfigReader& config) {
+  // Axes that an older version did not have are at the values that it stood for, the defaults.
   ModelSpec spec;
-  json_fields::decode(config.at("model"), spec, config.what() + ": model");
+  Json model = json_fields::encode(spec);
+  const Json& stored = config.at("model");
+  if (stored.is_object()) model.update(stored);
+  json_fields::decode(stored.is_object() ? model : stored, spec, config.what() + ": model");
   return spec;
 }
 
