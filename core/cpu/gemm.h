@@ -31,6 +31,9 @@ struct Gemm {
   float* c = nullptr;
   int64_t ldc = 0;
   DType type = DType::f32;
+  // Where m follows from the data: the most it can be, which A has room for. What is timed is this product, so that a
+  // run meets all its shapes in its first step, and a resumed one makes no choice that the other did not.
+  int64_t most_m = 0;
 };
 
 // A part of C.

@@ -156,12 +156,14 @@ bool read_line(const std::string& line, Key& key, GemmChoice& choice) {
 GemmChoice static_choice(const Gemm& product) { return partition(product, 8); }
 
 GemmChoice timed_choice(const Gemm& product) {
+  Gemm largest = product;
+  largest.m = std::max(product.m, product.most_m);
   Table& t = table();
   const std::lock_guard lock(t.mutex);
-  const Key key = key_of(product);
+  const Key key = key_of(largest);
   if (auto found = t.choices.find(key); found != t.choices.end()) return found->second;
   if (omp_in_parallel()) return static_choice(product);
-  return t.choices[key] = measure(product);
+  return t.choices[key] = measure(largest);
 }
 
 std::string matmul_choices() {

@@ -372,8 +372,10 @@ void CrossEntropyRun::hidden_gradient(int64_t first) {
     const int64_t count = std::min(weight_panel_, vocabulary_ - v);
     const int64_t step = weight_panel_wide_ ? count : vocabulary_;
     const Tensor weight = widened(a_.weight.slice(v, step), weight_panel_wide_);
-    gemm(product_of(g.columns(v, step), false, weight, false, to, v > 0 || (direct && a_.dhidden.accumulates())),
-         backend_.determinism());
+    Gemm product =
+        product_of(g.columns(v, step), false, weight, false, to, v > 0 || (direct && a_.dhidden.accumulates()));
+    product.most_m = chunk_;
+    gemm(product, backend_.determinism());
     if (step == vocabulary_) break;
   }
   if (direct) return;

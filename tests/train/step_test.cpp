@@ -1,0 +1,125 @@
+// A step of training on an engine: the memory that was planned, the choices that were made.
+#include "train/step.h"
+
+#include <gtest/gtest.h>
+
+#include "core/base/philox.h"
+#include "train/generate.h"
+
+namespace mixtape {
+namespace {
+
+Config small() {
+  Config c;
+  c.model.n_layers = 2, c.model.d_model = 64, c.model.n_heads = 4, c.model.vocab_size = 517, c.model.max_positions = 48;
+  c.data.seq_length = 48;
+  c.train.micro_batch_size = 2, c.train.global_batch_size = 6;
+  c.logging.sample_interval = 0;
+  c.determinism = Determinism::strict;
+  return c;
+}
+
+// Random tokens; every `gap`-th position has no target, as at the end of a document.
+Batch micro_batch(const Config& config, int gap, uint64_t number) {
+  Batch b;
+  b.rows = int32_t(config.train.micro_batch_size), b.row_length = int32_t(config.data.seq_length);
+  for (int32_t i = 0; i < b.rows * b.row_length; ++i) {
+    const auto draws = philox(philox_key(7), number, uint32_t(i), Purpose::test);
+    b.tokens.push_back(int32_t(draws[0] % uint32_t(config.model.vocab_size)));
+    b.targets.push_back(gap > 0 && i % gap == 0 ? -1 : int32_t(draws[1] % uint32_t(config.model.vocab_size)));
+    b.positions.push_back(i % b.row_length);
+    b.n_targets += b.targets.back() >= 0;
+  }
+  for (int32_t r = 0; r < b.rows; ++r)
+    b.segments.push_back({r * b.row_length, b.row_length, r * b.row_length, b.row_length});
+  b.n_tokens = b.rows * b.row_length;
+  return b;
+}
+
+GlobalBatch global_batch(const Config& config, int gap) {
+  GlobalBatch g;
+  for (int64_t i = 0; i < config.train.global_batch_size / config.train.micro_batch_size; ++i) {
+    g.micro_batches.push_back(micro_batch(config, gap, uint64_t(i)));
+    g.n_targets += g.micro_batches.back().n_targets;
+    g.n_tokens += g.micro_batches.back().n_tokens;
+  }
+  return g;
+}
+
+struct PlannedRun {
+  std::string name;
+  void (*change)(Config&);
+};
+void PrintTo(const PlannedRun& run, std::ostream* out) { *out << run.name; }
+
+class Plan : public testing::TestWithParam<PlannedRun> {};
+
+// Steps, validations and samples, in the order of a run and more than once: the arena's peak is the plan's to the byte,
+// and an arena of that size was enough.
+TEST_P(Plan, IsThePeakOfTheRun) {
+  Config config = small();
+  GetParam().change(config);
+  const EngineOptions options = training_options(config);
+  const MemoryPlan plan = plan_training(options, config);
+  Engine engine(options, plan.peak);
+  engine.parameters().initialise(uint64_t(config.seed));
+  TrainingStep step(engine, config);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(step.run(global_batch(config, i), 1e-3).finite);
+    engine.load(micro_batch(config, 0, 99));
+    engine.run_micro_batch(false);
+    if (config.logging.sample_interval == 0) continue;
+    const size_t prompts = config.logging.sample_prompts.size();
+    Generator(engine, int64_t(prompts), options.row_length)
+        .generate(std::vector<std::vector<int32_t>>(prompts, {1, 2, 3}),
+                  {.max_new_tokens = config.logging.sample_tokens});
+  }
+  EXPECT_EQ(engine.arena().peak(), plan.peak);
+  EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
+  EXPECT_LE(engine.arena().by_category()[int(Category::activations)], 0) << "activations outlive their step";
+}
+
+const PlannedRun planned_runs[] = {
+    {"fp32", [](Config&) {}},
+    {"one_micro_batch", [](Config& c) { c.train.global_batch_size = 2; }},
+    {"bf16", [](Config& c) { c.precision.mode = PrecisionMode::bf16; }},
+    {"fp16", [](Config& c) { c.precision.mode = PrecisionMode::fp16, c.precision.loss_scale.initial = 1; }},
+    {"selective", [](Config& c) { c.memory.recompute = RecomputeMode::selective; }},
+    {"full", [](Config& c) { c.memory.recompute = RecomputeMode::full, c.precision.mode = PrecisionMode::bf16; }},
+    {"fast", [](Config& c) { c.determinism = Determinism::fast; }},
+    {"one_thread", [](Config& c) { c.runtime.threads.emplace(1); }},
+    {"small_loss_chunks", [](Config& c) { c.memory.loss_chunk_tokens.emplace(10); }},
+    {"dropout", [](Config& c) { c.model.dropout = c.model.attention_dropout = 0.1; }},
+    {"samples",
+     [](Config& c) {
+       c.logging.sample_interval = 1, c.logging.sample_prompts = {"a", "b", "c"};
+     }},
+    {"llama",
+     [](Config& c) {
+       c.model.position = Position::rope, c.model.norm = NormKind::rmsnorm, c.model.activation = Activation::swiglu;
+       c.model.n_kv_heads = 2, c.model.bias = false, c.model.tied_embeddings = false;
+     }},
+    {"bloom", [](Config& c) { c.model.position = Position::alibi, c.model.embedding_norm = true; }},
+};
+INSTANTIATE_TEST_SUITE_P(Runs, Plan, testing::ValuesIn(planned_runs), [](const auto& run) { return run.param.name; });
+
+// How many positions have a target changes from step to step. If that made new shapes of products, each would be timed
+// when it is first met, and a run that was stopped and resumed would choose otherwise than one that was not.
+TEST(Step, TheFirstMeetsAllShapesOfARun) {
+  Config config = small();
+  config.determinism = Determinism::fast;
+  for (const int64_t chunk : {0, 40}) {
+    if (chunk) config.memory.loss_chunk_tokens.emplace(chunk);
+    const EngineOptions options = training_options(config);
+    Engine engine(options, plan_training(options, config).peak);
+    engine.parameters().initialise(uint64_t(config.seed));
+    TrainingStep step(engine, config);
+    step.run(global_batch(config, 50), 1e-3);
+    const std::string choices = engine.backend().choices();
+    for (const int gap : {0, 2, 3, 7, 31}) step.run(global_batch(config, gap), 1e-3);
+    EXPECT_EQ(engine.backend().choices(), choices);
+  }
+}
+
+}  // namespace
+}  // namespace mixtape
