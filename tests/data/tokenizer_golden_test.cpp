@@ -4,8 +4,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "core/base/utf8.h"
 #include "train/data/tokenizer/tokenizer.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

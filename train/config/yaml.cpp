@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
 #include "train/config/tree.h"
 
 namespace mixtape {
@@ -125,24 +126,6 @@ class TreeBuilder : public YAML::EventHandler {
   int values_ = 0;
 };
 
-// The length of the UTF-8 sequence at the start of s, or 0. Refuses overlong forms, surrogates and above U+10FFFF.
-size_t utf8_length(std::string_view s) {
-  const auto byte = [&](size_t i) { return i < s.size() ? uint8_t(s[i]) : uint8_t(0); };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
-  const uint8_t b0 = byte(0), b1 = byte(1);
-  if (b0 < 0x80) return 1;
-  if (b0 >= 0xc2 && b0 <= 0xdf) return continues(1) ? 2 : 0;
-  if (b0 >= 0xe0 && b0 <= 0xef) {
-    if ((b0 == 0xe0 && b1 < 0xa0) || (b0 == 0xed && b1 > 0x9f)) return 0;
-    return continues(1) && continues(2) ? 3 : 0;
-  }
-  if (b0 >= 0xf0 && b0 <= 0xf4) {
-    if ((b0 == 0xf0 && b1 < 0x90) || (b0 == 0xf4 && b1 > 0x8f)) return 0;
-    return continues(1) && continues(2) && continues(3) ? 4 : 0;
-  }
-  return 0;
-}
-
 void refuse_bad_text(std::string_view text, Origin at) {
   if (text.size() > most_bytes)
     throw ConfigError("{}: {} bytes, at most {} are read; this is no configuration",
@@ -150,12 +133,13 @@ void refuse_bad_text(std::string_view text, Origin at) {
   at.line = 1;
   for (size_t i = 0; i < text.size();) {
     const uint8_t c = uint8_t(text[i]);
-    const size_t length = utf8_length(text.substr(i));
-    if (length == 0) throw ConfigError("{}: not valid UTF-8 (byte 0x{:02x}); save the file as UTF-8", at.text(), c);
+    const Utf8Char character = utf8_char(text, i);
+    if (!character.valid)
+      throw ConfigError("{}: not valid UTF-8 (byte 0x{:02x}); save the file as UTF-8", at.text(), c);
     if ((c < 0x20 && c != '\n' && c != '\r' && c != '\t') || c == 0x7f)
       throw ConfigError("{}: a control character (0x{:02x}); this is no text", at.text(), c);
     if (c == '\n') ++at.line;
-    i += length;
+    i += character.length;
   }
 }
 

@@ -2,10 +2,12 @@
 
 #include <charconv>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
 #include "train/data/output_file.h"
+#include "train/data/tokenizer/json_reading.h"
 
 namespace mixtape {
 namespace {
@@ -33,7 +35,7 @@ std::string plain_name(const std::string& name) {
   return name;
 }
 
-Manifest parse(const ordered_json& json) {
+Manifest parse(const nlohmann::json& json) {
   if (json.at("format") != "mixtape-tokens" || json.at("version") != manifest_version)
     throw DataError("format {} version {}, expected \"mixtape-tokens\" version {}", json.at("format").dump(),
                     json.at("version").dump(), manifest_version);
@@ -99,10 +101,14 @@ Manifest read_manifest(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / manifest_name;
   std::ifstream in(path, std::ios::binary);
   if (!in) throw DataError("{}: cannot open it", path.string());
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  const nlohmann::json json = parse_json(text, path.string());
   try {
-    return parse(ordered_json::parse(in));
-  } catch (const ordered_json::exception& error) {
-    throw DataError("{}: {}", path.string(), error.what());
+    return parse(json);
+  } catch (const nlohmann::json::exception& error) {
+    std::string_view what = error.what();
+    if (const size_t end = what.find("] "); end != what.npos) what.remove_prefix(end + 2);
+    throw DataError("{}: {}", path.string(), what);
   } catch (const DataError& error) {
     throw DataError("{}: {}", path.string(), error.what());
   }

@@ -29,8 +29,8 @@ class OrderedPipeline {
   int run(Make make, Transform transform, Consume consume) {
     std::vector<std::jthread> threads;  // joined on every way out
     threads.emplace_back([&] { guard([&] { produce(make); }); });
-    for (int i = 0; i < workers_; ++i) threads.emplace_back([&] { guard([&] { work(transform); }); });
     guard([&] {
+      for (int i = 0; i < workers_; ++i) threads.emplace_back([&] { guard([&] { work(transform); }); });
       while (std::optional<Out> out = take_next()) {
         consume(std::move(*out));
         const std::lock_guard lock(mutex_);

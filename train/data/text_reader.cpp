@@ -6,9 +6,9 @@
 #include <string_view>
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
 #include "train/data/byte_stream.h"
 #include "train/data/paths.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

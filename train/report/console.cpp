@@ -10,7 +10,7 @@
 #include <ctime>
 
 #include "core/base/error.h"
-#include "train/report/utf8.h"
+#include "core/base/utf8.h"
 
 namespace mixtape {
 namespace {
@@ -77,7 +77,7 @@ std::string fitted(std::string_view text, int width) {
       coloured = true;
       continue;
     }
-    const char32_t c = take_code_point(text);
+    const char32_t c = take_character(text);
     if ((width -= columns_of(c)) < 0) break;
     append_utf8(out, c);
   }
@@ -194,10 +194,15 @@ Console& console() {
   return instance;
 }
 
+bool is_control(char32_t code) {
+  return (code < 0x20 && code != '\n' && code != '\t') || (code >= 0x7F && code < 0xA0) ||
+         (code >= 0x202A && code <= 0x202E) || (code >= 0x2066 && code <= 0x2069);
+}
+
 std::string printable(std::string_view text) {
   std::string out;
   while (!text.empty()) {
-    const char32_t c = take_code_point(text);
+    const char32_t c = take_character(text);
     if (c == '\n' || c == '\t')
       out += ' ';
     else if (!is_control(c))
@@ -212,7 +217,7 @@ int display_width(std::string_view text) {
     if (const size_t n = colour_length(text))
       text.remove_prefix(n);
     else
-      width += columns_of(take_code_point(text));
+      width += columns_of(take_character(text));
   }
   return width;
 }

@@ -70,6 +70,9 @@ class Console {
 // The process's own console on stdout and stderr.
 Console& console();
 
+// Control characters (C0 except newline and tab, DEL, C1) and the marks that turn the direction of text around, with
+// which a text can pretend to be another.
+bool is_control(char32_t code);
 // Removes escape sequences and control characters, so that hostile text (a document, a name) cannot move the cursor;
 // newline and tab become spaces. Malformed UTF-8 becomes U+FFFD.
 std::string printable(std::string_view text);

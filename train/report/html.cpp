@@ -5,11 +5,12 @@
 #include <ctime>
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
+#include "train/report/console.h"
 #include "train/report/html_sections.h"
 #include "train/report/html_style.h"
 #include "train/report/machine.h"
 #include "train/report/run_directory.h"
-#include "train/report/utf8.h"
 
 namespace mixtape {
 
@@ -17,7 +18,7 @@ std::string html_escape(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const char32_t c = take_code_point(text);
+    const char32_t c = take_character(text);
     switch (c) {
       case '&':
         out += "&amp;";

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/base/clock.h"
+#include "core/base/utf8.h"
 #include "train/report/units.h"
 
 namespace mixtape {
@@ -15,9 +16,7 @@ namespace {
 std::string excerpt(const std::string& text, size_t most) {
   const std::string clean = printable(text);
   if (clean.size() <= most) return clean;
-  size_t end = most;
-  while (end > 0 && (uint8_t(clean[end]) & 0xC0) == 0x80) --end;  // not inside a character
-  return clean.substr(0, end) + "...";
+  return clean.substr(0, character_start(clean, most)) + "...";
 }
 
 // Markdown shows text as it is inside an indented block.

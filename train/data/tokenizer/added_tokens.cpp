@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/utf8.h"
 #include "train/data/tokenizer/char_class.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

@@ -7,11 +7,11 @@
 #include <cstring>
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
 #include "train/data/output_file.h"
 #include "train/data/tokenizer/byte_level.h"
 #include "train/data/tokenizer/normalizer.h"
 #include "train/data/tokenizer/tokenizer_json.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

@@ -6,9 +6,9 @@
 #include <unordered_map>
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
 #include "train/data/tokenizer/bpe_tokenizer.h"
 #include "train/data/tokenizer/byte_level.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

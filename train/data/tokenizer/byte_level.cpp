@@ -1,6 +1,6 @@
 #include "train/data/tokenizer/byte_level.h"
 
-#include "train/data/tokenizer/utf8.h"
+#include "core/base/utf8.h"
 
 namespace mixtape {
 

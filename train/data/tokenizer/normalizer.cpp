@@ -4,7 +4,7 @@
 #include <unicode/normalizer2.h>
 
 #include "core/base/error.h"
-#include "train/data/tokenizer/utf8.h"
+#include "core/base/utf8.h"
 
 namespace mixtape {
 namespace {

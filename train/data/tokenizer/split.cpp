@@ -4,7 +4,7 @@
 #include <array>
 #include <utility>
 
-#include "train/data/tokenizer/utf8.h"
+#include "core/base/utf8.h"
 
 namespace mixtape {
 namespace {

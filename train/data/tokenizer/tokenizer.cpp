@@ -1,11 +1,11 @@
 #include "train/data/tokenizer/tokenizer.h"
 
 #include "core/base/error.h"
+#include "core/base/utf8.h"
 #include "train/data/mapped_file.h"
 #include "train/data/tokenizer/bpe_tokenizer.h"
 #include "train/data/tokenizer/sentencepiece_tokenizer.h"
 #include "train/data/tokenizer/tokenizer_json.h"
-#include "train/data/tokenizer/utf8.h"
 
 namespace mixtape {
 namespace {

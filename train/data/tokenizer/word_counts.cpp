@@ -7,6 +7,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace mixtape {
@@ -69,7 +70,11 @@ class WordCounter::Workers {
   Workers(const std::vector<SplitRule>& rules, int threads) {
     for (const SplitRule rule : rules) splitters_.emplace_back(rule);
     counts_.resize(std::max(1, threads));
-    for (WordCounts& counts : counts_) threads_.emplace_back([this, &counts] { work(counts); });
+    try {
+      for (WordCounts& counts : counts_) threads_.emplace_back([this, &counts] { work(counts); });
+    } catch (const std::system_error&) {  // the system gives no more; the counts do not depend on how many there are
+      if (threads_.empty()) throw;
+    }
   }
   ~Workers() { join(); }
 
