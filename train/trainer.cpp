@@ -99,12 +99,33 @@ void Trainer::resume_from(const std::filesystem::path& checkpoint) {
 void Trainer::initialise() {
   engine_->backend().set_choices(load_tuning(engine_->backend()));
   if (config_.run.init_from) {
-    load_weights(*engine_, import_huggingface(find_model(*config_.run.init_from)));
+    const HfModel model = import_huggingface(find_model(*config_.run.init_from));
+    expect_same_shapes(model);
+    load_weights(*engine_, model);
   } else {
     engine_->parameters().initialise(uint64_t(config_.seed));
   }
   state_ = {};
   state_.seed = uint64_t(config_.seed);
+}
+
+// Which keys to change, before the loader says which tensor does not fit.
+void Trainer::expect_same_shapes(const HfModel& model) const {
+  const auto texts = [](const ModelSpec& spec) {
+    std::vector<std::string> list;
+    for (const ParameterShape& p : parameter_shapes(spec))
+      list.push_back(fmt::format("{} {}", p.name, text_of(p.shape)));
+    return list;
+  };
+  if (texts(model.spec) == texts(config_.model)) return;
+  Config there = config_;
+  static_cast<ModelSpec&>(there.model) = model.spec;
+  std::string differences;
+  for (const ConfigChange& c : compare_for_resume(there, config_))
+    if (c.saved != "auto" && c.now != "auto" && c.key.find("dropout") == c.key.npos)
+      differences +=
+          fmt::format("{}{} is {} there and {} here", differences.empty() ? "" : ", ", c.key, c.saved, c.now);
+  throw ConfigError("run.init_from: {} is a model of another shape: {}", *config_.run.init_from, differences);
 }
 
 void Trainer::announce() {
@@ -176,7 +197,7 @@ void Trainer::after_update(const StepResult& result, const GlobalBatch& batch, d
   state_.tokens += batch.n_tokens;
   state_.consecutive_skips = 0;
   report_step(result, batch, lr);
-  // The libraries for all shapes have been chosen by now: a rerun makes the same choices.
+  // The libraries for all shapes of training have been chosen by now: a rerun makes the same choices.
   if (state_.updates == 1) save_tuning(engine_->backend());
   if (due(config_.eval.interval)) validate();
   if (due(config_.logging.sample_interval)) sample();
@@ -198,7 +219,7 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .data_wait_share = (loader_->stall_seconds() - stalled_before_) / seconds,
                 .model_flops_per_second =
                     double(batch.n_tokens) * engine_->model().flops_per_token(engine_->options().lengths()) / seconds,
-                .memory_bytes = plan_.peak,
+                .memory_bytes = engine_->arena().peak(),
                 .skipped = !result.finite};
   stalled_before_ = loader_->stall_seconds();
   if (result.finite && due(config_.logging.interval)) {
@@ -275,7 +296,6 @@ void Trainer::validate() {
                    .eval_tokens = result.targets,
                    .seconds = seconds_since(start),
                    .best = best});
-  if (best && config_.checkpoint.keep_best && state_.updates < total_steps_ && due(config_.checkpoint.interval)) save();
 }
 
 void Trainer::sample() {

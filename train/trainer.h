@@ -20,6 +20,8 @@
 
 namespace mixtape {
 
+class HfModel;
+
 class Trainer {
  public:
   // `arguments`: the command line, for the run's records. Throws before anything is written if the configuration, the
@@ -38,6 +40,7 @@ class Trainer {
   void start_or_resume();
   void resume_from(const std::filesystem::path& checkpoint);
   void initialise();
+  void expect_same_shapes(const HfModel& model) const;
   void announce();
 
   void one_step();

@@ -10,10 +10,9 @@
 #include "train/report/run_directory.h"
 
 namespace mixtape {
-namespace {
 
 // The processor is part of the name: a home directory may be shared by unlike machines.
-std::filesystem::path file_of(const Backend& backend) {
+std::filesystem::path tuning_file(const Backend& backend) {
   const char* off = std::getenv("MIXTAPE_TUNING");
   if (off && std::string(off) == "off") return {};
   std::filesystem::path root;
@@ -29,17 +28,15 @@ std::filesystem::path file_of(const Backend& backend) {
   return root / "mixtape" / fmt::format("choices-{}-{}-{}-threads.txt", backend.name(), cpu, thread_count());
 }
 
-}  // namespace
-
 std::string load_tuning(const Backend& backend) {
-  std::ifstream file(file_of(backend));
+  std::ifstream file(tuning_file(backend));
   std::ostringstream text;
   if (file) text << file.rdbuf();
   return text.str();
 }
 
 void save_tuning(const Backend& backend) {
-  const std::filesystem::path file = file_of(backend);
+  const std::filesystem::path file = tuning_file(backend);
   const std::string text = backend.choices();
   if (file.empty() || text.empty()) return;
   try {

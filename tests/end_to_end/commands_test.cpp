@@ -1,6 +1,8 @@
 // The command line itself: what it refuses, how, and what its options do.
 #include <gtest/gtest.h>
 
+#include <regex>
+
 #include "tests/end_to_end/process.h"
 
 namespace mixtape {
@@ -18,6 +20,17 @@ TEST(Commands, WrongWordsAreRefusedInOneLineWithWhatWasExpected) {
       {{"generate", "x", "--dtype", "fp31"}, "--dtype"},
       {{"data", "inspect", "x", "--documents", "many"}, "--documents: 'many', expected at least 0"},
       {{"data", "prepare", "x", "-t", "bytes", "-o", "y", "--invalid-utf8", "hope"}, "--invalid-utf8"},
+      {{"data", "inspect", "x", "--documents", "1.5"}, "--documents: '1.5', expected a whole number, 0 to"},
+      {{"data", "prepare", "x", "-t", "bytes", "-o", "y", "--validation-split", "1"}, "--validation-split: '1'"},
+      {{"tokenizer", "train", "x", "--vocab-size", "0"}, "--vocab-size: '0', expected 257 to 16777216"},
+      {{"tokenizer", "train", "x", "--vocab-size", "99999999999"}, "--vocab-size: '99999999999', expected 257 to"},
+      {{"tokenizer", "train", "x", "--threads", "-1"}, "--threads: '-1', expected 0 to 1024"},
+      {{"tokenizer", "train", "x", "--min-frequency", "0"}, "--min-frequency: '0', expected 1 to"},
+      {{"generate", "x", "--threads", "100000"}, "--threads: '100000', expected 0 to 1024"},
+      {{"generate", "x", "--seed", "-1"}, "--seed: '-1', expected at least 0"},
+      {{"generate", "x", "--prompt", "a", "--prompts", "b"}, "--prompt and --prompts are both given"},
+      {{"plan", "--tokens-per-second", "-1"}, "--tokens-per-second: '-1', expected at least 0"},
+      {{"train", "optimizer.lr"}, "optimizer.lr: cannot be opened"},
       {{"eval"}, "model is required"},
       {{"eval", "x", "y", "--bogus"}, "--bogus"},
       {{"train", "--bogus"}, "'--bogus' is no option of this command"},
@@ -42,6 +55,57 @@ TEST(Commands, HelpShowsDefaultsAndRanges) {
   EXPECT_EQ(r.exit_code, 0);
   EXPECT_NE(r.out.find("--batch-size INT:1 to 4096=8"), std::string::npos) << r.out;
   EXPECT_EQ(space.mixtape({"--version"}).exit_code, 0);
+}
+
+// A number that any value passes for ends in a crash, or in silence.
+TEST(Commands, EveryNumberHasARange) {
+  const Workspace space;
+  const std::regex number(R"(\b(INT|UINT|FLOAT)\b(?!:))");
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{"train"},
+                                                                                       {"eval"},
+                                                                                       {"generate"},
+                                                                                       {"forward"},
+                                                                                       {"plan"},
+                                                                                       {"config"},
+                                                                                       {"doctor"},
+                                                                                       {"report"},
+                                                                                       {"export"},
+                                                                                       {"import"},
+                                                                                       {"data", "prepare"},
+                                                                                       {"data", "inspect"},
+                                                                                       {"data", "stats"},
+                                                                                       {"tokenizer", "train"},
+                                                                                       {"tokenizer", "encode"},
+                                                                                       {"tokenizer", "decode"},
+                                                                                       {"bench", "train"},
+                                                                                       {"inspect", "checkpoint"}}) {
+    std::vector<std::string> words = command;
+    words.push_back("--help");
+    const ProcessResult r = space.mixtape(words);
+    EXPECT_EQ(r.exit_code, 0);
+    EXPECT_FALSE(std::regex_search(r.out, number)) << r.out;
+  }
+}
+
+TEST(Commands, StatisticsShowWhatTokensStandFor) {
+  const Workspace space;
+  space.write("text.txt", "a\na\na b");
+  ASSERT_EQ(space.mixtape({"data", "prepare", "text.txt", "-t", "bytes", "-o", "a"}).exit_code, 0);
+  const ProcessResult r = space.mixtape({"data", "stats", "a"});
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.out.find("'a'"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("'\\n'"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("' '"), std::string::npos) << r.out;
+}
+
+TEST(Commands, DoctorSaysWhatThereIs) {
+  const Workspace space;
+  const ProcessResult r = space.mixtape({"doctor"});
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  for (const char* text :
+       {"devices", "cpu", "cuda", "instruction sets", "OpenBLAS", "kernels for", "matmul choices", "may run on"})
+    EXPECT_NE(r.out.find(text), std::string::npos) << r.out;
+  EXPECT_EQ(r.out.find('\x1b'), std::string::npos) << "colour in a file";
 }
 
 TEST(Commands, PreparationRepairsBrokenTextUnlessTold) {

@@ -73,6 +73,16 @@ TEST_F(Training, LearnsAndLeavesWhatItPromises) {
   EXPECT_LT(last, 0.75 * first);
   EXPECT_NE(metrics.find("\"event\":\"sample\""), std::string::npos);
   EXPECT_NE(metrics.find("\"event\":\"eval\""), std::string::npos);
+  EXPECT_NE(space.read("runs/a/report.html").find("class=\"pill good\">finished"), std::string::npos);
+}
+
+TEST_F(Training, ReportsPutRunsBesideEachOther) {
+  ASSERT_EQ(train({"run.name=a"}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b", "optimizer.lr=1e-3"}).exit_code, 0);
+  ASSERT_EQ(space.mixtape({"report", "runs/a", "runs/b", "-o", "both.html"}).exit_code, 0);
+  const std::string page = space.read("both.html");
+  for (const char* text : {"2 runs beside each other", "<code>optimizer.lr</code>", ">0.003<", ">0.001<"})
+    EXPECT_NE(page.find(text), std::string::npos) << text;
 }
 
 TEST_F(Training, SameSeedSameBitsOtherSeedOtherBits) {
@@ -189,6 +199,27 @@ TEST_F(Training, WhatMayNotChangeOnResumeIsRefused) {
   EXPECT_EQ(train({"run.name=a", "optimizer.lr=1e-3", "train.stop_at_step=4"}).exit_code, 0);
 }
 
+TEST_F(Training, AStartFromAnotherShapeNamesTheKeys) {
+  ASSERT_EQ(train({"run.name=a", "train.stop_at_step=2"}).exit_code, 0);
+  const ProcessResult r = train({"run.name=b", "run.init_from=runs/a", "model.n_layers=3", "model.d_ff=64"});
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_NE(r.err.find("run.init_from: runs/a is a model of another shape: model.n_layers is 2 there and 3 here"),
+            std::string::npos)
+      << r.err;
+  EXPECT_EQ(train({"run.name=c", "run.init_from=runs/a", "train.stop_at_step=1"}).exit_code, 0);
+}
+
+TEST_F(Training, InspectionFindsTheDamagedAmongAllCheckpoints) {
+  ASSERT_EQ(train({"run.name=a", "train.stop_at_step=8"}).exit_code, 0);
+  const std::string file = "runs/a/checkpoints/step-00000008/optimizer.safetensors";
+  space.write(file, space.read(file).substr(10));
+  const ProcessResult r = space.mixtape({"inspect", "checkpoint", "runs/a"});
+  EXPECT_EQ(r.exit_code, 4);
+  EXPECT_NE(r.out.find("DAMAGED runs/a/checkpoints/step-00000008"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("runs/a/checkpoints/step-00000004: whole"), std::string::npos) << r.out;
+  EXPECT_NE(r.err.find("1 of 2 checkpoints damaged"), std::string::npos) << r.err;
+}
+
 TEST_F(Training, ErrorsNameTheirPlace) {
   const struct {
     std::vector<std::string> arguments;
@@ -221,6 +252,7 @@ TEST_F(Training, NonFiniteStepsFollowThePolicy) {
   const ProcessResult stop = explode({"run.name=stop", "train.on_nonfinite.policy=stop"});
   EXPECT_EQ(stop.exit_code, 5);
   EXPECT_NE(stop.err.find("train.on_nonfinite.policy"), std::string::npos) << stop.err;
+  EXPECT_NE(space.read("runs/stop/report.html").find("class=\"pill bad\">stopped"), std::string::npos);
 
   const ProcessResult skip = explode({"run.name=skip"});
   EXPECT_EQ(skip.exit_code, 5);

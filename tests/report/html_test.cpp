@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
 
 #include "core/base/error.h"
 #include "tests/report/temporary.h"
@@ -164,6 +166,30 @@ TEST(Chart, SmoothingKeepsConstantsAndPassesOverWhatIsNotFinite) {
     else
       EXPECT_NEAR(smooth.value[i], 2.5, 1e-12);
   }
+}
+
+std::vector<std::string> y_ticks(const std::string& svg) {
+  static const std::regex tick("text-anchor=\"end\" x=\"50\"[^>]*>([^<]*)<");
+  std::vector<std::string> texts;
+  for (auto at = std::sregex_iterator(svg.begin(), svg.end(), tick); at != std::sregex_iterator(); ++at)
+    texts.push_back((*at)[1]);
+  return texts;
+}
+
+TEST(Chart, TicksAreToldApart) {
+  for (const ChartUnit unit : {ChartUnit::plain, ChartUnit::count, ChartUnit::percent})
+    for (const bool log : {false, true})
+      for (double high = 1e-4; high < 1e6; high *= 1.7) {
+        const Series series{{0, 10}, {0.3 * high, high}};
+        const auto ticks =
+            y_ticks(chart_svg({.lines = {{"a", 0, &series}}, .unit = unit, .log = log, .from_zero = !log}));
+        EXPECT_EQ(std::set(ticks.begin(), ticks.end()).size(), ticks.size()) << high << " " << ticks.back();
+      }
+  const Series rate{{0, 10}, {1e-4, 1.5e-3}}, norm{{0, 10}, {0.4, 12}};
+  EXPECT_EQ(y_ticks(chart_svg({.lines = {{"a", 0, &rate}}, .from_zero = true})),
+            (std::vector<std::string>{"0", "0.2e-3", "0.4e-3", "0.6e-3", "0.8e-3", "1.0e-3", "1.2e-3", "1.4e-3"}));
+  EXPECT_EQ(y_ticks(chart_svg({.lines = {{"a", 0, &norm}}, .log = true})),
+            (std::vector<std::string>{"0.5", "1", "2", "5", "10"}));
 }
 
 TEST(Chart, OneConstantPointDraws) {

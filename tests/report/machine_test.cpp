@@ -16,7 +16,7 @@ const Finding* find(const std::vector<Finding>& findings, std::string_view name)
 TEST(Machine, NamesLibrariesAndWhatTheyChose) {
   const auto findings = examine_machine();
   for (const char* name : {"cores", "instruction sets", "main memory", "disk", "oneDNN", "OpenBLAS", "Highway", "ICU",
-                           "SentencePiece", "zstd", "compiler", "CUDA"})
+                           "SentencePiece", "zstd", "compiler", "cpu", "cuda"})
     ASSERT_TRUE(find(findings, name)) << name;
   EXPECT_NE(find(findings, "OpenBLAS")->value.find("kernels for"), std::string::npos);
   EXPECT_GE(available_cores(), 1);

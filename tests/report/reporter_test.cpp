@@ -58,6 +58,21 @@ TEST(Reporter, ASkippedStepIsAWarningAndNoPointOfTheLoss) {
   EXPECT_NE(read(run.log_file()).find("warning: step 2 skipped: loss nan"), std::string::npos);
 }
 
+// The run writes its report itself, before it lets go of its directory.
+TEST(Reporter, AFinishedRunIsNotRunning) {
+  const TemporaryFolder folder;
+  Silent silent;
+  const RunDirectory run(folder / "run");
+  Reporter reporter(run, {.max_steps = 1}, {}, silent.console);
+  reporter.start({.name = "run"});
+  EXPECT_EQ(read_run(folder / "run").status, "running");
+  reporter.step({.step = 1, .attempt = 1, .loss = 3});
+  reporter.stop({1, 100, "finished", 2.0});
+  EXPECT_EQ(read_run(folder / "run").status, "finished");
+  reporter.start({.step = 1, .name = "run"});
+  EXPECT_EQ(read_run(folder / "run").status, "running");
+}
+
 TEST(Reporter, TimeLeftIsUnknownAtFirst) {
   const TemporaryFolder folder;
   Silent silent;

@@ -51,6 +51,29 @@ TEST(Scaling, SizeTokensAndBudgetAreInversesOfEachOther) {
   }
 }
 
+// Tables 3 and A3, and the sizes that the paper gives for the budget of Gopher.
+TEST(Scaling, ApproachesOneAndTwo) {
+  const struct {
+    double parameters, flops[2], tokens[2];
+  } rows[] = {{400e6, {1.92e19, 1.84e19}, {8.0e9, 7.7e9}},      {1e9, {1.21e20, 1.20e20}, {20.2e9, 20.0e9}},
+              {10e9, {1.23e22, 1.32e22}, {205.1e9, 219.5e9}},   {67e9, {5.76e23, 6.88e23}, {1.5e12, 1.7e12}},
+              {175e9, {3.85e24, 4.54e24}, {3.7e12, 4.3e12}},    {280e9, {9.90e24, 1.18e25}, {5.9e12, 7.1e12}},
+              {520e9, {3.43e25, 4.19e25}, {11.0e12, 13.4e12}},  {1e12, {1.27e26, 1.59e26}, {21.2e12, 26.5e12}},
+              {10e12, {1.30e28, 1.75e28}, {216.2e12, 292.0e12}}};
+  for (const auto& row : rows)
+    for (const int approach : {1, 2}) {
+      const Allocation a = approach_for_parameters(approach, row.parameters);
+      EXPECT_NEAR(a.tokens, row.tokens[approach - 1], 1e-9 * a.tokens);
+      EXPECT_NEAR(a.flops, row.flops[approach - 1], 0.05 * a.flops);
+      EXPECT_NEAR(approach_for_flops(approach, a.flops).parameters, row.parameters, 1e-9 * row.parameters);
+    }
+  EXPECT_NEAR(approach_for_flops(1, 5.76e23).parameters, 67e9, 0.03 * 67e9);
+  EXPECT_NEAR(approach_for_flops(2, 5.76e23).parameters, 63e9, 0.03 * 63e9);
+  EXPECT_NEAR(optimal_for_flops(scaling_fits[0], 5.76e23).parameters, 32e9, 0.03 * 32e9);
+  // Sizes beside the table go on as its last rows do.
+  EXPECT_NEAR(approach_for_parameters(1, 10e6).ratio(), 20, 1);
+}
+
 TEST(Scaling, LossOfChinchilla) {
   EXPECT_NEAR(predicted_loss(scaling_fits[0], 70e9, 1.4e12), 1.937, 0.0005);
   EXPECT_NEAR(predicted_loss(default_fit, 70e9, 1.4e12), 1.974, 0.0005);

@@ -15,6 +15,12 @@ TEST(Units, Thousands) {
   EXPECT_EQ(with_thousands(INT64_MIN), "-9,223,372,036,854,775,808");
 }
 
+TEST(Units, Nouns) {
+  EXPECT_EQ(counted(1, "document"), "1 document");
+  EXPECT_EQ(counted(0, "document"), "0 documents");
+  EXPECT_EQ(counted(12345, "document"), "12,345 documents");
+}
+
 TEST(Units, CountsHaveThreeDigitsAndNeverShowAThousandOfAUnit) {
   EXPECT_EQ(human_count(0), "0");
   EXPECT_EQ(human_count(999), "999");

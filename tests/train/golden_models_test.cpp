@@ -277,6 +277,26 @@ TEST_P(GoldenDecoder, GreedyGeneration) {
             want);
 }
 
+// Prompts of different lengths, sampled: each gives the same tokens alone and in a batch, also in groups.
+TEST_P(GoldenDecoder, ABatchIsItsPromptsOneByOne) {
+  const Golden golden(GetParam());
+  const auto engine = ready_engine(golden, {}, false);
+  const std::vector<std::vector<int32_t>> prompts{{5}, {7, 11, 13, 2, 90, 41}, {7, 11}, {3, 3, 3}, {100, 1, 64, 9}};
+  const auto with_slots = [&](int64_t slots, double temperature) {
+    Generator generator(*engine, slots, 6 + 12);
+    return generator.generate(prompts, {.max_new_tokens = 12,
+                                        .temperature = temperature,
+                                        .top_k = 40,
+                                        .top_p = 0.95,
+                                        .decoder_start = golden.facts["greedy"].value("decoder_start_token_id", 0)});
+  };
+  for (const double temperature : {0.0, 1.0}) {
+    const auto alone = with_slots(1, temperature);
+    EXPECT_EQ(with_slots(5, temperature), alone);
+    EXPECT_EQ(with_slots(2, temperature), alone);
+  }
+}
+
 const auto test_name = [](const auto& info) {
   std::string name = info.param;
   for (char& c : name) c = std::isalnum(uint8_t(c)) ? c : '_';

@@ -19,7 +19,7 @@ std::shared_ptr<ModelArguments> add_model_arguments(Command& command) {
   command.option("--device", arguments->device, "auto, cpu, cuda or cuda:N");
   command.option("--dtype", arguments->dtype, "fp32, bf16 or fp16: type of weights and activations")
       .one_of({"fp32", "bf16", "fp16"});
-  command.option("--threads", arguments->threads, "of the CPU; 0: one a core").range(0, 4096);
+  command.option("--threads", arguments->threads, "of the CPU; 0: one a core").range(0, 1024);
   return arguments;
 }
 

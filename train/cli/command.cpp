@@ -14,12 +14,13 @@ namespace mixtape {
 
 namespace {
 
-CLI::Validator number_check(double least, double most, const std::string& expected) {
+CLI::Validator number_check(bool whole, double least, double most, const std::string& expected) {
   return CLI::Validator(
       [=](std::string& word) {
         double number = 0;
-        if (CLI::detail::lexical_cast(word, number) && number >= least && number <= most) return std::string();
-        return fmt::format("'{}', expected {}", word, expected);
+        const bool fits = CLI::detail::lexical_cast(word, number) && number >= least && number <= most;
+        if (fits && (!whole || word.find_first_not_of("+-0123456789") == word.npos)) return std::string();
+        return fmt::format("'{}', expected {}{}", word, fits ? "a whole number, " : "", expected);
       },
       expected);
 }
@@ -32,12 +33,13 @@ Option& Option::required() {
 }
 
 Option& Option::range(double least, double most) {
-  option_->check(number_check(least, most, fmt::format("{} to {}", least, most)));
+  option_->check(number_check(whole_, least, most, fmt::format("{} to {}", least, most)));
   return *this;
 }
 
 Option& Option::at_least(double least) {
-  option_->check(number_check(least, std::numeric_limits<double>::max(), fmt::format("at least {}", least)));
+  const double most = whole_ ? 9e18 : std::numeric_limits<double>::max();  // what 64 bits hold
+  option_->check(number_check(whole_, least, most, fmt::format("at least {}", least)));
   return *this;
 }
 
@@ -65,7 +67,7 @@ template <typename T>
 Option Command::option(const std::string& names, T& value, const std::string& help) {
   CLI::Option* option = app_->add_option(names, value, help);
   if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) option->capture_default_str();
-  return Option(option);
+  return Option(option, std::is_integral_v<T>);
 }
 template Option Command::option(const std::string&, std::string&, const std::string&);
 template Option Command::option(const std::string&, std::optional<std::string>&, const std::string&);

@@ -19,7 +19,7 @@ namespace mixtape {
 // A bad value becomes one line that names the option and what was expected.
 class Option {
  public:
-  explicit Option(CLI::Option* option) : option_(option) {}
+  Option(CLI::Option* option, bool whole) : option_(option), whole_(whole) {}
 
   Option& required();
   Option& range(double least, double most);
@@ -29,6 +29,7 @@ class Option {
 
  private:
   CLI::Option* option_;
+  bool whole_;  // an integer
 };
 
 // A handle: copies are the same command. What options write to must live until the action has run.

@@ -26,20 +26,20 @@ struct ViewOptions {
 
 void report_prepared(const PrepareOptions& options, const PrepareResult& result) {
   const PrepareProgress& totals = result.totals;
-  console().line(fmt::format("{}: {} documents, {} tokens in {} shard{} ({:.2f} bytes a token)",
-                             options.output.string(), with_thousands(int64_t(totals.documents)),
-                             with_thousands(int64_t(totals.tokens)), result.shards, result.shards == 1 ? "" : "s",
+  console().line(fmt::format("{}: {}, {} in {} ({:.2f} bytes a token)", options.output.string(),
+                             counted(int64_t(totals.documents), "document"), counted(int64_t(totals.tokens), "token"),
+                             counted(int64_t(result.shards), "shard"),
                              double(totals.text_bytes) / double(std::max<uint64_t>(totals.tokens, 1))));
   if (options.validation_split > 0)
-    console().line(fmt::format("of these, {} documents in {} for validation",
-                               with_thousands(int64_t(result.validation_documents)),
+    console().line(fmt::format("of these, {} in {} for validation",
+                               counted(int64_t(result.validation_documents), "document"),
                                (options.output / "validation").string()));
   if (result.text.repaired > 0)
-    console().warn(fmt::format("{} pieces of text were not valid UTF-8; broken characters became U+FFFD",
-                               with_thousands(int64_t(result.text.repaired))));
+    console().warn(fmt::format("broken UTF-8 in {} of text was replaced by U+FFFD",
+                               counted(int64_t(result.text.repaired), "piece")));
   if (result.text.skipped_lines > 0)
-    console().warn(fmt::format("{} bad lines were skipped, the first: {}",
-                               with_thousands(int64_t(result.text.skipped_lines)), result.text.first_skipped));
+    console().warn(fmt::format("{} skipped, the first: {}", counted(int64_t(result.text.skipped_lines), "bad line"),
+                               result.text.first_skipped));
 }
 
 void run_prepare(const std::string& tokenizer_path, const PrepareOptions& options) {
@@ -73,7 +73,8 @@ void add_prepare(Command& data) {
   command.option("--separator", p.text.separator,
                  "Plain text: the line that separates documents, such as '%'; '' for blank lines. Without it a "
                  "file is one document");
-  command.option("--validation-split", p.validation_split, "Share of the documents to set apart in OUTPUT/validation");
+  command.option("--validation-split", p.validation_split, "Share of the documents to set apart in OUTPUT/validation")
+      .range(0, 0.999);
   command.option("--shard-tokens", p.shard_tokens, "Close a shard after so many tokens")
       .range(1, double(uint64_t(1) << 40));
   command.option("--workers", p.workers, "Threads that tokenize; 0 = one per processor").range(0, 1024);
@@ -157,15 +158,23 @@ void run_inspect(const ViewOptions& options) {
   }
 }
 
+// A token as a reader recognises it: line breaks and blanks are seen.
+std::string visible(std::string_view token) {
+  std::string text;
+  for (const char c : token) text += c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '\r' ? "\\r" : std::string(1, c);
+  return "'" + printable(text) + "'";
+}
+
 void show_lengths(const TokenStatistics& statistics) {
   console().line(console().bold("tokens of a document"));
   const uint64_t most = *std::max_element(statistics.lengths.begin(), statistics.lengths.end());
   for (size_t k = 0; k < statistics.lengths.size(); ++k) {
     if (statistics.lengths[k] == 0) continue;
     const uint64_t low = uint64_t(1) << k;
-    console().line(fmt::format("{:>12} to {:>12}  {:>12}  {}", with_thousands(int64_t(low)),
+    const std::string bar(size_t(40 * double(statistics.lengths[k]) / double(most)), '#');
+    console().line(fmt::format("{:>12} to {:>12}  {:>12}{}", with_thousands(int64_t(low)),
                                with_thousands(int64_t(2 * low - 1)), with_thousands(int64_t(statistics.lengths[k])),
-                               std::string(size_t(40 * double(statistics.lengths[k]) / double(most)), '#')));
+                               bar.empty() ? "" : "  " + bar));
   }
 }
 
@@ -174,7 +183,7 @@ void show_frequent(const TokenStatistics& statistics, const Tokenizer* tokenizer
   for (const auto& [id, count] : statistics.most_frequent(size_t(top)))
     console().line(fmt::format("{:>8}  {:>14}  {:>7.3f} %  {}", id, with_thousands(int64_t(count)),
                                100.0 * double(count) / double(statistics.tokens),
-                               tokenizer ? printable(tokenizer->token_text(id)) : ""));
+                               tokenizer ? visible(tokenizer->token_bytes(id)) : ""));
 }
 
 void run_stats(const ViewOptions& options) {
@@ -229,13 +238,13 @@ void add_data_command(Command& app) {
 
   Command inspect = data.subcommand("inspect", "Check token files and show their header and first documents");
   const auto inspected = add_view_options(inspect);
-  inspect.option("-n,--documents", inspected->documents, "How many to show").at_least(0);
-  inspect.option("--tokens", inspected->tokens, "Most tokens of a document to show").at_least(0);
+  inspect.option("-n,--documents", inspected->documents, "How many to show").range(0, 1e9);
+  inspect.option("--tokens", inspected->tokens, "Most tokens of a document to show").range(0, 1e9);
   inspect.action([inspected] { run_inspect(*inspected); });
 
   Command stats = data.subcommand("stats", "Count documents and tokens: lengths, frequencies, bytes a token");
   const auto counted = add_view_options(stats);
-  stats.option("--top", counted->top, "Most frequent tokens to show").at_least(0);
+  stats.option("--top", counted->top, "Most frequent tokens to show").range(0, 1e9);
   stats.action([counted] { run_stats(*counted); });
 }
 

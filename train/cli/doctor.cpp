@@ -4,15 +4,34 @@
 #include <algorithm>
 
 #include "train/cli/commands.h"
+#include "train/devices.h"
 #include "train/report/console.h"
 #include "train/report/machine.h"
+#include "train/report/units.h"
+#include "train/tuning_cache.h"
 
 namespace mixtape {
+namespace {
+
+// Which library multiplies which shape was timed by earlier runs; a user should know where that is remembered.
+Finding matmul_choices_finding() {
+  const auto backend = make_backend({});
+  const std::string table = load_tuning(*backend);
+  const std::string file = tuning_file(*backend).string();
+  return {"libraries", "matmul choices",
+          table.empty() ? "none yet: the first step of a run times the libraries"
+                        : fmt::format("{} timed, in {}", counted(std::ranges::count(table, '\n'), "shape"), file),
+          ""};
+}
+
+}  // namespace
 
 void add_doctor_command(Command& app) {
   Command command = app.subcommand("doctor", "Examine the machine, the libraries and this build, with advice");
   command.action([] {
-    const auto findings = examine_machine();
+    auto findings = examine_machine();
+    const auto after = std::ranges::find_if(findings, [](const Finding& f) { return f.name == "OpenBLAS"; });
+    findings.insert(after + 1, matmul_choices_finding());
     const auto warnings = std::count_if(findings.begin(), findings.end(), [](const Finding& f) { return !f.ok(); });
     console().raw(findings_text(findings, true));  // the console takes the colour out where it is not wanted
     console().raw(warnings == 0

@@ -5,6 +5,7 @@
 #include "train/evaluate.h"
 #include "train/objective/causal_lm.h"
 #include "train/report/console.h"
+#include "train/report/units.h"
 
 namespace mixtape {
 namespace {
@@ -48,7 +49,7 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
   }
   fmt::print("loss           {:.5f} nats\nperplexity     {:.4f}\n", result.loss, result.perplexity());
   if (result.bits_per_byte) fmt::print("bits per byte  {:.5f}\n", *result.bits_per_byte);
-  fmt::print("tokens         {}\n", result.targets);
+  fmt::print("tokens         {}\n", with_thousands(result.targets));
 }
 
 }  // namespace

@@ -46,6 +46,8 @@ int32_t decoder_start(const HfModel& files, const std::string& model) {
 }
 
 void generate(const ModelArguments& model_arguments, GenerateArguments a) {
+  if (!a.prompt.empty() && !a.prompts_file.empty())
+    throw ConfigError("generate: --prompt and --prompts are both given; keep one");
   if (a.greedy) a.sampling.temperature = 0;
   const std::vector<std::string> prompts =
       a.prompts_file.empty() ? std::vector<std::string>{a.prompt} : read_prompts(a.prompts_file);
@@ -117,7 +119,7 @@ void add_generate_command(Command& app) {
   command.option("--temperature", a->sampling.temperature, "0: greedy").range(0.0, 100.0);
   command.option("--top-k", a->sampling.top_k, "sample among the k likeliest; 0: all").at_least(0);
   command.option("--top-p", a->sampling.top_p, "sample among the likeliest that reach p together").range(0.0, 1.0);
-  command.option("--seed", a->sampling.seed);
+  command.option("--seed", a->sampling.seed).at_least(0);
   command.option("--batch-size", a->batch_size, "prompts at a time").range(1, 4096);
   command.flag("--greedy", a->greedy, "always the likeliest token");
   command.flag("--ignore-eos", a->ignore_eos, "go on after an end of sequence");

@@ -7,6 +7,7 @@
 #include "train/checkpoint/huggingface/model.h"
 #include "train/checkpoint/run_state.h"
 #include "train/cli/commands.h"
+#include "train/report/units.h"
 
 namespace mixtape {
 namespace {
@@ -26,7 +27,8 @@ void print_file(const fs::path& path, bool list) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   int64_t elements = 0;
   for (const StoredTensor& tensor : file.tensors()) elements += count_of(tensor.shape);
-  fmt::print("{}: {} tensors, {} elements\n", path.filename().string(), file.tensors().size(), elements);
+  fmt::print("{}: {}, {}\n", path.filename().string(), counted(int64_t(file.tensors().size()), "tensor"),
+             counted(elements, "element"));
   if (list)
     for (const StoredTensor& tensor : file.tensors()) print_tensor(tensor);
 }
@@ -38,9 +40,9 @@ void print_checkpoint(const fs::path& path, bool list) {
   }
   if (fs::exists(path / "state.json")) {
     const RunState state = run_state_from_json(read_text_file(path / "state.json"), (path / "state.json").string());
-    fmt::print("step {} of {} tried, {} tokens, loss scale {}, best validation loss {}, written by {}\n", state.updates,
-               state.attempts, state.tokens, state.loss_scaler.scale,
-               state.best_step ? fmt::to_string(state.best_validation_loss) : "none yet", state.written_by);
+    fmt::print("step {} of {} tried, {}, best validation loss {}, written by {}\n", with_thousands(state.updates),
+               with_thousands(state.attempts), counted(state.tokens, "token"),
+               state.best_step ? human_loss(state.best_validation_loss) : "none yet", state.written_by);
   }
   if (is_huggingface_directory(path)) {
     const HfModel model = import_huggingface(path);
@@ -61,7 +63,16 @@ void inspect_checkpoint(const Options& options) {
   const fs::path root = fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
   const auto entries = CheckpointDirectory(root).list();
   if (entries.empty()) return print_checkpoint(path, options.tensors);
-  for (const CheckpointEntry& entry : entries) print_checkpoint(entry.path, options.tensors);
+  size_t damaged = 0;
+  for (const CheckpointEntry& entry : entries) try {
+      print_checkpoint(entry.path, options.tensors);
+    } catch (const CheckpointError& error) {
+      fmt::print("DAMAGED {}\n", error.what());
+      ++damaged;
+    }
+  if (damaged > 0)
+    throw CheckpointError("{}: {} of {} damaged", root.string(), damaged,
+                          counted(int64_t(entries.size()), "checkpoint"));
 }
 
 }  // namespace

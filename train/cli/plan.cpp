@@ -19,12 +19,16 @@ struct PlanArguments {
 
 void print_memory(const MemoryPlan& plan, double parameters) {
   fmt::print("\nMemory (from a dry run of one step, a validation and a sample)\n");
-  for (int c = 0; c < category_count; ++c)
-    if (plan.at_peak[c] > 0)
-      fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name_of(Category(c)),
-                 human_bytes(double(plan.at_peak[c])), double(plan.at_peak[c]) / parameters);
-  fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", "arena", human_bytes(double(plan.peak)),
-             double(plan.peak) / parameters);
+  const auto row = [&](std::string_view name, int64_t bytes) {
+    if (bytes > 0)
+      fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name, human_bytes(double(bytes)),
+                 double(bytes) / parameters);
+  };
+  for (int c = 0; c < category_count; ++c) row(name_of(Category(c)), plan.at_peak[c]);
+  int64_t held = 0;
+  for (const int64_t bytes : plan.at_peak) held += bytes;
+  row("holes", plan.peak - held);
+  row("arena", plan.peak);
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
@@ -81,6 +85,9 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   fmt::print("\nCompute-optimal size for this budget, C = 6 N D = {:.4g} FLOPs\n{}", 6 * parameters * tokens,
              allocations_table(6 * parameters * tokens));
   fmt::print("\nThis run\n{}", plan_table(parameters, tokens));
+  if (parameters < least_fitted_parameters || parameters > most_fitted_parameters)
+    fmt::print("The laws were fitted on models of {} to {} parameters: for this size they extrapolate.\n",
+               human_count(least_fitted_parameters), human_count(most_fitted_parameters));
   if (a.models) fmt::print("\nPublished models\n{}", known_models_table());
 }
 
@@ -90,8 +97,8 @@ void add_plan_command(Command& app) {
   Command command = app.subcommand("plan", "parameters, memory, FLOPs, epochs and scaling laws of a run");
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<PlanArguments>();
-  command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time");
-  command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens");
+  command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time").at_least(0);
+  command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
   command.flag("--models", a->models, "also the table of published models");
   command.action([arguments, a] { plan(load_arguments(arguments()), *a); });
 }

@@ -52,11 +52,12 @@ std::string read_texts(const TrainOptions& options, BpeTrainer& trainer) {
                               human_bytes(double(total))));
   }
   console().bar("", true);
-  console().line(fmt::format("read {} files, {} documents, {} of text", files.size(),
-                             with_thousands(int64_t(reader.counters().documents)), human_bytes(double(text_bytes))));
+  console().line(fmt::format("read {}, {}, {} of text", counted(int64_t(files.size()), "file"),
+                             counted(int64_t(reader.counters().documents), "document"),
+                             human_bytes(double(text_bytes))));
   if (reader.counters().repaired)
-    console().warn(fmt::format("{} pieces of text hold broken UTF-8, which reads as U+FFFD",
-                               with_thousands(int64_t(reader.counters().repaired))));
+    console().warn(fmt::format("broken UTF-8 in {} of text reads as U+FFFD",
+                               counted(int64_t(reader.counters().repaired), "piece")));
   return sample;
 }
 
@@ -149,12 +150,13 @@ void add_train(Command& group) {
   Command command = group.subcommand("train", "Train a byte-level BPE tokenizer on text");
   command.option("FILES", options->inputs, "Text or JSONL, also .gz or .zst; files, directories, patterns").required();
   command.option("-o,--output", options->output, "tokenizer.json to write, or a directory for it");
-  command.option("--vocab-size", options->trainer.vocab_size, "All tokens: special ones, 256 bytes, merges");
-  command.option("--min-frequency", options->trainer.min_frequency, "Rarer pairs are not merged");
+  command.option("--vocab-size", options->trainer.vocab_size, "All tokens: special ones, 256 bytes, merges")
+      .range(257, 1 << 24);
+  command.option("--min-frequency", options->trainer.min_frequency, "Rarer pairs are not merged").range(1, 1e12);
   command.flag("--split-digits", options->trainer.split_digits, "Every digit becomes a token of its own");
   command.option("--special", options->trainer.special_tokens, "Special tokens, ids from 0 in this order");
   command.option("--key", options->key, "Key of the text in JSONL");
-  command.option("--threads", options->trainer.threads, "0: all processors");
+  command.option("--threads", options->trainer.threads, "0: all processors").range(0, 1024);
   command.action([options] { train(*options); });
 }
 

@@ -14,7 +14,15 @@ void add_train_command(Command& app) {
     ResolvedConfig config = load_arguments(arguments());
     const std::filesystem::path directory = config.config.run_directory();
     Trainer trainer(std::move(config), command_line());
-    exit_code = int(trainer.run());
+    try {
+      exit_code = int(trainer.run());
+    } catch (...) {  // a run that failed is the one whose curves are wanted
+      try {
+        write_html_report({directory});
+      } catch (const std::exception&) {  // the first error says more
+      }
+      throw;
+    }
     write_html_report({directory});
     console().line(
         exit_code == int(Exit::saved_after_signal)

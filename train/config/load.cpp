@@ -18,7 +18,9 @@ std::string read_text(const fs::path& file) {
   std::error_code error;
   if (fs::is_directory(file, error)) throw ConfigError("{}: a directory, expected a YAML file", file.string());
   std::ifstream stream(file, std::ios::binary);
-  if (!stream) throw ConfigError("{}: cannot be opened ({})", file.string(), std::strerror(errno));
+  if (!stream)
+    throw ConfigError("{}: cannot be opened ({}); expected a YAML file, or key=value", file.string(),
+                      std::strerror(errno));
   // One byte more than is allowed, so that read_yaml sees that there is more; a device file may have no end.
   std::string text(most_bytes + 1, '\0');
   stream.read(text.data(), std::streamsize(text.size()));

@@ -13,10 +13,15 @@ namespace {
 
 constexpr int palette = 8;
 
-std::string tick_text(double value, double spacing, ChartUnit unit) {
+// Digits behind the point that tell ticks apart.
+int decimals_of(double spacing) { return std::clamp(int(std::ceil(-std::log10(spacing) - 1e-9)), 0, 6); }
+
+// One of `ticks`, which on a linear axis share their digits and their exponent.
+std::string tick_text(const std::vector<double>& ticks, size_t index, ChartUnit unit, bool log) {
+  const double value = ticks[index], size = std::fabs(value);
+  const double spacing = ticks.size() > 1 ? ticks[1] - ticks[0] : size;
   if (unit == ChartUnit::bytes) return human_bytes(value);
-  if (unit == ChartUnit::percent) return fmt::format("{:.{}f} %", 100 * value, spacing < 0.01 ? 1 : 0);
-  const double size = std::fabs(value);
+  if (unit == ChartUnit::percent) return fmt::format("{:.{}f} %", 100 * value, decimals_of(100 * spacing));
   if (value == 0) return "0";
   if (size >= (unit == ChartUnit::count ? 1000 : 10000)) {
     const auto [divisor, suffix] = size >= 1e9   ? std::pair(1e9, "B")
@@ -24,11 +29,13 @@ std::string tick_text(double value, double spacing, ChartUnit unit) {
                                                  : std::pair(1e3, "k");
     return fmt::format("{:.4g}{}", value / divisor, suffix);
   }
-  if (size < 1e-2) {
-    const int exponent = int(std::floor(std::log10(size) + 1e-9));
-    return fmt::format("{:.3g}e{}", value / std::pow(10, exponent), exponent);
+  const double largest = log ? size : std::max(std::fabs(ticks.front()), std::fabs(ticks.back()));
+  if (largest < 1e-2) {
+    const double power = std::pow(10, std::floor(std::log10(largest) + 1e-9));
+    const int decimals = log ? 0 : decimals_of(spacing / power);
+    return fmt::format("{:.{}f}e{:.0f}", value / power, decimals, std::log10(power));
   }
-  return fmt::format("{:.{}f}", value, std::clamp(int(std::ceil(-std::log10(spacing) - 1e-9)), 0, 6));
+  return log ? fmt::format("{:g}", value) : fmt::format("{:.{}f}", value, decimals_of(spacing));
 }
 
 std::string value_text(double value, ChartUnit unit) {
@@ -104,12 +111,10 @@ class Drawing {
     const double base = height_ - bottom;
     const auto ticks = chart_.log ? log_ticks(y_low_, y_high_) : round_ticks(y_low_, y_high_, chart_.wide ? 7 : 5);
     for (size_t i = 0; i < ticks.size(); ++i) {
-      const double spacing =
-          ticks.size() > 1 ? (i > 0 ? ticks[i] - ticks[i - 1] : ticks[1] - ticks[0]) : std::fabs(ticks[i]);
       svg_ += fmt::format("<line class=\"grid\" x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", left,
                           width_ - right, y(ticks[i]), y(ticks[i]));
       svg_ += fmt::format("<text class=\"tick\" text-anchor=\"end\" x=\"{}\" y=\"{:.1f}\">{}</text>", left - 8,
-                          y(ticks[i]) + 4, tick_text(ticks[i], spacing, chart_.unit));
+                          y(ticks[i]) + 4, tick_text(ticks, i, chart_.unit, chart_.log));
     }
     svg_ +=
         fmt::format("<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{}\" y2=\"{}\"/>", left, width_ - right, base, base);

@@ -118,9 +118,8 @@ void examine_cpu(Findings& findings) {
     distinct.insert(fmt::format("{}/{}", i < sockets.size() ? sockets[i] : "", cores[i]));
   const size_t n_sockets = std::max<size_t>(1, std::set(sockets.begin(), sockets.end()).size());
   const long logical = ::sysconf(_SC_NPROCESSORS_ONLN);
-  add("cores",
-      fmt::format("{} on {} socket{}, {} hardware threads", distinct.empty() ? size_t(logical) : distinct.size(),
-                  n_sockets, n_sockets == 1 ? "" : "s", logical));
+  add("cores", fmt::format("{} on {}, {}", distinct.empty() ? size_t(logical) : distinct.size(),
+                           counted(int64_t(n_sockets), "socket"), counted(logical, "hardware thread")));
   add("caches", caches());
   const auto flags = cpu_flags();
   const bool slow = !flags.count("avx2") && !flags.count("asimd");
@@ -133,6 +132,13 @@ void examine_cpu(Findings& findings) {
   add("bf16 arithmetic", flags.count("avx512_bf16") || flags.count("amx_bf16") || flags.count("bf16")
                              ? "yes"
                              : "no: bf16 is stored, arithmetic is fp32");
+}
+
+// What `device` may be.
+void examine_devices(Findings& findings) {
+  const bool cuda = std::string_view(MIXTAPE_BUILT_WITH_CUDA) == "yes";
+  findings.push_back({"devices", "cpu", fmt::format("yes, {}", counted(available_cores(), "thread")), ""});
+  findings.push_back({"devices", "cuda", cuda ? "yes" : "no: this build has no CUDA back end", ""});
 }
 
 std::string affinity_text(const cpu_set_t& set) {
@@ -181,7 +187,7 @@ void examine_threads(Findings& findings) {
             : "");
   const std::string wanted = environment("OMP_NUM_THREADS");
   add("OpenMP",
-      fmt::format("{} threads{}", omp_get_max_threads(),
+      fmt::format("{}{}", counted(omp_get_max_threads(), "thread"),
                   wanted.empty() ? "" : fmt::format(" (OMP_NUM_THREADS={})", wanted)),
       omp_get_max_threads() < available_cores()
           ? "fewer threads than cores: unset OMP_NUM_THREADS, or set runtime.threads"
@@ -285,7 +291,6 @@ void examine_build(Findings& findings) {
   findings.push_back(
       {"build", "type", type,
        type == "Debug" ? "a debug build is many times slower: cmake -B build -DCMAKE_BUILD_TYPE=Release" : ""});
-  findings.push_back({"build", "CUDA", MIXTAPE_BUILT_WITH_CUDA, ""});
   findings.push_back({"build", "MPI", MIXTAPE_BUILT_WITH_MPI, ""});
 }
 
@@ -293,6 +298,7 @@ void examine_build(Findings& findings) {
 
 std::vector<Finding> examine_machine(const fs::path& directory) {
   Findings findings;
+  examine_devices(findings);
   examine_cpu(findings);
   examine_threads(findings);
   examine_memory(findings, directory);

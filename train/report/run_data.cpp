@@ -248,12 +248,8 @@ RunData read_run(const fs::path& path) {
   const fs::path whole = fs::absolute(path, ignored).lexically_normal();
   run.name = !run.start.name.empty() ? run.start.name
                                      : (whole.has_filename() ? whole : whole.parent_path()).filename().string();
-  if (is_locked(path))
-    run.status = "running";
-  else if (run.loss.step.empty())
-    run.status = run.status.empty() ? "no steps yet" : run.status;
-  else if (run.status.empty())
-    run.status = "killed";
+  // A run that writes its own report still holds the lock; what it has said last counts more.
+  if (run.status.empty()) run.status = is_locked(path) ? "running" : run.loss.step.empty() ? "no steps yet" : "killed";
   return run;
 }
 

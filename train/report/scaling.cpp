@@ -32,6 +32,40 @@ Allocation optimal_for_tokens(const ScalingFit& fit, double tokens) {
   return {parameters, tokens, model_flops(parameters, tokens)};
 }
 
+namespace {
+
+// Parameters, and the tokens that are best for them by approach 1 and 2.
+constexpr double published_optima[][3] = {
+    {400e6, 8.0e9, 7.7e9},     {1e9, 20.2e9, 20.0e9},    {10e9, 205.1e9, 219.5e9},
+    {67e9, 1.5e12, 1.7e12},    {175e9, 3.7e12, 4.3e12},  {280e9, 5.9e12, 7.1e12},
+    {520e9, 11.0e12, 13.4e12}, {1e12, 21.2e12, 26.5e12}, {10e12, 216.2e12, 292.0e12},
+};
+
+// y at x on the line in logarithms through the two rows about x, or the nearest two.
+double between_rows(double x, double (*x_of)(const double*, int), double (*y_of)(const double*, int), int approach) {
+  size_t i = 1;
+  while (i + 1 < std::size(published_optima) && x > x_of(published_optima[i], approach)) ++i;
+  const double x0 = x_of(published_optima[i - 1], approach), x1 = x_of(published_optima[i], approach);
+  const double y0 = y_of(published_optima[i - 1], approach), y1 = y_of(published_optima[i], approach);
+  return y0 * std::pow(y1 / y0, std::log(x / x0) / std::log(x1 / x0));
+}
+
+double row_parameters(const double* row, int) { return row[0]; }
+double row_tokens(const double* row, int approach) { return row[approach]; }
+double row_flops(const double* row, int approach) { return model_flops(row[0], row[approach]); }
+
+}  // namespace
+
+Allocation approach_for_parameters(int approach, double parameters) {
+  const double tokens = between_rows(parameters, row_parameters, row_tokens, approach);
+  return {parameters, tokens, model_flops(parameters, tokens)};
+}
+
+Allocation approach_for_flops(int approach, double flops) {
+  const double parameters = between_rows(flops, row_flops, row_parameters, approach);
+  return {parameters, flops / 6 / parameters, flops};
+}
+
 Allocation rule_of_20_for_flops(double flops) {
   const double parameters = std::sqrt(flops / 6 / tokens_per_parameter_rule);
   return {parameters, tokens_per_parameter_rule * parameters, flops};
@@ -74,6 +108,8 @@ std::string allocation_row(std::string_view name, const Allocation& a) {
                      human_count(a.tokens), ratio_text(a.ratio()), a.flops, loss);
 }
 
+std::string approach_name(int approach) { return fmt::format("Hoffmann 2022, approach {}", approach); }
+
 std::string allocation_head(std::string_view title) {
   return fmt::format("{:<26}{:>10}{:>10}{:>12}{:>10}{:>8}\n", title, "params", "tokens", "tok/param", "FLOPs", "loss");
 }
@@ -94,12 +130,14 @@ std::string known_models_table() {
 
 std::string allocations_table(double flops) {
   std::string table = allocation_head("best use of this budget");
+  for (const int a : {1, 2}) table += allocation_row(approach_name(a), approach_for_flops(a, flops));
   for (const ScalingFit& fit : scaling_fits) table += allocation_row(fit.name, optimal_for_flops(fit, flops));
   return table + allocation_row("20 tokens a parameter", rule_of_20_for_flops(flops));
 }
 
 std::string tokens_for_parameters_table(double parameters) {
   std::string table = allocation_head("best tokens for this size");
+  for (const int a : {1, 2}) table += allocation_row(approach_name(a), approach_for_parameters(a, parameters));
   for (const ScalingFit& fit : scaling_fits) table += allocation_row(fit.name, optimal_for_parameters(fit, parameters));
   return table + allocation_row("20 tokens a parameter", rule_of_20_for_parameters(parameters));
 }

@@ -26,6 +26,7 @@ inline constexpr std::array<ScalingFit, 3> scaling_fits{{
     {"Besiroglu 2024", 1.8172, 482.01, 2085.43, 0.3478, 0.3658},
 }};
 inline constexpr const ScalingFit& default_fit = scaling_fits[2];
+inline constexpr double least_fitted_parameters = 70e6, most_fitted_parameters = 16e9;  // of the models behind the fits
 inline constexpr double tokens_per_parameter_rule = 20;
 inline constexpr double flops_per_petaflop_day = 1e15 * 86400;
 
@@ -41,6 +42,10 @@ Allocation optimal_for_flops(const ScalingFit&, double flops);
 Allocation optimal_for_parameters(const ScalingFit&, double parameters);
 // The model for which this many tokens are the best number.
 Allocation optimal_for_tokens(const ScalingFit&, double tokens);
+// What approach 1 (the envelope of training curves) and 2 (profiles of equal FLOPs) of Hoffmann et al. found: their
+// tables 3 and A3, and lines in logarithms between and beyond the rows. Approach 3 is the first of the fits above.
+Allocation approach_for_parameters(int approach, double parameters);
+Allocation approach_for_flops(int approach, double flops);
 // D = 20 N.
 Allocation rule_of_20_for_flops(double flops);
 Allocation rule_of_20_for_parameters(double parameters);
@@ -58,7 +63,7 @@ std::span<const KnownModel> known_models();
 
 // Text tables for a terminal. Their column "loss" is predicted by the default fit, so that rows can be compared.
 std::string known_models_table();                            // N, D, C = 6 N D, PF-days, tokens a parameter
-std::string allocations_table(double flops);                 // each fit and the 20:1 rule for this budget
+std::string allocations_table(double flops);                 // each fit, approach and the 20:1 rule for this budget
 std::string tokens_for_parameters_table(double parameters);  // compute-optimal tokens for this size
 std::string plan_table(double parameters, double tokens);    // this run against each fit: predicted loss, best loss
 

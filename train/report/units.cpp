@@ -41,6 +41,10 @@ std::string with_thousands(int64_t value) {
   return text;
 }
 
+std::string counted(int64_t count, std::string_view noun) {
+  return with_thousands(count) + " " + std::string(noun) + (count == 1 ? "" : "s");
+}
+
 std::string human_count(double value) {
   static constexpr std::array<std::string_view, 7> units{"", "k", "M", "B", "T", "P", "E"};
   return scaled(value, 1000, units, "");
