@@ -18,7 +18,7 @@ TEST(Commands, WrongWordsAreRefusedInOneLineWithWhatWasExpected) {
       {{"generate", "x", "--top-p", "nan"}, "--top-p: 'nan', expected 0 to 1"},
       {{"generate", "x", "--top-k", "-1"}, "--top-k: '-1', expected at least 0"},
       {{"generate", "x", "--dtype", "fp31"}, "--dtype"},
-      {{"data", "inspect", "x", "--documents", "many"}, "--documents: 'many', expected at least 0"},
+      {{"data", "inspect", "x", "--documents", "many"}, "--documents: 'many', expected 0 to 1000000000"},
       {{"data", "prepare", "x", "-t", "bytes", "-o", "y", "--invalid-utf8", "hope"}, "--invalid-utf8"},
       {{"data", "inspect", "x", "--documents", "1.5"}, "--documents: '1.5', expected a whole number, 0 to"},
       {{"data", "prepare", "x", "-t", "bytes", "-o", "y", "--validation-split", "1"}, "--validation-split: '1'"},
@@ -78,6 +78,7 @@ TEST(Commands, EveryNumberHasARange) {
                                                                                        {"tokenizer", "encode"},
                                                                                        {"tokenizer", "decode"},
                                                                                        {"bench", "train"},
+                                                                                       {"bench", "ops"},
                                                                                        {"inspect", "checkpoint"}}) {
     std::vector<std::string> words = command;
     words.push_back("--help");
