@@ -32,8 +32,9 @@ std::string tick_text(const std::vector<double>& ticks, size_t index, ChartUnit 
   const double largest = log ? size : std::max(std::fabs(ticks.front()), std::fabs(ticks.back()));
   if (largest < 1e-2) {
     const double power = std::pow(10, std::floor(std::log10(largest) + 1e-9));
-    const int decimals = log ? 0 : decimals_of(spacing / power);
-    return fmt::format("{:.{}f}e{:.0f}", value / power, decimals, std::log10(power));
+    const std::string digits = log ? fmt::format("{:.3g}", value / power)
+                                   : fmt::format("{:.{}f}", value / power, decimals_of(spacing / power));
+    return fmt::format("{}e{:.0f}", digits, std::log10(power));
   }
   return log ? fmt::format("{:g}", value) : fmt::format("{:.{}f}", value, decimals_of(spacing));
 }
