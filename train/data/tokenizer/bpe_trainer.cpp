@@ -105,13 +105,14 @@ class Merger {
   std::optional<int32_t> token_for(const std::string& text) {
     const auto next = static_cast<int32_t>(definition_.tokens.size());
     const auto [found, is_new] = id_of_.emplace(text, next);
+    const int32_t id = found->second;
     if (is_new) {
       definition_.tokens.push_back(text);
       definition_.in_model.push_back(true);
-    } else if (std::ranges::any_of(definition_.added, [&](const AddedToken& t) { return t.id == found->second; })) {
+    } else if (std::ranges::any_of(definition_.added, [&](const AddedToken& t) { return t.id == id; })) {
       return std::nullopt;
     }
-    return found->second;
+    return id;
   }
 
   void change(int32_t left, int32_t right, int64_t count, uint32_t word) {
