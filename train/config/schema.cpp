@@ -95,7 +95,7 @@ std::string suggestion(std::string_view name, const Key& section) {
 
 std::string range_text(const Range& range) {
   const auto number = [](double x) {
-    return x == double(int64_t(x)) && std::abs(x) < 1e15 ? fmt::format("{}", int64_t(x)) : number_text(x);
+    return std::abs(x) < 1e15 && x == double(int64_t(x)) ? fmt::format("{}", int64_t(x)) : number_text(x);
   };
   const bool below = range.bounds_below(), above = range.bounds_above();
   if (below && above && !range.without_least && !range.without_most)
