@@ -103,13 +103,17 @@ void encoder_tensors(MappingList& list, const ModelSpec& s, const std::string& m
   }
 }
 
+void head_tensors(MappingList& list, const std::string& dense, const std::string& norm) {
+  for (const char* kind : {".weight", ".bias"}) {
+    list.whole(dense + kind, std::string("mlm_head.dense") + kind);
+    list.whole(norm + kind, std::string("mlm_head.norm") + kind);
+  }
+}
+
 std::vector<TensorMapping> bert_tensors(const ModelSpec& s) {
   MappingList list(s);
   encoder_tensors(list, s, "bert.");
-  for (const char* kind : {".weight", ".bias"}) {
-    list.whole(std::string("cls.predictions.transform.dense") + kind, std::string("mlm_head.dense") + kind);
-    list.whole(std::string("cls.predictions.transform.LayerNorm") + kind, std::string("mlm_head.norm") + kind);
-  }
+  head_tensors(list, "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm");
   list.whole("cls.predictions.bias", "lm_head.bias");
   list.whole("cls.predictions.decoder.weight", "lm_head.weight");
   return list.take();
@@ -118,10 +122,7 @@ std::vector<TensorMapping> bert_tensors(const ModelSpec& s) {
 std::vector<TensorMapping> roberta_tensors(const ModelSpec& s) {
   MappingList list(s);
   encoder_tensors(list, s, "roberta.");
-  for (const char* kind : {".weight", ".bias"}) {
-    list.whole(std::string("lm_head.dense") + kind, std::string("mlm_head.dense") + kind);
-    list.whole(std::string("lm_head.layer_norm") + kind, std::string("mlm_head.norm") + kind);
-  }
+  head_tensors(list, "lm_head.dense", "lm_head.layer_norm");
   list.whole("lm_head.bias", "lm_head.bias");
   list.whole("lm_head.decoder.weight", "lm_head.weight");
   return list.take();
