@@ -1,4 +1,4 @@
-"""PyTorch's and Mixtape's training steps in turns. Started by scripts/bench_vs_pytorch, which prepares the environment.
+"""PyTorch's and Mixtape's training steps in turns. Started by scripts/bench_vs_pytorch.
 
 A step is forward, backward, clipping of the norm to 1 and AdamW (PyTorch's fused one), on random tokens, without dropout.
 PyTorch's best way counts: for GPT a module in nanoGPT's style, for LLaMA the one of transformers, each in eager mode and
@@ -139,8 +139,7 @@ class Steady:
         while time.perf_counter() - start < seconds:
             self.a @ self.b
             products += 1
-        rate = products / (time.perf_counter() - start)
-        return rate
+        return products / (time.perf_counter() - start)
 
     def measure(self, wanted, step):
         self.best = max(self.probe(0.1) for _ in range(3))

@@ -1,4 +1,4 @@
-"""Train, export, load in transformers, compare. Started by scripts/interop, which prepares the environment."""
+"""Train, export, load in transformers, compare. Started by scripts/interop."""
 
 import json
 import pathlib
