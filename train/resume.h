@@ -21,8 +21,8 @@ RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& ch
 // Fills the weights from a Hugging Face directory (which a checkpoint is, too).
 void load_weights(Engine& engine, const HfModel& model);
 
-// Where a model lies that a command line names: a run directory (its best or newest whole checkpoint), a checkpoint, or
-// a Hugging Face directory. Throws CheckpointError that says what was looked for.
+// Where a model lies that a command line names: a run directory (its newest whole checkpoint), a checkpoint, or a
+// Hugging Face directory. Throws CheckpointError that says what was looked for.
 std::filesystem::path find_model(const std::filesystem::path& path);
 
 }  // namespace mixtape

@@ -1,6 +1,8 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <tuple>
+#include <utility>
 
 #include "train/evaluate.h"
 #include "train/generate.h"
@@ -283,10 +285,7 @@ void Trainer::validate() {
   const Clock::time_point start = Clock::now();
   const Evaluation result = evaluate(*engine_, *validation_objective_, config_.eval.tokens, tokenizer_.get());
   const bool best = result.loss < state_.best_validation_loss;
-  if (best) {
-    state_.best_validation_loss = result.loss;
-    state_.best_step = state_.updates;
-  }
+  if (best) state_.best_validation_loss = result.loss;
   state_.last_validation_loss = result.loss;
   reporter_->eval({.step = state_.updates,
                    .tokens = state_.tokens,
@@ -309,6 +308,12 @@ void Trainer::save() {
   if (saved_at_ == state_.updates) return;
   const Clock::time_point start = Clock::now();
   CheckpointEvent event{.step = state_.updates, .tokens = state_.tokens};
+  // The best validation may fall between two checkpoints, so it is not what decides which of these is the best.
+  const auto best_before = std::pair(state_.best_checkpoint, state_.best_checkpoint_loss);
+  if (validated_at_ == state_.updates && *state_.last_validation_loss < state_.best_checkpoint_loss) {
+    state_.best_checkpoint = state_.updates;
+    state_.best_checkpoint_loss = *state_.last_validation_loss;
+  }
   try {
     const std::filesystem::path path =
         save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
@@ -317,9 +322,10 @@ void Trainer::save() {
     for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());
     checkpoints_->prune({.keep_last = config_.checkpoint.keep_last,
                          .keep_every = config_.checkpoint.keep_every,
-                         .best = config_.checkpoint.keep_best ? state_.best_step : std::nullopt});
+                         .best = config_.checkpoint.keep_best ? state_.best_checkpoint : std::nullopt});
   } catch (const CheckpointError& error) {
     event.error = error.what();
+    if (saved_at_ != state_.updates) std::tie(state_.best_checkpoint, state_.best_checkpoint_loss) = best_before;
   }
   event.seconds = seconds_since(start);
   reporter_->checkpoint(event);

@@ -221,7 +221,7 @@ RunState example_state() {
   s.updates = 7;
   s.seconds = 0.1 + 0.2;
   s.loss_scaler = {65536, 12, 2, 3};
-  s.best_step = 5;
+  s.best_checkpoint = 5;
   s.best_validation_loss = 1e-310;
   s.sources = {{"a", 1, 2}, {"b", 3, 4}};
   s.loss_history = {1.0 / 3, -0.0, 1e308, std::numeric_limits<double>::infinity()};

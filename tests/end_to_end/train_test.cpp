@@ -5,8 +5,10 @@
 
 #include <chrono>
 #include <cmath>
+#include <map>
 #include <thread>
 
+#include "core/base/error.h"
 #include "core/base/philox.h"
 #include "tests/end_to_end/process.h"
 
@@ -74,6 +76,28 @@ TEST_F(Training, LearnsAndLeavesWhatItPromises) {
   EXPECT_NE(metrics.find("\"event\":\"sample\""), std::string::npos);
   EXPECT_NE(metrics.find("\"event\":\"eval\""), std::string::npos);
   EXPECT_NE(space.read("runs/a/report.html").find("class=\"pill good\">finished"), std::string::npos);
+}
+
+TEST_F(Training, KeepsTheBestOfItsCheckpoints) {
+  // The rate grows until the loss explodes. Every third validation is at a step that is saved.
+  ASSERT_EQ(train({"run.name=a", "optimizer.lr=1", "schedule.warmup_steps=30", "eval.interval=2",
+                   "checkpoint.interval=6", "checkpoint.keep_last=1"})
+                .exit_code,
+            0);
+  const std::string metrics = space.read("runs/a/metrics.jsonl");
+  std::map<double, int> step_of;  // by validation loss
+  std::map<double, int> saved_step_of;
+  for (int step = 2; step <= 30; step += 2) {
+    const size_t at = metrics.find(fmt::format("\"event\":\"eval\",\"step\":{},", step));
+    ASSERT_NE(at, metrics.npos) << step;
+    const double loss = std::stod(metrics.substr(metrics.find("\"loss\":", at) + 7, 12));
+    step_of[loss] = step;
+    if (step % 6 == 0) saved_step_of[loss] = step;
+  }
+  ASSERT_NE(step_of.begin()->second % 6, 0) << "the least loss of all should not be at a saved step";
+  const int best = saved_step_of.begin()->second;
+  ASSERT_LT(best, 30) << "it should not be kept for being the newest";
+  EXPECT_FALSE(space.read(fmt::format("runs/a/checkpoints/step-{:08}/model.safetensors", best)).empty());
 }
 
 TEST_F(Training, ReportsPutRunsBesideEachOther) {

@@ -52,7 +52,7 @@ struct CheckpointEntry {
 struct Retention {
   int64_t keep_last = 2;  // at least 1
   std::optional<int64_t> keep_every;
-  std::optional<int64_t> best;  // the step with the best validation loss
+  std::optional<int64_t> best;  // the step among those saved that has the least validation loss
 };
 
 using WarningCallback = std::function<void(const std::string&)>;

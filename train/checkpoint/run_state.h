@@ -63,8 +63,9 @@ struct RunState {
   int64_t skipped_steps = 0;
   double seconds = 0;
   LossScalerState loss_scaler;
-  std::optional<int64_t> best_step;
   double best_validation_loss = std::numeric_limits<double>::infinity();
+  std::optional<int64_t> best_checkpoint;
+  double best_checkpoint_loss = std::numeric_limits<double>::infinity();
   std::optional<double> last_validation_loss;
   std::vector<SourceCounters> sources;
   std::vector<double> loss_history;
@@ -87,8 +88,10 @@ constexpr auto fields(std::type_identity<RunState>) {
       field("skipped_steps", &C::skipped_steps, "skipped steps in all", at_least(0)),
       field("seconds", &C::seconds, "time trained, over all parts of the run", at_least(0)),
       field("loss_scaler", &C::loss_scaler, "fp16's dynamic loss scale"),
-      field("best_step", &C::best_step, "the update of best_validation_loss; null: none yet", at_least(0)),
       field("best_validation_loss", &C::best_validation_loss, "the least validation loss so far"),
+      field("best_checkpoint", &C::best_checkpoint, "the step, among those saved, of least validation loss; null: none",
+            at_least(0)),
+      field("best_checkpoint_loss", &C::best_checkpoint_loss, "its validation loss"),
       field("last_validation_loss", &C::last_validation_loss, "the newest; null: none yet"),
       field("sources", &C::sources, "how far each source was read"),
       field("loss_history", &C::loss_history, "what averages and the rollback rule look back on, oldest first"),

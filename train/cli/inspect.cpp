@@ -1,6 +1,7 @@
 // mixtape inspect checkpoint PATH: what a checkpoint, a model directory or a safetensors file holds, and if it is
 // whole.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 #include "train/checkpoint/directory.h"
@@ -42,7 +43,7 @@ void print_checkpoint(const fs::path& path, bool list) {
     const RunState state = run_state_from_json(read_text_file(path / "state.json"), (path / "state.json").string());
     fmt::print("step {} of {} tried, {}, best validation loss {}, written by {}\n", with_thousands(state.updates),
                with_thousands(state.attempts), counted(state.tokens, "token"),
-               state.best_step ? human_loss(state.best_validation_loss) : "none yet", state.written_by);
+               std::isfinite(state.best_validation_loss) ? human_loss(state.best_validation_loss) : "none yet", state.written_by);
   }
   if (is_huggingface_directory(path)) {
     const HfModel model = import_huggingface(path);

@@ -42,7 +42,8 @@ constexpr auto fields(std::type_identity<CheckpointConfig>) {
             Aliases{"keep_latest_k"}),
       field("keep_every", &C::keep_every, "also keep each checkpoint whose step is a multiple of this; null: none",
             Range{1, 1e12}),
-      field("keep_best", &C::keep_best, "also keep the checkpoint with the least validation loss"),
+      field("keep_best", &C::keep_best,
+            "also keep the checkpoint with the least validation loss, of those saved at a step that was validated"),
       field("export_at_end", &C::export_at_end, "write the final weights as a Hugging Face directory too"),
   };
 }
