@@ -67,10 +67,14 @@ template <typename T>
 Option Command::option(const std::string& names, T& value, const std::string& help) {
   CLI::Option* option = app_->add_option(names, value, help);
   if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) option->capture_default_str();
-  return Option(option, std::is_integral_v<T>);
+  constexpr bool optional_whole = std::is_same_v<T, std::optional<int>> || std::is_same_v<T, std::optional<int64_t>>;
+  return Option(option, std::is_integral_v<T> || optional_whole);
 }
 template Option Command::option(const std::string&, std::string&, const std::string&);
 template Option Command::option(const std::string&, std::optional<std::string>&, const std::string&);
+template Option Command::option(const std::string&, std::optional<int>&, const std::string&);
+template Option Command::option(const std::string&, std::optional<int64_t>&, const std::string&);
+template Option Command::option(const std::string&, std::optional<double>&, const std::string&);
 template Option Command::option(const std::string&, std::filesystem::path&, const std::string&);
 template Option Command::option(const std::string&, std::vector<std::string>&, const std::string&);
 template Option Command::option(const std::string&, int&, const std::string&);

@@ -43,8 +43,9 @@ class Command {
   void keep_unknown();
   std::vector<std::string> remaining() const;
 
-  // `names`: "--long,-s", or "NAME" for one by position. T: a string, a path, an optional string, a number, or a vector
-  // of strings, which takes all words that follow. The help shows what strings and numbers hold now as the default.
+  // `names`: "--long,-s", or "NAME" for one by position. T: a string, a path, a number, an optional string or number,
+  // or a vector of strings, which takes all words that follow. The help shows what strings and numbers hold now as the
+  // default.
   template <typename T>
   Option option(const std::string& names, T& value, const std::string& help = "");
   // "--this,!--not-that": the second sets it to false.

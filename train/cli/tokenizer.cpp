@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cstdio>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -15,17 +16,26 @@
 #include "train/data/text_reader.h"
 #include "train/data/tokenizer/bpe_trainer.h"
 #include "train/data/tokenizer/tokenizer.h"
+#include "train/data/tokenizer/unigram_trainer.h"
+#include "train/data/tokenizer/wordpiece_trainer.h"
 #include "train/report/console.h"
 #include "train/report/units.h"
 
 namespace mixtape {
 namespace {
 
+// What belongs to one algorithm stays unset for the others, so that no option is taken and then ignored.
 struct TrainOptions {
   std::vector<std::string> inputs;
   std::string output = "tokenizer.json";
   std::string key = "text";
-  BpeTrainerOptions trainer;
+  std::string type = "bpe";
+  std::optional<int32_t> vocab_size, alphabet, sentinels;
+  std::optional<int64_t> min_frequency, lines;
+  std::optional<double> character_coverage;
+  std::vector<std::string> special;
+  bool split_digits = false, cased = false;
+  int threads = 0;
 };
 
 uint64_t total_size(const std::vector<std::filesystem::path>& files) {
@@ -38,7 +48,7 @@ uint64_t total_size(const std::vector<std::filesystem::path>& files) {
 constexpr size_t sample_bytes = size_t{4} << 20;
 
 // Feeds all text to the trainer; returns the sample.
-std::string read_texts(const TrainOptions& options, BpeTrainer& trainer) {
+std::string read_texts(const TrainOptions& options, TokenizerTrainer& trainer) {
   const std::vector<std::filesystem::path> files = expand_paths(options.inputs);
   const uint64_t total = total_size(files);
   TextReader reader(files, {.key = options.key});
@@ -61,22 +71,80 @@ std::string read_texts(const TrainOptions& options, BpeTrainer& trainer) {
   return sample;
 }
 
-void train(TrainOptions options) {
+[[noreturn]] void refuse(const char* option, const TrainOptions& options) {
+  throw ConfigError("{} has no meaning for --type {}", option, options.type);
+}
+
+std::unique_ptr<TokenizerTrainer> bpe_trainer(const TrainOptions& o, std::function<void(int32_t)> progress) {
+  if (o.cased) refuse("--cased", o);
+  if (o.alphabet) refuse("--alphabet", o);
+  if (o.sentinels) refuse("--sentinels", o);
+  if (o.lines) refuse("--lines", o);
+  if (o.character_coverage) refuse("--character-coverage", o);
+  BpeTrainerOptions t{.split_digits = o.split_digits, .threads = o.threads, .progress = std::move(progress)};
+  t.vocab_size = o.vocab_size.value_or(t.vocab_size);
+  t.min_frequency = o.min_frequency.value_or(t.min_frequency);
+  if (!o.special.empty()) t.special_tokens = o.special;
+  return std::make_unique<BpeTrainer>(std::move(t));
+}
+
+std::unique_ptr<TokenizerTrainer> wordpiece_trainer(const TrainOptions& o, std::function<void(int32_t)> progress) {
+  if (o.split_digits) refuse("--split-digits", o);
+  if (o.sentinels) refuse("--sentinels", o);
+  if (o.lines) refuse("--lines", o);
+  if (o.character_coverage) refuse("--character-coverage", o);
+  WordPieceTrainerOptions t{.lowercase = !o.cased, .threads = o.threads, .progress = std::move(progress)};
+  t.vocab_size = o.vocab_size.value_or(t.vocab_size);
+  t.min_frequency = o.min_frequency.value_or(t.min_frequency);
+  t.alphabet = o.alphabet.value_or(t.alphabet);
+  if (!o.special.empty()) t.special_tokens = o.special;
+  return std::make_unique<WordPieceTrainer>(std::move(t));
+}
+
+std::unique_ptr<TokenizerTrainer> unigram_trainer(const TrainOptions& o) {
+  if (o.cased) refuse("--cased", o);
+  if (o.alphabet) refuse("--alphabet", o);
+  if (o.min_frequency) refuse("--min-frequency", o);
+  if (!o.special.empty()) refuse("--special", o);
+  UnigramTrainerOptions t{.split_digits = o.split_digits,
+                          .as_model = std::filesystem::path(o.output).extension() == ".model",
+                          .threads = o.threads};
+  t.vocab_size = o.vocab_size.value_or(t.vocab_size);
+  t.sentinels = o.sentinels.value_or(t.sentinels);
+  t.lines = o.lines.value_or(t.lines);
+  t.character_coverage = o.character_coverage.value_or(t.character_coverage);
+  return std::make_unique<UnigramTrainer>(t);
+}
+
+// Found out before an hour of training.
+void check_output(const TrainOptions& o) {
+  const std::string extension = std::filesystem::path(o.output).extension();
+  const bool fits = extension == ".json" || extension == "" || (extension == ".txt" && o.type == "wordpiece") ||
+                    (extension == ".model" && o.type == "unigram");
+  if (!fits)
+    throw ConfigError("--output {}: expected a name that ends in .json{}, or a directory", o.output,
+                      o.type == "wordpiece" ? " or .txt"
+                      : o.type == "unigram" ? " or .model"
+                                            : "");
+}
+
+void train(const TrainOptions& options) {
   const auto start = Clock::now();
-  const int32_t wanted = options.trainer.vocab_size;
-  options.trainer.progress = [wanted](int32_t tokens) {
-    console().bar(fmt::format("merging  {} of {} tokens", with_thousands(tokens), with_thousands(wanted)));
+  check_output(options);
+  const auto progress = [](int32_t tokens) {
+    console().bar(fmt::format("merging  {} tokens", with_thousands(tokens)));
   };
-  BpeTrainer trainer(options.trainer);
-  const std::string sample = read_texts(options, trainer);
-  const auto tokenizer = trainer.train();
+  const auto trainer = options.type == "bpe"         ? bpe_trainer(options, progress)
+                       : options.type == "wordpiece" ? wordpiece_trainer(options, progress)
+                                                     : unigram_trainer(options);
+  const std::string sample = read_texts(options, *trainer);
+  const auto tokenizer = trainer->train();
   console().bar("", true);
   const auto file = tokenizer->save(options.output);
-  if (tokenizer->vocab_size() < wanted)
-    console().warn(
-        fmt::format("the text gives only {} tokens instead of {}: no other pair occurs {} times; more text or "
-                    "a smaller --min-frequency gives more",
-                    with_thousands(tokenizer->vocab_size()), with_thousands(wanted), options.trainer.min_frequency));
+  if (options.vocab_size && tokenizer->vocab_size() < *options.vocab_size)
+    console().warn(fmt::format("the text gives only {} tokens instead of {}; more text{} gives more",
+                               with_thousands(tokenizer->vocab_size()), with_thousands(*options.vocab_size),
+                               options.type == "unigram" ? "" : " or a smaller --min-frequency"));
   std::vector<int32_t> ids;
   tokenizer->encode(sample, ids, {.parse_special = false});
   console().line(fmt::format("{}: {}, {:.2f} bytes a token on the first {}, in {}", file.string(),
@@ -147,20 +215,35 @@ struct DecodeCommand {
 
 void add_train(Command& group) {
   const auto options = std::make_shared<TrainOptions>();
-  Command command = group.subcommand("train", "Train a byte-level BPE tokenizer on text");
+  Command command = group.subcommand("train", "Train a tokenizer on text");
   command.option("FILES", options->inputs, "Text or JSONL, also .gz or .zst; files, directories, patterns").required();
-  command.option("-o,--output", options->output, "tokenizer.json to write, or a directory for it");
-  command.option("--vocab-size", options->trainer.vocab_size, "All tokens: special ones, 256 bytes, merges")
-      .range(257, 1 << 24);
-  command.option("--min-frequency", options->trainer.min_frequency, "Rarer pairs are not merged").range(1, 1e12);
-  command.flag("--split-digits", options->trainer.split_digits, "Every digit becomes a token of its own");
-  command.option("--special", options->trainer.special_tokens, "Special tokens, ids from 0 in this order");
+  command.option("-o,--output", options->output, "tokenizer.json, vocab.txt or .model to write, or a directory for it");
+  command.option("--type", options->type, "bpe (byte level), wordpiece (BERT) or unigram (T5)")
+      .one_of({"bpe", "wordpiece", "unigram"});
+  command.option("--vocab-size", options->vocab_size, "All tokens [bpe 8192, wordpiece 30522, unigram 32100]")
+      .range(1, 1 << 24);
+  command.option("--min-frequency", options->min_frequency, "bpe, wordpiece: rarer pairs are not merged [2]")
+      .range(1, 1e12);
+  command.option("--special", options->special,
+                 "bpe: special tokens, ids from 0 in this order [<|endoftext|>]; wordpiece: more than [PAD], [UNK], "
+                 "[CLS], [SEP], [MASK]");
+  command.flag("--split-digits", options->split_digits, "bpe, unigram: every digit becomes a token of its own");
+  command.flag("--cased", options->cased, "wordpiece: keep upper case and accents");
+  command.option("--alphabet", options->alphabet, "wordpiece: characters that become tokens [1000]").range(1, 1 << 24);
+  command.option("--sentinels", options->sentinels, "unigram: <extra_id_N> for span corruption; T5 has 100 [0]")
+      .range(0, 1 << 16);
+  command
+      .option("--character-coverage", options->character_coverage,
+              "unigram: share of the text's characters that have a token [0.9995]")
+      .range(0.9, 1);
+  command.option("--lines", options->lines, "unigram: lines to train on, drawn evenly [2000000]").range(1, 1e12);
   command.option("--key", options->key, "Key of the text in JSONL");
-  command.option("--threads", options->trainer.threads, "0: all processors").range(0, 1024);
+  command.option("--threads", options->threads, "0: all processors").range(0, 1024);
   command.action([options] { train(*options); });
 }
 
-constexpr const char* tokenizer_help = "tokenizer.json, a SentencePiece .model, a directory with one, or 'bytes'";
+constexpr const char* tokenizer_help =
+    "tokenizer.json, vocab.txt, a SentencePiece .model, a directory with one, or 'bytes'";
 
 void add_encode(Command& group) {
   const auto options = std::make_shared<EncodeCommand>();

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "train/data/tokenizer/bpe_definition.h"
+#include "train/data/tokenizer/definition.h"
 
 namespace mixtape {
 

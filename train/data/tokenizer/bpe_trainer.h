@@ -12,11 +12,10 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "train/data/tokenizer/tokenizer.h"
+#include "train/data/tokenizer/tokenizer_trainer.h"
 #include "train/data/tokenizer/word_counts.h"
 
 namespace mixtape {
@@ -30,15 +29,13 @@ struct BpeTrainerOptions {
   std::function<void(int32_t tokens)> progress = nullptr;       // called now and then with the tokens made so far
 };
 
-class BpeTrainer {
+class BpeTrainer final : public TokenizerTrainer {
  public:
   // Throws ConfigError for a vocabulary that cannot hold bytes and special tokens, or special tokens that clash.
   explicit BpeTrainer(BpeTrainerOptions options);
 
-  // A document, or a part of one that ends between two words.
-  void add(std::string text);
-  // Once, after all texts. Throws DataError if there was no text. With too little text the vocabulary stays smaller.
-  std::unique_ptr<Tokenizer> train();
+  void add(std::string text) override;
+  std::unique_ptr<Tokenizer> train() override;
 
  private:
   BpeTrainerOptions options_;

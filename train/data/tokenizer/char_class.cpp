@@ -15,6 +15,11 @@ CharClass char_class_beyond_table(uint32_t code) {
   return CharClass::other;
 }
 
+bool is_punctuation(uint32_t code) {
+  if (code < 0x80) return code > ' ' && code < 0x7F && char_class_beyond_table(code) == CharClass::other;
+  return U_GET_GC_MASK(static_cast<UChar32>(code)) & U_GC_P_MASK;
+}
+
 const std::array<CharClass, 0x10000>& char_class_table() {
   static const auto table = [] {
     auto classes = std::make_unique<std::array<CharClass, 0x10000>>();

@@ -11,6 +11,9 @@ enum class CharClass : uint8_t { other, letter, number, space };
 
 CharClass char_class_beyond_table(uint32_t code);
 
+// Punctuation as BERT means it: \p{P}, and all of ASCII's signs ($, +, <, ^, ` and others are \p{S}).
+bool is_punctuation(uint32_t code);
+
 // The classes of the basic plane, made once.
 const std::array<CharClass, 0x10000>& char_class_table();
 

@@ -4,8 +4,6 @@
 #include <array>
 #include <utility>
 
-#include "core/base/utf8.h"
-
 namespace mixtape {
 namespace {
 
@@ -56,13 +54,6 @@ std::string_view pattern_of_split_rule(SplitRule rule) {
   for (const auto& [candidate, text] : patterns)
     if (candidate == rule) return text;
   return {};
-}
-
-inline Splitter::Char Splitter::char_at(std::string_view text, size_t at) const {
-  const auto byte = static_cast<uint8_t>(text[at]);
-  if (byte < 0x80) return {classes_[byte], byte, 1};
-  const Utf8Char c = utf8_char(text, at);
-  return {c.valid ? char_class(classes_, c.code) : CharClass::other, c.code, c.length};
 }
 
 inline bool Splitter::is_at(std::string_view text, size_t at, CharClass type) const {
@@ -154,6 +145,22 @@ size_t Splitter::digits_end(std::string_view text, size_t begin, bool single) co
   return at;
 }
 
+size_t Splitter::words_end(std::string_view text, size_t begin, bool punctuation_apart) const {
+  const auto is_mark = [&](const Char& c) {
+    return punctuation_apart && c.type == CharClass::other && is_punctuation(c.code);
+  };
+  Char c = char_at(text, begin);
+  size_t at = begin + c.length;
+  if (is_mark(c)) return at;
+  const bool space = c.type == CharClass::space;
+  while (at < text.size()) {
+    c = char_at(text, at);
+    if ((c.type == CharClass::space) != space || is_mark(c)) break;
+    at += c.length;
+  }
+  return at;
+}
+
 size_t Splitter::piece_end(std::string_view text, size_t begin) const {
   switch (rule_) {
     case SplitRule::gpt2:
@@ -168,6 +175,10 @@ size_t Splitter::piece_end(std::string_view text, size_t begin) const {
       return digits_end(text, begin, true);
     case SplitRule::digits:
       return digits_end(text, begin, false);
+    case SplitRule::bert:
+      return words_end(text, begin, true);
+    case SplitRule::words:
+      return words_end(text, begin, false);
   }
   return text.size();
 }

@@ -30,6 +30,12 @@ struct EncodeOptions {
   bool add_special = false;
 };
 
+// Two texts as one sequence, as classification of pairs needs it.
+struct EncodedPair {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> types;  // BERT's token types: 0 for the first text, 1 for the second, where a template has them
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -38,6 +44,8 @@ class Tokenizer {
   // keep them, others replace them by U+FFFD or the unknown token.
   virtual void encode(std::string_view text, std::vector<int32_t>& ids, EncodeOptions options = {}) const = 0;
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
+  // With what the tokenizer's template puts around two texts: [CLS] first [SEP] second [SEP].
+  virtual EncodedPair encode_pair(std::string_view first, std::string_view second, bool parse_special = true) const = 0;
 
   // The text of `ids`, always valid UTF-8: each maximal broken part becomes U+FFFD. With `skip_special`, special tokens
   // leave no trace. Throws DataError for an id outside [0, vocab_size).
@@ -62,9 +70,9 @@ class Tokenizer {
   virtual std::string token_bytes(int32_t id) const = 0;
   // Whether a word begins with this token, for masking of whole words: its text begins with white space (WordPiece: it
   // has no ##), or it is special.
-  bool begins_word(int32_t id) const;
-  // Whether decode() drops one blank at the start of a text (SentencePiece's dummy prefix).
-  virtual bool drops_leading_space() const { return false; }
+  virtual bool begins_word(int32_t id) const;
+  // The same at the start of a text, where decode() may leave a blank out ("the").
+  virtual std::string first_token_bytes(int32_t id) const = 0;
 
   // A hash of everything that decides ids; the same for a tokenizer saved and loaded again. Shards carry it.
   virtual uint64_t fingerprint() const = 0;
@@ -79,11 +87,13 @@ class Tokenizer {
 
 // Recognises
 //   bytes                              the literal name: ids 0-255 are the bytes, 256 is <|endoftext|>
-//   FILE.json                          Hugging Face's tokenizer.json (BPE, byte level or with byte fallback)
+//   FILE.json                          Hugging Face's tokenizer.json (BPE, WordPiece, unigram)
 //   FILE.model                         SentencePiece (tokenizer.model, spiece.model)
-//   vocab.json or merges.txt           the pair, in one directory
-//   a directory with any of them       tokenizer.json first, then SentencePiece, then the pair
-// tokenizer_config.json beside the file, where present, names the eos, bos and pad tokens.
+//   vocab.txt                          BERT's WordPiece
+//   vocab.json or merges.txt           the pair of GPT-2, OPT, RoBERTa and BART, in one directory
+//   a directory with any of them       in this order
+// special_tokens_map.json and tokenizer_config.json beside the file, where present, name the tokens with a role;
+// tokenizer_config.json also says whether a vocab.txt is lower case, and how many sentinels follow a T5 .model.
 // Throws DataError that names the file and what is wrong with it.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& path);
 

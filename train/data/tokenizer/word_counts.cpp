@@ -24,6 +24,7 @@ void count_pieces(std::string_view text, const std::vector<Splitter>& splitters,
   }
   for (size_t begin = 0, end; begin < text.size(); begin = end) {
     end = splitters[step].piece_end(text, begin);
+    if (splitters[step].drops(text, begin)) continue;
     count_pieces(text.substr(begin, end - begin), splitters, step + 1, counts);
   }
 }
@@ -67,7 +68,8 @@ void WordCounts::add(const WordCounts& other) {
 
 class WordCounter::Workers {
  public:
-  Workers(const std::vector<SplitRule>& rules, int threads) {
+  Workers(const std::vector<SplitRule>& rules, int threads, std::vector<NormalizerStep> normalizer)
+      : normalizer_(std::move(normalizer)) {
     for (const SplitRule rule : rules) splitters_.emplace_back(rule);
     counts_.resize(std::max(1, threads));
     try {
@@ -104,7 +106,8 @@ class WordCounter::Workers {
       if (failure_) continue;  // keep emptying the queue, so that nobody waits for ever
       lock.unlock();
       try {
-        for (const std::string& text : batch) count_pieces(text, splitters_, 0, counts);
+        for (const std::string& text : batch)
+          count_pieces(normalizer_.empty() ? text : normalize(normalizer_, text), splitters_, 0, counts);
       } catch (...) {
         lock.lock();
         failure_ = std::current_exception();
@@ -122,6 +125,7 @@ class WordCounter::Workers {
       if (thread.joinable()) thread.join();
   }
 
+  std::vector<NormalizerStep> normalizer_;
   std::vector<Splitter> splitters_;
   std::vector<WordCounts> counts_;  // one a thread
   std::mutex mutex_;
@@ -132,8 +136,8 @@ class WordCounter::Workers {
   std::vector<std::thread> threads_;
 };
 
-WordCounter::WordCounter(std::vector<SplitRule> rules, int threads)
-    : workers_(std::make_unique<Workers>(rules, threads)) {}
+WordCounter::WordCounter(std::vector<SplitRule> rules, int threads, std::vector<NormalizerStep> normalizer)
+    : workers_(std::make_unique<Workers>(rules, threads, std::move(normalizer))) {}
 
 WordCounter::~WordCounter() = default;
 

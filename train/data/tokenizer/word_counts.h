@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "train/data/tokenizer/normalizer.h"
 #include "train/data/tokenizer/split.h"
 
 namespace mixtape {
@@ -40,12 +41,13 @@ class WordCounts {
   size_t used_ = 0;
 };
 
-// Splits texts by `rules`, one within the pieces of the one before, and counts the pieces on several threads. The
+// Normalizes texts, splits them by `rules`, one within the pieces of the one before, and counts the pieces (white space
+// that a rule drops is none) on several threads. The
 // result does not depend on their number. Pieces longer than 4096 bytes (no words, but encoded data) are cut there: a
 // merge rewrites every word that holds it, and without a bound one such word would make training quadratic.
 class WordCounter {
  public:
-  WordCounter(std::vector<SplitRule> rules, int threads);
+  WordCounter(std::vector<SplitRule> rules, int threads, std::vector<NormalizerStep> normalizer = {});
   ~WordCounter();
 
   void add(std::string text);
