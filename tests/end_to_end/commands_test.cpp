@@ -79,6 +79,7 @@ TEST(Commands, EveryNumberHasARange) {
                                                                                        {"tokenizer", "decode"},
                                                                                        {"bench", "train"},
                                                                                        {"bench", "ops"},
+                                                                                       {"bench", "tokenizer"},
                                                                                        {"inspect", "checkpoint"}}) {
     std::vector<std::string> words = command;
     words.push_back("--help");

@@ -67,7 +67,8 @@ void add_prepare(Command& data) {
   PrepareOptions& p = options->prepare;
   Command command = data.subcommand("prepare", "Tokenize text files into a directory of shards");
   command.option("FILES", p.inputs, "Text or JSONL, also .gz or .zst; directories; patterns in quotes").required();
-  command.option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json, vocab.txt or a SentencePiece .model").required();
+  command.option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json, vocab.txt or a SentencePiece .model")
+      .required();
   command.option("-o,--output", p.output, "The directory to write").required();
   command.option("--key", p.text.key, "JSONL: the key that holds a document");
   command.option("--separator", p.text.separator,

@@ -49,10 +49,11 @@ struct DataConfig {
 constexpr auto fields(std::type_identity<DataConfig>) {
   using C = DataConfig;
   return std::tuple{
-      field("tokenizer", &C::tokenizer,
-            "bytes (ids 0 to 255, and 256 ends a document), a tokenizer.json, a SentencePiece .model, a vocab.txt, or a "
-            "directory with one",
-            refused_on_resume("the embedding's rows mean the tokens of the tokenizer they were trained with")),
+      field(
+          "tokenizer", &C::tokenizer,
+          "bytes (ids 0 to 255, and 256 ends a document), a tokenizer.json, a SentencePiece .model, a vocab.txt, or a "
+          "directory with one",
+          refused_on_resume("the embedding's rows mean the tokens of the tokenizer they were trained with")),
       field("sources", &C::sources, "what to train on: a list of sources and their weights"),
       field("validation_split", &C::validation_split,
             "share of each source's documents that is kept for validation; 0: none", Range{0, 0.5}),
