@@ -7,7 +7,7 @@ namespace mixtape {
 std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt) {
   std::vector<int32_t> ids = tokenizer.encode(prompt, {.parse_special = true, .add_special = true});
   if (ids.empty()) {
-    const std::optional<int32_t> start = tokenizer.bos_id() ? tokenizer.bos_id() : tokenizer.eos_id();
+    const std::optional<int32_t> start = tokenizer.eos_id() ? tokenizer.eos_id() : tokenizer.bos_id();
     if (!start)
       throw ConfigError("generate: an empty prompt needs a tokenizer with a beginning- or end-of-sequence token");
     ids.push_back(*start);

@@ -6,7 +6,7 @@
 
 #include "train/evaluate.h"
 #include "train/generate.h"
-#include "train/objective/causal_lm.h"
+#include "train/objective/make.h"
 #include "train/optim/schedule.h"
 #include "train/report/machine.h"
 #include "train/resume.h"
@@ -45,12 +45,8 @@ void Trainer::open_data() {
     throw ConfigError("model.pad_id: {}, but {} {}; set model.pad_id to {}", config_.model.pad_id,
                       config_.data.tokenizer, pad < 0 ? "has no padding token" : fmt::format("pads with token {}", pad),
                       pad);
-  const Vocabulary vocabulary = vocabulary_of(*tokenizer_);
-  training_data_ = training_dataset(config_.data, vocabulary, uint64_t(config_.seed));
-  validation_data_ = validation_dataset(config_.data, vocabulary);
-  objective_ = std::make_unique<CausalLm>(*training_data_, config_.data.document_mask);
-  if (validation_data_)
-    validation_objective_ = std::make_unique<CausalLm>(*validation_data_, config_.data.document_mask);
+  objective_ = training_objective(config_, *tokenizer_);
+  validation_objective_ = validation_objective(config_, *tokenizer_);
 }
 
 void Trainer::start_or_resume() {
@@ -225,12 +221,13 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .skipped = !result.finite};
   stalled_before_ = loader_->stall_seconds();
   if (result.finite && due(config_.logging.interval)) {
-    const std::vector<uint64_t> counts = training_data_->counts(uint64_t(state_.samples));
-    const std::vector<SourceStatistics> sources = training_data_->statistics();
+    const Dataset& data = objective_->data();
+    const std::vector<uint64_t> counts = data.counts(uint64_t(state_.samples));
+    const std::vector<SourceStatistics> sources = data.statistics();
     for (size_t i = 0; i < sources.size(); ++i)
-      m.sources.push_back({sources[i].name, double(counts[i]) / double(state_.samples),
-                           double(counts[i]) * double(config_.data.seq_length) /
-                               double(std::max<uint64_t>(sources[i].tokens_per_epoch, 1))});
+      m.sources.push_back(
+          {sources[i].name, double(counts[i]) / double(state_.samples),
+           double(counts[i]) * double(data.new_tokens()) / double(std::max<uint64_t>(sources[i].tokens_per_epoch, 1))});
   }
   reporter_->step(m);
 }

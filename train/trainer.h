@@ -9,7 +9,6 @@
 #include "core/base/clock.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/config/config.h"
-#include "train/data/dataset.h"
 #include "train/data/tokenizer/tokenizer.h"
 #include "train/engine.h"
 #include "train/objective/loader.h"
@@ -66,7 +65,6 @@ class Trainer {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<std::filesystem::path> tokenizer_files_;
   SpecialIds special_ids_;
-  std::unique_ptr<Dataset> training_data_, validation_data_;
   std::unique_ptr<Objective> objective_, validation_objective_;
   std::unique_ptr<Loader> loader_;
 

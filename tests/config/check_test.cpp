@@ -62,8 +62,6 @@ TEST(Check, Model) {
       {{"model.dropout=0.001"}, "from 1/256 to 255/256"},
       {{"model.attention_dropout=0.999"}, "from 1/256 to 255/256"},
       {{"model.pad_id=257"}, "expected a token below model.vocab_size (257)"},
-      {{"model.family=encoder"},
-       "command line: model.family is encoder, which is not available in this version; it has decoder to train"},
       {{"model.n_decoder_layers=2"}, "which has no effect with model.family decoder"},
       {{"model.position=relative_bias", "model.relative_buckets=7"}, "expected a multiple of 2"},
       {{"model.position=relative_bias", "model.relative_distance=16"}, "expected more than 16"},
@@ -83,6 +81,41 @@ TEST(Check, Data) {
   EXPECT_EQ(violation({"data.seq_length=129", "model.position=rope"}), "");
   EXPECT_EQ(violation({"data.validation_split=0", "eval.interval=0"}), "");
   EXPECT_EQ(violation({"data.sources=[{path: a, validation: b}]", "data.validation_split=0"}), "");
+}
+
+TEST(Check, Objective) {
+  expect_violations({
+      {{"objective.name=masked_lm"},
+       "command line: objective.name is masked_lm, which is for model.family encoder, but that is decoder"},
+      {{"objective.name=denoising"}, "for model.family encoder_decoder"},
+      {{"objective.noise_density=0.3"},
+       "command line: objective.noise_density is 0.3, which has no effect with objective.name causal_lm; it is for "
+       "span_corruption"},
+      {{"objective.masking=bert"}, "has no effect with objective.name causal_lm; it is for masked_lm"},
+      {{"objective.rotate_rate=0.5"}, "it is for denoising"},
+  });
+  const auto of_objective = [](std::vector<std::string> overrides, const std::string& family) {
+    overrides.push_back("model.family=" + family);
+    const ResolvedConfig r = parse_config(sound, "a.yaml", overrides);
+    return error_text([&] { check_objective(r.config, r.origins); });
+  };
+  const auto masked = [&](std::vector<std::string> overrides) {
+    overrides.push_back("objective.name=masked_lm");
+    return of_objective(overrides, "encoder");
+  };
+  EXPECT_EQ(masked({}), "");
+  EXPECT_EQ(masked({"objective.masking=bert", "objective.max_predictions=20", "objective.mask_rate=0.3"}), "");
+  EXPECT_NE(masked({"objective.max_predictions=20"}).find("no effect with objective.masking roberta"),
+            std::string::npos);
+  EXPECT_NE(masked({"objective.masking=bernoulli", "objective.masking_unit=span"}).find("use roberta or bert"),
+            std::string::npos);
+  EXPECT_NE(masked({"objective.random_token_share=0.3"}).find("at most 1 - mask_token_share (0.8)"), std::string::npos);
+  EXPECT_NE(masked({"objective.poisson_lambda=3"}).find("it is for denoising"), std::string::npos);
+  EXPECT_EQ(of_objective({"objective.name=span_corruption", "objective.mean_span_length=5"}, "encoder_decoder"), "");
+  EXPECT_NE(of_objective({"objective.name=span_corruption", "data.document_mask=true"}, "encoder_decoder")
+                .find("spans run across documents"),
+            std::string::npos);
+  EXPECT_EQ(of_objective({"objective.name=denoising", "data.document_mask=true"}, "encoder_decoder"), "");
 }
 
 TEST(Check, BatchAndLength) {
@@ -126,7 +159,7 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.gradients=fused"}, "not available"},
       {{"precision.moments=int8"}, "not available"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
-      {{"objective.name=masked_lm"}, "it has causal_lm"},
+      {{"objective.name=classify"}, "it has causal_lm, masked_lm, span_corruption and denoising"},
       {{"optimizer.name=lion"}, "it has adamw"},
       {{"memory.offload=optimizer"}, "not available"},
       {{"parallel.zero_stage=1"}, "not available"},

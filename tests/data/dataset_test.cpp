@@ -90,7 +90,7 @@ TEST(Dataset, PackedEpochsHoldEachTokenOnceAndWindowsOverlapByOne) {
       }
       for (size_t t = 1; t < sample.tokens.size(); ++t) {
         const bool starts = std::count(sample.document_starts.begin(), sample.document_starts.end(), int32_t(t)) > 0;
-        EXPECT_EQ(starts, sample.tokens[t - 1] == eos);
+        EXPECT_EQ(starts, sample.tokens[t] == eos && t + 1 < sample.tokens.size());
         stream.push_back(sample.tokens[t]);
       }
     }
@@ -119,9 +119,74 @@ TEST(Dataset, UnpackedRowsAreDocumentsOrConsecutivePartsOfThem) {
     for (size_t t = 0; t + 1 < sample.tokens.size(); ++t)
       ++as_input[sample.tokens[t]], ++as_target[sample.tokens[t + 1]];
   }
+  EXPECT_EQ(size_t(as_target[eos]), data.statistics()[0].documents);
+  EXPECT_EQ(as_input, as_target);  // eos too: it opens each document
+  as_input.erase(eos);
   EXPECT_EQ(as_input.size(), source->num_tokens());
   for (const auto& [token, count] : as_input) EXPECT_EQ(count, 1) << token;
-  EXPECT_EQ(size_t(as_target[eos]), data.statistics()[0].documents);
+}
+
+TEST(Dataset, ABosOfItsOwnOpensEachDocument) {
+  const Vocabulary vocabulary{.size = 1000, .eos_id = eos, .bos_id = 999};
+  for (const bool pack : {true, false}) {
+    const Dataset data({{"a", distinct_documents(60, 1), 1, 1.0}}, vocabulary, {.seq_length = 7, .pack = pack});
+    uint64_t documents = 0;
+    for (const Sample& sample : samples_of(data, 0, *data.size())) {
+      for (const int32_t start : sample.document_starts) EXPECT_EQ(sample.tokens[size_t(start)], 999);
+      for (size_t t = 0; t + 1 < sample.tokens.size(); ++t) {
+        documents += sample.tokens[t] == 999;
+        EXPECT_EQ(sample.tokens[t] == eos, sample.tokens[t + 1] == 999);
+      }
+    }
+    EXPECT_EQ(documents, data.statistics()[0].documents);
+  }
+}
+
+// Every part of a document stands between cls and sep, and every token of the text is seen once an epoch.
+TEST(Dataset, EnclosedWindowsShowEachTokenOnce) {
+  constexpr int32_t cls = 998, sep = 999;
+  const auto source = distinct_documents(60, 1);
+  const Vocabulary vocabulary{.size = 1000, .eos_id = eos, .cls_id = cls, .sep_id = sep};
+  for (const bool pack : {true, false}) {
+    for (const int seq_length : {3, 4, 16, 700}) {
+      const Dataset data({{"a", source, 1, 1.0}}, vocabulary,
+                         {.seq_length = seq_length, .framing = Framing::enclosed, .pack = pack, .seed = 4});
+      std::map<int32_t, int> counts;
+      for (const Sample& sample : samples_of(data, 0, *data.size())) {
+        ASSERT_LE(sample.tokens.size(), size_t(seq_length));
+        ASSERT_EQ(sample.tokens.front(), cls);
+        ASSERT_EQ(sample.tokens.back(), sep);
+        for (const int32_t start : sample.document_starts) {
+          EXPECT_EQ(sample.tokens[size_t(start)], cls);
+          EXPECT_EQ(sample.tokens[size_t(start) - 1], sep);
+        }
+        for (const int32_t token : sample.tokens)
+          if (token < cls) ++counts[token];
+      }
+      EXPECT_EQ(counts.size(), source->num_tokens());
+      for (const auto& [token, count] : counts) ASSERT_EQ(count, 1) << token << " at " << seq_length;
+    }
+  }
+  EXPECT_NE(error_of([&] {
+              Dataset({{"a", source}}, {.size = 1000}, {.seq_length = 8, .framing = Framing::enclosed});
+            }).find("cls_token"),
+            std::string::npos);
+}
+
+TEST(Dataset, PlainWindowsAreTheTextAlone) {
+  const auto source = distinct_documents(60, 1);
+  for (const bool pack : {true, false}) {
+    const Dataset data({{"a", source, 1, 1.0}}, {.size = 1000, .eos_id = 0},
+                       {.seq_length = 9, .framing = Framing::plain, .pack = pack});
+    uint64_t tokens = 0;
+    std::set<int32_t> seen;
+    for (const Sample& sample : samples_of(data, 0, *data.size())) {
+      tokens += sample.tokens.size();
+      seen.insert(sample.tokens.begin(), sample.tokens.end());
+    }
+    EXPECT_EQ(tokens, source->num_tokens());
+    EXPECT_EQ(seen.size(), source->num_tokens());
+  }
 }
 
 std::vector<DatasetSource> two_sources() {

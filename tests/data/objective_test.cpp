@@ -11,6 +11,14 @@ namespace {
 
 using Tokens = std::vector<int32_t>;
 
+std::unique_ptr<Dataset> small_dataset(std::optional<double> max_epochs = std::nullopt) {
+  std::vector<Tokens> documents;
+  for (int d = 0; d < 50; ++d) documents.emplace_back(size_t(1 + d % 9), d + 1);
+  return std::make_unique<Dataset>(
+      std::vector<DatasetSource>{{"a", std::make_shared<MemorySource>(documents), 1, max_epochs}},
+      Vocabulary{.size = 100, .eos_id = 0}, DatasetOptions{.seq_length = 8, .seed = 3});
+}
+
 TEST(CausalLm, GoldenWindows) {
   std::ifstream in(std::string(MIXTAPE_GOLDEN) + "/objectives/causal.json");
   const auto golden = nlohmann::json::parse(in);
@@ -45,6 +53,40 @@ TEST(CausalLm, GoldenWindows) {
   }
 }
 
+// With the document mask, the token that ends a document is a target of it and opens the next one.
+TEST(CausalLm, EveryTokenOfADocumentIsPredictedOnceInItsOwnSegment) {
+  const CausalLm objective(small_dataset(), true);
+  Batch batch;
+  std::vector<uint64_t> samples(20);
+  std::iota(samples.begin(), samples.end(), 0);
+  objective.fill(samples, batch);
+  EXPECT_EQ(batch.n_targets, 160);
+  for (const Segment& segment : batch.segments) {
+    if (segment.q_start % 8 != 0) {
+      EXPECT_EQ(batch.tokens[size_t(segment.q_start)], 0);
+    }
+    for (int32_t i = 0; i < segment.q_len; ++i) {
+      const auto t = size_t(segment.q_start + i);
+      EXPECT_EQ(batch.positions[t], i);
+      if (i > 0) {
+        EXPECT_EQ(batch.tokens[t], batch.targets[t - 1]);
+        EXPECT_NE(batch.tokens[t], 0);
+      }
+    }
+  }
+}
+
+// A tokenizer with a bos of its own, as LLaMA's: bos opens the document and is no target.
+TEST(CausalLm, ADistinctBosOpensDocuments) {
+  Sample sample{.tokens = {5, 6, 2, 1, 7, 2, 1}, .document_starts = {3, 6}};
+  Batch batch;
+  CausalLm::append_row(sample, 6, true, 2, batch);
+  EXPECT_EQ(batch.tokens, (Tokens{5, 6, 2, 1, 7, 2}));
+  EXPECT_EQ(batch.targets, (Tokens{6, 2, -1, 7, 2, -1}));
+  EXPECT_EQ(batch.segments, (std::vector<Segment>{{0, 3, 0, 3}, {3, 3, 3, 3}}));
+  EXPECT_EQ(batch.n_targets, 4);
+}
+
 TEST(CausalLm, PaddingIsASegmentWithoutTargets) {
   Batch batch;
   CausalLm::append_row({.tokens = {5, 6, 7, 0}}, 6, true, 0, batch);
@@ -57,19 +99,11 @@ TEST(CausalLm, PaddingIsASegmentWithoutTargets) {
   EXPECT_EQ(batch.n_targets, 4);
 }
 
-Dataset small_dataset(std::optional<double> max_epochs = std::nullopt) {
-  std::vector<Tokens> documents;
-  for (int d = 0; d < 50; ++d) documents.emplace_back(size_t(1 + d % 9), d + 1);
-  return Dataset({{"a", std::make_shared<MemorySource>(documents), 1, max_epochs}}, {.size = 100, .eos_id = 0},
-                 {.seq_length = 8, .seed = 3});
-}
-
 // Each token in exactly one segment, and no segment over the end of a row.
 TEST(CausalLm, SegmentsCoverTheBatch) {
-  const Dataset data = small_dataset();
   for (const bool document_mask : {false, true}) {
     Batch batch;
-    CausalLm(data, document_mask).fill(std::vector<uint64_t>{4, 5, 99}, batch);
+    CausalLm(small_dataset(), document_mask).fill(std::vector<uint64_t>{4, 5, 99}, batch);
     ASSERT_EQ(batch.rows, 3);
     int32_t next = 0;
     for (const Segment& segment : batch.segments) {
@@ -89,8 +123,7 @@ TEST(CausalLm, SegmentsCoverTheBatch) {
 }
 
 TEST(Loader, GivesTheSamplesInOrderWhateverDepthRankAndStart) {
-  const Dataset data = small_dataset();
-  const CausalLm objective(data, true);
+  const CausalLm objective(small_dataset(), true);
   for (const int depth : {1, 4}) {
     for (const int world : {1, 2}) {
       for (int rank = 0; rank < world; ++rank) {
@@ -122,9 +155,8 @@ TEST(Loader, GivesTheSamplesInOrderWhateverDepthRankAndStart) {
 }
 
 TEST(Loader, ErrorsArriveAtTheStepTheyConcern) {
-  const Dataset data = small_dataset(1.0);
-  const CausalLm objective(data, true);
-  const uint64_t steps = *data.size() / 4;
+  const CausalLm objective(small_dataset(1.0), true);
+  const uint64_t steps = *objective.size() / 4;
   Loader loader(objective, {.micro_batch_size = 4, .global_batch_size = 4, .depth = 2});
   for (uint64_t step = 0; step < steps; ++step) EXPECT_NO_THROW(loader.next()) << step;
   EXPECT_THROW(loader.next(), DataError);
@@ -132,8 +164,7 @@ TEST(Loader, ErrorsArriveAtTheStepTheyConcern) {
 }
 
 TEST(Loader, StopsAtOnceAndRefusesSizesThatDoNotDivide) {
-  const Dataset data = small_dataset();
-  const CausalLm objective(data, true);
+  const CausalLm objective(small_dataset(), true);
   for (int i = 0; i < 20; ++i) Loader(objective, {.micro_batch_size = 4, .global_batch_size = 8});
   EXPECT_THROW(Loader(objective, {.micro_batch_size = 3, .global_batch_size = 8}), ConfigError);
   EXPECT_THROW(Loader(objective, {.micro_batch_size = 4, .global_batch_size = 4, .world = 2}), ConfigError);

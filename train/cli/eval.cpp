@@ -3,7 +3,7 @@
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
 #include "train/evaluate.h"
-#include "train/objective/causal_lm.h"
+#include "train/objective/make.h"
 #include "train/report/console.h"
 #include "train/report/units.h"
 
@@ -27,19 +27,19 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
                        }};
   });
   const Tokenizer& tokenizer = tokenizer_of(model);
-  DataConfig data;
-  data.sources = {{.name = "data", .path = a.data, .max_epochs = 1, .validation = a.data, .format = a.format}};
-  data.seq_length = length;
-  data.validation_split = 0;
-  const auto dataset = validation_dataset(data, vocabulary_of(tokenizer));
-  const CausalLm objective(*dataset, !a.no_document_mask);
+  Config config;
+  config.data.sources = {{.name = "data", .path = a.data, .max_epochs = 1, .validation = a.data, .format = a.format}};
+  config.data.seq_length = length;
+  config.data.validation_split = 0;
+  config.data.document_mask.emplace(!a.no_document_mask);
+  const auto objective = validation_objective(config, tokenizer);
 
   int64_t total = 0;
-  for (const SourceStatistics& s : dataset->statistics()) total += int64_t(s.tokens_per_epoch);
+  for (const SourceStatistics& s : objective->data().statistics()) total += int64_t(s.tokens_per_epoch);
   const int64_t most = a.max_tokens ? a.max_tokens : INT64_MAX;
   Progress progress("evaluating", std::min(total, most), Unit::tokens);
   const Evaluation result =
-      evaluate(*model.engine, objective, most, &tokenizer, [&](int64_t done) { progress.set(done); });
+      evaluate(*model.engine, *objective, most, &tokenizer, [&](int64_t done) { progress.set(done); });
   progress.finish();
   if (a.json) {
     fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, \"tokens\": {}}}\n", result.loss,

@@ -3,8 +3,8 @@
 
 #include "train/cli/commands.h"
 #include "train/config/config.h"
-#include "train/data/dataset.h"
 #include "train/data/tokenizer/tokenizer.h"
+#include "train/objective/make.h"
 #include "train/report/scaling.h"
 #include "train/report/units.h"
 #include "train/step.h"
@@ -35,8 +35,8 @@ void print_memory(const MemoryPlan& plan, double parameters) {
 void print_epochs(const Config& config, double tokens) {
   try {
     const auto tokenizer = load_tokenizer(config.data.tokenizer);
-    const auto data = training_dataset(config.data, vocabulary_of(*tokenizer), uint64_t(config.seed));
-    for (const SourceStatistics& s : data->statistics()) {
+    const auto objective = training_objective(config, *tokenizer);
+    for (const SourceStatistics& s : objective->data().statistics()) {
       double weights = 0, weight = 0;
       for (const SourceConfig& source : config.data.sources) {
         weights += source.weight;

@@ -1,4 +1,5 @@
 // Rules across keys, and what this version or build cannot do.
+#include <algorithm>
 #include <cmath>
 
 #include "train/config/schema.h"
@@ -138,6 +139,73 @@ void check_data(const Config& c, Rules& rules) {
                              c.model.max_positions));
 }
 
+Family family_of(ObjectiveKind kind) {
+  switch (kind) {
+    case ObjectiveKind::masked_lm:
+      return Family::encoder;
+    case ObjectiveKind::span_corruption:
+    case ObjectiveKind::denoising:
+      return Family::encoder_decoder;
+    default:
+      return Family::decoder;
+  }
+}
+
+// The objective that a key of `objective` belongs to.
+ObjectiveKind owner_of(std::string_view key) {
+  using Kind = ObjectiveKind;
+  static constexpr std::pair<std::string_view, Kind> owners[] = {{"masking", Kind::masked_lm},
+                                                                 {"masking_unit", Kind::masked_lm},
+                                                                 {"mask_rate", Kind::masked_lm},
+                                                                 {"mask_token_share", Kind::masked_lm},
+                                                                 {"random_token_share", Kind::masked_lm},
+                                                                 {"max_predictions", Kind::masked_lm},
+                                                                 {"noise_density", Kind::span_corruption},
+                                                                 {"mean_span_length", Kind::span_corruption}};
+  for (const auto& [name, kind] : owners)
+    if (name == key) return kind;
+  return Kind::denoising;
+}
+
+// A key that differs from its default and is not read.
+void refuse_idle_keys(const Config& c, Rules& rules) {
+  Config usual;
+  usual.objective.name = c.objective.name;
+  const std::vector<Leaf> given = leaves(c), defaults = leaves(usual);
+  constexpr std::string_view section = "objective.";
+  for (const Leaf& leaf : given) {
+    if (!leaf.key.starts_with(section)) continue;
+    const std::string_view key = std::string_view(leaf.key).substr(section.size());
+    const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
+    if (known->value != leaf.value && owner_of(key) != c.objective.name)
+      rules.refuse(leaf.key, fmt::format("which has no effect with objective.name {}; it is for {}", c.objective.name,
+                                         owner_of(key)));
+  }
+}
+
+void check_objective_rules(const Config& c, Rules& rules) {
+  const ObjectiveConfig& o = c.objective;
+  if (o.name == ObjectiveKind::classify || o.name == ObjectiveKind::tag || o.name == ObjectiveKind::seq2seq) {
+    rules.unavailable("objective.name", "causal_lm, masked_lm, span_corruption and denoising");
+    return;
+  }
+  if (family_of(o.name) != c.model.family)
+    rules.refuse("objective.name", fmt::format("which is for model.family {}, but that is {}; change one of them",
+                                               family_of(o.name), c.model.family));
+  refuse_idle_keys(c, rules);
+  if (o.mask_token_share + o.random_token_share > 1)
+    rules.refuse("objective.random_token_share",
+                 fmt::format("expected at most 1 - mask_token_share ({})", o.mask_token_share));
+  if (o.masking == MaskingRule::bernoulli && o.masking_unit == MaskingUnit::span)
+    rules.refuse("objective.masking_unit",
+                 "but objective.masking bernoulli has no number of tokens for spans to reach; use roberta or bert");
+  if (o.max_predictions && o.masking != MaskingRule::bert)
+    rules.refuse("objective.max_predictions", fmt::format("which has no effect with objective.masking {}", o.masking));
+  if (o.name == ObjectiveKind::span_corruption && c.data.document_mask.value_or(false))
+    rules.refuse("data.document_mask",
+                 "but spans run across documents with objective.name span_corruption; leave it auto");
+}
+
 void check_length(const Config& c, Rules& rules) {
   const TrainConfig& t = c.train;
   if (t.global_batch_size % t.micro_batch_size != 0)
@@ -215,8 +283,6 @@ void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
 }
 
 void check_available(const Config& c, Rules& rules) {
-  if (c.model.family != Family::decoder) rules.unavailable("model.family", "decoder to train, and all of them to run");
-  if (c.objective.name != ObjectiveKind::causal_lm) rules.unavailable("objective.name", "causal_lm");
   if (c.optimizer.name != OptimizerKind::adamw) rules.unavailable("optimizer.name", "adamw");
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
   if (c.parallel.zero_stage != 0) rules.unavailable("parallel.zero_stage", "0");
@@ -231,12 +297,20 @@ void check_model(const Config& config, const Origins& origins) {
   rules.finish();
 }
 
+void check_objective(const Config& config, const Origins& origins) {
+  Rules rules(config, origins);
+  check_data(config, rules);
+  check_objective_rules(config, rules);
+  rules.finish();
+}
+
 void check(const Config& config, const Origins& origins, const BuildFeatures& build) {
   Rules rules(config, origins);
   check_run(config, rules);
   check_device(config, build, rules);
   check_model_rules(config, rules);
   check_data(config, rules);
+  check_objective_rules(config, rules);
   check_length(config, rules);
   check_schedule(config, rules);
   check_precision(config, build, rules);

@@ -116,6 +116,9 @@ void check(const Config& config, const Origins& origins = {}, const BuildFeature
 // Only the rules for the model: enough to plan memory or to run weights without data.
 void check_model(const Config& config, const Origins& origins = {});
 
+// Only the rules for data and objective: enough to look at samples without a model.
+void check_objective(const Config& config, const Origins& origins = {});
+
 // Every key with its value, in the order of the tables; with origins, each line ends in a comment that names it.
 std::string to_yaml(const Config& config, const Origins* origins = nullptr);
 

@@ -43,7 +43,7 @@ struct DataConfig {
   double validation_split = 0.01;
   int64_t seq_length = 256;
   bool pack = true;
-  bool document_mask = true;
+  Auto<bool> document_mask;
 };
 
 constexpr auto fields(std::type_identity<DataConfig>) {
@@ -62,7 +62,8 @@ constexpr auto fields(std::type_identity<DataConfig>) {
       field("pack", &C::pack,
             "fill sequences with consecutive documents; false: one document a sequence, cut or padded to seq_length"),
       field("document_mask", &C::document_mask,
-            "a token attends only to tokens of its own document, and positions start again with each document"),
+            "a token attends only to tokens of its own document, and positions start again with each document; auto: "
+            "except for span_corruption, whose spans run through whole sequences"),
   };
 }
 

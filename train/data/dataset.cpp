@@ -19,8 +19,18 @@ std::shared_ptr<const TokenSource> open_source(const SourceConfig& source, const
   return open_tokens(path, {.format = parse_token_format(source.format), .eos_id = vocabulary.eos_id});
 }
 
-DatasetOptions options_of(const DataConfig& config) {
-  return {.seq_length = int(config.seq_length), .pack = config.pack, .validation_split = config.validation_split};
+void complete(DatasetOptions& options, const DataConfig& config, Split split) {
+  options.pack = config.pack;
+  options.validation_split = config.validation_split;
+  options.split = split;
+}
+
+// The token that the tokenizer puts before every text, if it is not the one that ends them: training begins documents
+// with what prompts begin with.
+std::optional<int32_t> opening_token(const Tokenizer& tokenizer) {
+  const std::optional<int32_t> bos = tokenizer.bos_id();
+  const std::vector<int32_t> ids = tokenizer.encode("a", {.add_special = true});
+  return bos && bos != tokenizer.eos_id() && !ids.empty() && ids.front() == *bos ? bos : std::nullopt;
 }
 
 }  // namespace
@@ -31,13 +41,28 @@ Vocabulary vocabulary_of(const Tokenizer& tokenizer) {
         "the tokenizer ({}) has no end-of-sequence token, which separates documents; name one as eos_token "
         "in tokenizer_config.json",
         tokenizer.description());
-  return {tokenizer.vocab_size(), *tokenizer.eos_id(), tokenizer.fingerprint()};
+  const SpecialTokens& special = tokenizer.special_tokens();
+  return {.size = tokenizer.vocab_size(),
+          .eos_id = *special.eos,
+          .fingerprint = tokenizer.fingerprint(),
+          .bos_id = opening_token(tokenizer),
+          .cls_id = special.cls,
+          .sep_id = special.sep};
 }
 
 Dataset::Dataset(std::vector<DatasetSource> sources, const Vocabulary& vocabulary, const DatasetOptions& options)
     : vocabulary_(vocabulary), options_(options) {
   if (sources.empty()) throw ConfigError("data.sources is empty: name at least one directory of token shards");
   if (options.seq_length < 1) throw ConfigError("data.seq_length is {}, expected 1 or more", options.seq_length);
+  if (options.framing == Framing::enclosed) {
+    if (options.seq_length < 3)
+      throw ConfigError("data.seq_length is {}, expected 3 or more: two tokens enclose each sequence",
+                        options.seq_length);
+    if (!vocabulary.cls_id || !vocabulary.sep_id)
+      throw ConfigError(
+          "data.tokenizer: this objective encloses documents in cls and sep, which the tokenizer lacks; name cls_token "
+          "and sep_token in its tokenizer_config.json");
+  }
   std::vector<MixtureSource> shares;
   for (const DatasetSource& source : sources) {
     sources_.push_back(std::make_unique<PackedSource>(source, vocabulary_, options_));
@@ -47,6 +72,8 @@ Dataset::Dataset(std::vector<DatasetSource> sources, const Vocabulary& vocabular
 }
 
 Dataset::~Dataset() = default;
+
+int Dataset::new_tokens() const { return sources_.front()->new_tokens(); }
 
 void Dataset::sample(uint64_t index, Sample& out) const {
   const Mixture::Position position = mixture_->position(index);
@@ -61,10 +88,9 @@ std::vector<SourceStatistics> Dataset::statistics() const {
   return all;
 }
 
-std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabulary& vocabulary, uint64_t seed) {
-  DatasetOptions options = options_of(config);
-  options.seed = seed;
-  options.split = Split::training;
+std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabulary& vocabulary,
+                                          DatasetOptions options) {
+  complete(options, config, Split::training);
   std::vector<DatasetSource> sources;
   for (const SourceConfig& source : config.sources)
     sources.push_back({name_of_source(source), open_source(source, source.path, vocabulary), source.weight,
@@ -72,9 +98,10 @@ std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabu
   return std::make_unique<Dataset>(std::move(sources), vocabulary, options);
 }
 
-std::unique_ptr<Dataset> validation_dataset(const DataConfig& config, const Vocabulary& vocabulary) {
-  DatasetOptions options = options_of(config);
-  options.split = Split::validation;
+std::unique_ptr<Dataset> validation_dataset(const DataConfig& config, const Vocabulary& vocabulary,
+                                            DatasetOptions options) {
+  complete(options, config, Split::validation);
+  options.seed = 0;
   std::vector<DatasetSource> sources;
   for (const SourceConfig& source : config.sources) {
     if (!source.validation && config.validation_split <= 0) continue;

@@ -63,8 +63,30 @@ PackedSource::PackedSource(const DatasetSource& source, const Vocabulary& vocabu
   if (info.vocab_size && *info.vocab_size > vocabulary_.size)
     throw DataError("{}: made for a vocabulary of {} tokens, the tokenizer has {}", info.path, *info.vocab_size,
                     vocabulary_.size);
+  set_framing();
   measure_documents();
   set_limit();
+}
+
+void PackedSource::set_framing() {
+  stride_ = uint64_t(options_.seq_length);
+  switch (options_.framing) {
+    case Framing::next_token:
+      shared_ = 1;
+      opening_ = vocabulary_.bos_id;
+      closing_ = vocabulary_.eos_id;
+      // In a stream, the token that closed the document before opens this one.
+      if (!options_.pack && !opening_) opening_ = closing_;
+      return;
+    case Framing::enclosed:
+      shared_ = 2;
+      stride_ -= 2;
+      opening_ = vocabulary_.cls_id;
+      closing_ = vocabulary_.sep_id;
+      return;
+    case Framing::plain:
+      return;
+  }
 }
 
 void PackedSource::measure_documents() {
@@ -77,12 +99,13 @@ void PackedSource::measure_documents() {
     if (split != Split::all && rule.is_validation(d) != (split == Split::validation)) continue;
     const uint64_t length = tokens.document(d).length;
     if (length == 0) continue;
-    if (length >= std::numeric_limits<uint32_t>::max())
+    if (length >= std::numeric_limits<uint32_t>::max() - 2)
       throw DataError("{}: document {} has {} tokens, the most is {}", tokens.info().path, d, length,
-                      std::numeric_limits<uint32_t>::max() - 1);
-    units_[d] = uint32_t(options_.pack ? length + 1 : ceil_divide(length, uint64_t(options_.seq_length)));
+                      std::numeric_limits<uint32_t>::max() - 3);
+    const uint64_t enclosed = length + opening_.has_value() + closing_.has_value();
+    units_[d] = uint32_t(options_.pack ? enclosed : ceil_divide(enclosed - shared_, stride_));
     units_per_epoch_ += units_[d];
-    tokens_per_epoch_ += length + 1;
+    tokens_per_epoch_ += enclosed;
     ++documents_;
   }
   if (documents_ > 0) return;
@@ -102,8 +125,7 @@ void PackedSource::set_limit() {
   const bool whole = *source_.max_epochs == std::floor(*source_.max_epochs);
   end_ = whole ? uint64_t(*source_.max_epochs) * units_per_epoch_ : uint64_t(units);
   if (options_.pack) {
-    // Of n tokens, n - 1 have a next one in the stream.
-    limit_ = end_ < 2 ? 0 : ceil_divide(end_ - 1, uint64_t(options_.seq_length));
+    limit_ = end_ <= shared_ ? 0 : ceil_divide(end_ - shared_, stride_);
   } else {
     limit_ = end_;
   }
@@ -134,12 +156,14 @@ void PackedSource::sample(uint64_t ordinal, Sample& out) const {
   } else {
     sample_row(ordinal, out);
   }
+  if (options_.framing == Framing::enclosed) enclose(out);
   check_tokens(out);
 }
 
 void PackedSource::sample_window(uint64_t ordinal, Sample& out) const {
-  uint64_t unit = ordinal * uint64_t(options_.seq_length);
-  uint64_t left = std::min<uint64_t>(uint64_t(options_.seq_length) + 1, end_ - unit);
+  uint64_t unit = ordinal * stride_;
+  uint64_t left = std::min(stride_ + shared_, end_ - unit);
+  const size_t opens_before = opening_ || !closing_ ? 0 : 1;  // the closing token of the document before opens this one
   out.epoch = unit / units_per_epoch_;
   while (left > 0) {
     const uint64_t epoch_number = unit / units_per_epoch_;
@@ -149,7 +173,8 @@ void PackedSource::sample_window(uint64_t ordinal, Sample& out) const {
       const uint64_t document = index->document(place.position);
       if (units_[document] == 0) continue;
       const uint64_t count = std::min<uint64_t>(left, units_[document] - place.offset);
-      if (place.offset == 0 && !out.tokens.empty()) out.document_starts.push_back(int32_t(out.tokens.size()));
+      if (place.offset == 0 && out.tokens.size() > opens_before)
+        out.document_starts.push_back(int32_t(out.tokens.size() - opens_before));
       append(document, place.offset, count, out);
       left -= count;
       unit += count;
@@ -162,18 +187,33 @@ void PackedSource::sample_row(uint64_t ordinal, Sample& out) const {
   const auto index = epoch(out.epoch);
   const EpochIndex::Place place = index->locate(ordinal % units_per_epoch_);
   const uint64_t document = index->document(place.position);
-  const uint64_t seq_length = uint64_t(options_.seq_length), first = place.offset * seq_length;
-  const uint64_t length = source_.tokens->document(document).length + 1;
-  append(document, first, std::min(seq_length + 1, length - first), out);
+  const uint64_t first = place.offset * stride_;
+  const uint64_t length = source_.tokens->document(document).length + opening_.has_value() + closing_.has_value();
+  append(document, first, std::min(stride_ + shared_, length - first), out);
 }
 
-// Tokens [offset, offset + count) of a document with its closing token.
+// Tokens [offset, offset + count) of a document with those that enclose it; count > 0.
 void PackedSource::append(uint64_t document, uint64_t offset, uint64_t count, Sample& out) const {
   const DocumentSpan span = source_.tokens->document(document);
+  if (opening_ && offset == 0) {
+    out.tokens.push_back(*opening_);
+    --count;
+  } else if (opening_) {
+    --offset;
+  }
   const size_t at = out.tokens.size();
-  out.tokens.resize(at + count, vocabulary_.eos_id);
+  out.tokens.resize(at + count, closing_.value_or(0));
   const uint64_t from_file = offset < span.length ? std::min(count, span.length - offset) : 0;
   source_.tokens->read(span.first + offset, std::span(out.tokens).subspan(at, from_file));
+}
+
+// The first and the last token of a window are shown by its neighbours.
+void PackedSource::enclose(Sample& out) const {
+  out.tokens.front() = *opening_;
+  out.tokens.back() = *closing_;
+  auto& starts = out.document_starts;
+  const auto last = int32_t(out.tokens.size()) - 1;
+  std::erase_if(starts, [&](int32_t start) { return start == 1 || start == last; });
 }
 
 void PackedSource::check_tokens(const Sample& sample) const {

@@ -63,22 +63,27 @@ class PackedSource {
   // Samples until max_epochs; none if there is no limit.
   std::optional<uint64_t> limit() const { return limit_; }
   SourceStatistics statistics() const;
+  int new_tokens() const { return int(stride_); }
   // Fills all of `out` but index and source.
   void sample(uint64_t ordinal, Sample& out) const;
 
  private:
+  void set_framing();
   void measure_documents();
   void set_limit();
   std::shared_ptr<const EpochIndex> epoch(uint64_t index) const;
   void sample_window(uint64_t ordinal, Sample& out) const;
   void sample_row(uint64_t ordinal, Sample& out) const;
   void append(uint64_t document, uint64_t offset, uint64_t count, Sample& out) const;
+  void enclose(Sample& out) const;
   void check_tokens(const Sample& sample) const;
 
   DatasetSource source_;
   Vocabulary vocabulary_;
   DatasetOptions options_;
-  std::vector<uint32_t> units_;  // of each document: tokens with its closing one, or rows; 0 = takes no part
+  std::optional<int32_t> opening_, closing_;  // tokens before and after each document
+  uint64_t stride_ = 0, shared_ = 0;          // a sample is stride + shared tokens, the last ones shared with the next
+  std::vector<uint32_t> units_;               // of each document: tokens as it is enclosed, or rows; 0 = takes no part
   uint64_t units_per_epoch_ = 0, documents_ = 0, tokens_per_epoch_ = 0;
   uint64_t end_ = UINT64_MAX;  // of the stream, in units
   std::optional<uint64_t> limit_;

@@ -43,7 +43,7 @@ struct Batch {
   // One for each token of the stack that predicts: the decoder where there is one. -1 where there is none.
   std::vector<int32_t> targets;
 
-  int64_t n_tokens = 0;   // inputs that are not padding, of both stacks
+  int64_t n_tokens = 0;   // inputs that are not padding; of two stacks the encoder's, as papers count
   int64_t n_targets = 0;  // targets that are not -1
 
   std::vector<uint64_t> sample_ids;  // [B], indices into the dataset

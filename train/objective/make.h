@@ -1,0 +1,22 @@
+// The objective that a configuration asks for, on its data.
+#pragma once
+
+#include <memory>
+
+#include "train/objective/objective.h"
+
+namespace mixtape {
+
+struct Config;
+class Tokenizer;
+
+// Capacities of a row, without data or a tokenizer: what plans need. The objective's shape() is the same.
+RowShape row_shape(const Config& config);
+
+// On the training split; and on the validation split, null where there is none. Validation neither shuffles nor masks
+// by config.seed, so it is the same for all runs. Throws ConfigError when the tokenizer lacks a token that the
+// objective needs, DataError for the data.
+std::unique_ptr<Objective> training_objective(const Config& config, const Tokenizer& tokenizer);
+std::unique_ptr<Objective> validation_objective(const Config& config, const Tokenizer& tokenizer);
+
+}  // namespace mixtape
