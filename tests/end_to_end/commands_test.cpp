@@ -110,6 +110,62 @@ TEST(Commands, DoctorSaysWhatThereIs) {
   EXPECT_EQ(r.out.find('\x1b'), std::string::npos) << "colour in a file";
 }
 
+// What each objective shows of the same documents, without colour.
+TEST(Commands, InspectShowsSamplesAsTheModelSeesThem) {
+  const Workspace space;
+  space.write("text.txt", sample_text(60));
+  ASSERT_EQ(space
+                .mixtape({"tokenizer", "train", "text.txt", "-o", "t.json", "--vocab-size", "400", "--special", "<s>",
+                          "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>"})
+                .exit_code,
+            0);
+  ASSERT_EQ(
+      space.mixtape({"data", "prepare", "text.txt", "-t", "t.json", "--separator", "%", "-o", "shards"}).exit_code, 0);
+  space.write("a.yaml",
+              "data: {tokenizer: t.json, sources: [{path: shards}], validation_split: 0.2, seq_length: 24}\n");
+  const auto inspect = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"data", "inspect", "a.yaml"});
+    return space.mixtape(more);
+  };
+  const auto shows = [&](const ProcessResult& r, const std::string& text) {
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    EXPECT_NE(r.out.find(text), std::string::npos) << text << " is not in:\n" << r.out;
+  };
+  const ProcessResult causal = inspect({"-n", "5"});
+  shows(causal, "  reads    </s>|");
+  shows(causal, "|</s>\n");  // the end is predicted
+  shows(causal, "sample 4 (shards, 24 targets)");
+  EXPECT_EQ(causal.out.find("sample 5"), std::string::npos);
+
+  const ProcessResult masked = inspect({"objective.name=masked_lm", "model.family=encoder"});
+  shows(masked, "  reads    <s>|");
+  shows(masked, "<mask>{");
+  shows(masked, "at most 4; padding 0.00 %");
+
+  const ProcessResult spans = inspect({"objective.name=span_corruption", "model.family=encoder_decoder"});
+  shows(spans, "24 tokens of the encoder, 6 of the decoder");
+  shows(spans, "  decoder  <pad>|<extra_id_0>|");
+  shows(spans, "  predicts <extra_id_0>|");
+
+  const ProcessResult denoising = inspect({"objective.name=denoising", "model.family=encoder_decoder"});
+  shows(denoising, "  encoder  <s>|");
+  shows(denoising, "  decoder  </s>|<s>|");
+  shows(denoising, "  predicts <s>|");
+
+  const ProcessResult late = inspect({"--first", "3", "-n", "1"});
+  const std::string third = late.out.substr(late.out.find("sample 3"));
+  EXPECT_NE(causal.out.find(third), std::string::npos) << "sample 3 depends on what is shown before it";
+  shows(inspect({"--validation"}), "sample 0");
+  EXPECT_EQ(inspect({"--validation", "--first", "100000"}).exit_code, 2);
+  EXPECT_NE(inspect({"data.validation_split=0", "eval.interval=0", "--validation"}).err.find("no validation data"),
+            std::string::npos);
+  const ProcessResult lacks = inspect({"data.tokenizer=bytes", "objective.name=masked_lm", "model.family=encoder"});
+  EXPECT_NE(lacks.err.find("cls"), std::string::npos) << lacks.err;
+  EXPECT_EQ(lacks.exit_code, 2);
+  EXPECT_NE(space.mixtape({"data", "inspect", "shards", "x=1"}).err.find("a configuration ends in .yaml"),
+            std::string::npos);
+}
+
 TEST(Commands, PreparationRepairsBrokenTextUnlessTold) {
   const Workspace space;
   space.write("text.txt", "good\n%\nbad \xff text\n");

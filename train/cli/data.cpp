@@ -6,6 +6,7 @@
 
 #include "core/base/error.h"
 #include "train/cli/commands.h"
+#include "train/cli/data_inspect.h"
 #include "train/data/manifest.h"
 #include "train/data/prepare.h"
 #include "train/data/statistics.h"
@@ -143,13 +144,12 @@ std::string coloured(std::span<const int32_t> tokens, const Tokenizer* tokenizer
   return line;
 }
 
-void run_inspect(const ViewOptions& options) {
+void run_inspect(const ViewOptions& options, uint64_t first) {
   const auto tokenizer = tokenizer_for(options);
   const auto source = open_view(options, tokenizer.get());
   source->verify();
   show_header(*source, tokenizer.get());
-  const uint64_t shown = std::min<uint64_t>(source->num_documents(), uint64_t(options.documents));
-  for (uint64_t d = 0; d < shown; ++d) {
+  for (uint64_t d = first; d < source->num_documents() && d - first < uint64_t(options.documents); ++d) {
     const DocumentSpan span = source->document(d);
     std::vector<int32_t> tokens(std::min<uint64_t>(span.length, uint64_t(options.tokens)));
     source->read(span.first, tokens);
@@ -221,13 +221,9 @@ void run_stats(const ViewOptions& options) {
   show_frequent(statistics, tokenizer.get(), options.top);
 }
 
-std::shared_ptr<ViewOptions> add_view_options(Command& command) {
-  const auto options = std::make_shared<ViewOptions>();
-  command.option("PATH", options->path, "A prepared directory, a shard, llm.c's or nanoGPT's .bin, Megatron's .idx")
-      .required();
-  command.option("-t,--tokenizer", options->tokenizer, "Its tokenizer, where none lies beside the shards");
-  command.option("--format", options->format, "auto, mixtape, llmc, nanogpt or megatron");
-  return options;
+void add_reading_options(Command& command, ViewOptions& options) {
+  command.option("-t,--tokenizer", options.tokenizer, "Its tokenizer, where none lies beside the shards");
+  command.option("--format", options.format, "auto, mixtape, llmc, nanogpt or megatron");
 }
 
 }  // namespace
@@ -237,14 +233,40 @@ void add_data_command(Command& app) {
   data.require_subcommand();
   add_prepare(data);
 
-  Command inspect = data.subcommand("inspect", "Check token files and show their header and first documents");
-  const auto inspected = add_view_options(inspect);
-  inspect.option("-n,--documents", inspected->documents, "How many to show").range(0, 1e9);
-  inspect.option("--tokens", inspected->tokens, "Most tokens of a document to show").range(0, 1e9);
-  inspect.action([inspected] { run_inspect(*inspected); });
+  Command inspect = data.subcommand(
+      "inspect", "Show token files, or the samples that a configuration makes of them for its objective");
+  const auto inspected = std::make_shared<ViewOptions>();
+  const auto samples = std::make_shared<InspectSamples>();
+  inspect.option("PATH", samples->arguments, "Token files as for stats; or YAML files and key=value, as for train")
+      .required()
+      .type_name("PATH|FILE|KEY=VALUE");
+  inspect.keep_unknown();
+  add_reading_options(inspect, *inspected);
+  inspect.option("-n,--documents", inspected->documents, "How many documents or samples to show").range(0, 1e9);
+  inspect.option("--first", samples->first, "The first one to show").range(0, 1e9);
+  inspect.option("--tokens", inspected->tokens, "Most tokens of a document or a row to show").range(0, 1e9);
+  inspect.flag("--validation", samples->validation, "Of a configuration: samples of its validation data");
+  inspect.action([inspected, samples, inspect] {
+    std::vector<std::string>& words = samples->arguments;
+    for (const std::string& extra : inspect.remaining()) words.push_back(extra);
+    const fs::path extension = fs::path(words[0]).extension();
+    if (extension == ".yaml" || extension == ".yml") {
+      samples->count = uint64_t(inspected->documents);
+      samples->tokens = inspected->tokens;
+      return inspect_samples(*samples);
+    }
+    if (words.size() > 1)
+      throw ConfigError("data inspect: '{}' after {}, expected one path of token files; a configuration ends in .yaml",
+                        words[1], words[0]);
+    inspected->path = words[0];
+    run_inspect(*inspected, samples->first);
+  });
 
   Command stats = data.subcommand("stats", "Count documents and tokens: lengths, frequencies, bytes a token");
-  const auto counted = add_view_options(stats);
+  const auto counted = std::make_shared<ViewOptions>();
+  stats.option("PATH", counted->path, "A prepared directory, a shard, llm.c's or nanoGPT's .bin, Megatron's .idx")
+      .required();
+  add_reading_options(stats, *counted);
   stats.option("--top", counted->top, "Most frequent tokens to show").range(0, 1e9);
   stats.action([counted] { run_stats(*counted); });
 }
