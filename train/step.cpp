@@ -4,6 +4,7 @@
 
 #include "core/ops/optimizer.h"
 #include "train/generate.h"
+#include "train/objective/make.h"
 
 namespace mixtape {
 
@@ -70,12 +71,15 @@ EngineOptions training_options(const Config& config) {
         return RecomputePolicy::none;
     }
   }();
+  const RowShape row = row_shape(config);
   return {.model = config.model,
           .device = device_options(config),
           .types = compute_types(config.precision),
           .training = true,
           .rows = config.train.micro_batch_size,
-          .row_length = config.data.seq_length,
+          .row_length = row.length,
+          .decoder_length = row.decoder_length,
+          .most_targets = row.most_targets,
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }

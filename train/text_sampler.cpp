@@ -16,7 +16,7 @@ std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& p
 }
 
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
-                                     uint64_t seed) {
+                                     uint64_t seed, int32_t decoder_start) {
   std::vector<std::vector<int32_t>> prompts;
   const size_t room = size_t(std::max<int64_t>(engine.options().row_length - config.sample_tokens, 1));
   for (const std::string& prompt : config.sample_prompts) {
@@ -26,10 +26,13 @@ std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer,
   }
   if (prompts.empty()) return {};
   Generator generator(engine, int64_t(prompts.size()), engine.options().row_length);
-  const auto tokens = generator.generate(prompts, {.max_new_tokens = config.sample_tokens,
+  const int64_t decoder_length = engine.options().decoder_length;
+  const int64_t most = decoder_length > 0 ? std::min(config.sample_tokens, decoder_length) : config.sample_tokens;
+  const auto tokens = generator.generate(prompts, {.max_new_tokens = most,
                                                    .temperature = config.sample_temperature,
                                                    .seed = seed,
-                                                   .stop_token = tokenizer.eos_id().value_or(-1)});
+                                                   .stop_token = tokenizer.eos_id().value_or(-1),
+                                                   .decoder_start = decoder_start});
   std::vector<SampleText> texts;
   for (size_t i = 0; i < tokens.size(); ++i) {
     StreamDecoder decoder(tokenizer, !config.sample_prompts[i].empty());

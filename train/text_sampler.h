@@ -14,9 +14,11 @@ struct SampleText {
   std::string prompt, text;
 };
 
-// One text for each of logging.sample_prompts. A prompt that leaves no room for new tokens loses its beginning.
+// One text for each of logging.sample_prompts. A prompt that leaves no room for new tokens loses its beginning. After
+// an encoder, which reads the prompt, the decoder begins with `decoder_start` and writes no more than a row of
+// training.
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
-                                     uint64_t seed);
+                                     uint64_t seed, int32_t decoder_start = 0);
 
 // A prompt as ids; an empty one begins a document: the end-of-sequence token, or the tokenizer's own beginning.
 std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt);

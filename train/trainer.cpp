@@ -75,7 +75,8 @@ void Trainer::start_or_resume() {
   directory_->write_environment(arguments_);
   tokenizer_->save(directory_->path() / "tokenizer");
   tokenizer_files_ = tokenizer_files_in(directory_->path() / "tokenizer");
-  special_ids_ = {tokenizer_->bos_id(), tokenizer_->eos_id(), tokenizer_->pad_id()};
+  special_ids_ = {tokenizer_->bos_id(), tokenizer_->eos_id(), tokenizer_->pad_id(),
+                  decoder_start(config_.objective.name, *tokenizer_)};
   reporter_ = std::make_unique<Reporter>(
       *directory_, ReporterOptions{config_.logging.interval, config_.logging.tensorboard, total_steps_},
       ResumePoint{state_.updates, state_.attempts});
@@ -280,7 +281,9 @@ void Trainer::validate() {
   if (!validation_objective_ || validated_at_ == state_.updates) return;
   validated_at_ = state_.updates;
   const Clock::time_point start = Clock::now();
-  const Evaluation result = evaluate(*engine_, *validation_objective_, config_.eval.tokens, tokenizer_.get());
+  // Bits per byte are of a text that is predicted whole.
+  const Tokenizer* bytes = config_.objective.name == ObjectiveKind::causal_lm ? tokenizer_.get() : nullptr;
+  const Evaluation result = evaluate(*engine_, *validation_objective_, config_.eval.tokens, bytes);
   const bool best = result.loss < state_.best_validation_loss;
   if (best) state_.best_validation_loss = result.loss;
   state_.last_validation_loss = result.loss;
@@ -296,7 +299,8 @@ void Trainer::validate() {
 
 void Trainer::sample() {
   if (!can_generate(config_.model)) return;
-  for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed)))
+  const auto start = int32_t(special_ids_.decoder_start.value_or(0));
+  for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed), start))
     reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
 }
 

@@ -59,9 +59,9 @@ class Transformer {
   double product_flops(const SequenceLengths& lengths) const;
   // 12 T d_attn a layer and query over T keys, half of that where attention is causal.
   double attention_flops(const SequenceLengths& lengths) const;
-  // Both, divided by the sequence's tokens: a decoder's beside its encoder's.
+  // Both, divided by the sequence's tokens; of two stacks by the encoder's, which is what papers and Batch count.
   double flops_per_token(const SequenceLengths& lengths) const {
-    return (product_flops(lengths) + attention_flops(lengths)) / double(lengths.main + lengths.decoder);
+    return (product_flops(lengths) + attention_flops(lengths)) / double(lengths.main);
   }
 
  private:

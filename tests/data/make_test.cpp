@@ -15,9 +15,10 @@ const std::string sayings = std::string(MIXTAPE_SOURCE) + "/tests/data/fixtures/
 class MakeObjective : public testing::Test {
  protected:
   void SetUp() override {
-    BpeTrainer trainer({.vocab_size = 300,
-                        .special_tokens = {"<s>", "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"},
-                        .threads = 1});
+    BpeTrainer trainer(
+        {.vocab_size = 300,
+         .special_tokens = {"<s>", "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"},
+         .threads = 1});
     trainer.add(read_bytes(sayings));
     tokenizer = trainer.train();
     prepare(*tokenizer, {.inputs = {sayings}, .text = {.separator = "%"}, .output = directory / "shards"});

@@ -10,7 +10,8 @@ namespace mixtape {
 // without them.
 void leave_data_out(Config& config);
 
-// Every position has a target, each row is one document. Drawn from Philox by (seed, position); the same every time.
+// A batch of the objective's shape: full rows of one document each, with as many targets as a row can have. Drawn from
+// Philox; the same every time.
 GlobalBatch synthetic_batch(const Config& config);
 
 }  // namespace mixtape

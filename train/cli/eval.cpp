@@ -22,6 +22,11 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
     length = a.seq_length ? a.seq_length : std::min<int64_t>(files.spec.max_positions, 1024);
     if (files.spec.position == Position::learned && length > files.spec.max_positions)
       throw ConfigError("eval: --seq-length {}, but the model has {} positions", length, files.spec.max_positions);
+    if (files.spec.family != Family::decoder)
+      throw ConfigError(
+          "eval: {} is an {}, and its loss depends on the objective; use mixtape train with eval.interval on the same "
+          "data",
+          model_arguments.model, files.spec.family);
     return EngineShape{.rows = a.micro_batch_size, .row_length = length, .rehearse = [](Engine& engine) {
                          engine.run_micro_batch(false);
                        }};

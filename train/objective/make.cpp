@@ -81,10 +81,27 @@ RowShape row_shape(const Config& config) {
       return {.length = length, .decoder_length = length, .most_targets = length};
     case ObjectiveKind::span_corruption: {
       const int32_t targets = span_plan(config).targets_length;
+      if (config.model.position == Position::learned && targets > config.model.max_positions)
+        throw ConfigError(
+            "objective.noise_density: the decoder writes {} tokens for data.seq_length {}, but model.max_positions is "
+            "{}; "
+            "lower one of the first two or raise the third",
+            targets, length, config.model.max_positions);
       return {.length = length, .decoder_length = targets, .most_targets = targets};
     }
     default:
       unavailable(config.objective.name);
+  }
+}
+
+std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokenizer) {
+  switch (kind) {
+    case ObjectiveKind::span_corruption:
+      return tokenizer.special_tokens().pad;
+    case ObjectiveKind::denoising:
+      return tokenizer.special_tokens().sep;
+    default:
+      return std::nullopt;
   }
 }
 

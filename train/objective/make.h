@@ -1,8 +1,11 @@
 // The objective that a configuration asks for, on its data.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 
+#include "train/config/objective.h"
 #include "train/objective/objective.h"
 
 namespace mixtape {
@@ -10,8 +13,12 @@ namespace mixtape {
 struct Config;
 class Tokenizer;
 
-// Capacities of a row, without data or a tokenizer: what plans need. The objective's shape() is the same.
+// Capacities of a row, without data or a tokenizer: what plans need. The objective's shape() is the same. Throws
+// ConfigError if the decoder's row is longer than the model's table of positions.
 RowShape row_shape(const Config& config);
+
+// The first token that the decoder reads; none where there is one stack.
+std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokenizer);
 
 // On the training split; and on the validation split, null where there is none. Validation neither shuffles nor masks
 // by config.seed, so it is the same for all runs. Throws ConfigError when the tokenizer lacks a token that the
