@@ -24,9 +24,10 @@ COMMON = """
 run: {{name: {name}, dir: {work}/runs}}
 seed: 7
 determinism: fast
+objective: {{name: {objective}}}
 data:
-  tokenizer: {work}/tokenizer
-  sources: [{{name: text, path: {work}/shards}}]
+  tokenizer: {work}/{tokenizer}/tokenizer
+  sources: [{{name: text, path: {work}/{tokenizer}/shards}}]
   validation_split: 0
   seq_length: 32
 train: {{micro_batch_size: 2, global_batch_size: 2, max_steps: 4}}
@@ -38,7 +39,18 @@ logging: {{interval: 1, tensorboard: false, sample_interval: 0}}
 model: {{n_layers: 2, d_model: 32, n_heads: 4, vocab_size: 320, max_positions: 48, init_std: 0.1, {model}}}
 """
 
+# How `mixtape tokenizer train` is told to make each.
+TOKENIZERS = {
+    "bpe": [],
+    "roberta": ["--special", "<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    "wordpiece": ["--type", "wordpiece"],
+    "unigram": ["--type", "unigram", "--sentinels", "100"],
+}
+
 LLAMA = "position: rope, norm: rmsnorm, activation: swiglu, d_ff: 56, n_kv_heads: 2, norm_eps: 1.0e-6, bias: false"
+POST = "norm_placement: post, final_norm: false, embedding_norm: true, activation: gelu"
+MLM = POST + ", family: encoder, mlm_head: true, lm_head_bias: true"
+T5 = "family: encoder_decoder, position: relative_bias, norm: rmsnorm, norm_eps: 1.0e-6, bias: false, attention_scale: 1"
 MODELS = {
     "gpt2": "position: learned, activation: gelu_tanh",
     "llama": LLAMA + ", tied_embeddings: false, rope_theta: 5.0e5, rope_scaling: {type: llama3, factor: 8, "
@@ -47,6 +59,20 @@ MODELS = {
     "qwen2": LLAMA + ", qkv_bias: true, rope_theta: 1.0e6",
     "opt": "position: learned, position_offset: 2, activation: relu, d_ff: 96",
     "bloom": "position: alibi, activation: gelu_tanh, embedding_norm: true",
+    "bert": MLM + ", token_types: 2, norm_eps: 1.0e-12, pad_id: 0",
+    "roberta": MLM + ", token_types: 1, position_offset: 2, pad_id: 1",
+    "t5": T5 + ", n_decoder_layers: 3, head_dim: 6, activation: relu, logit_scale: 0",
+    "t5-v1.1": T5 + ", relative_buckets: 16, relative_distance: 20, activation: geglu_tanh, tied_embeddings: false",
+    "bart": POST + ", family: encoder_decoder, position_offset: 2, pad_id: 1",
+}
+# Objective, tokenizer and class of those that are no decoders.
+MASKED_LM, SEQ2SEQ = transformers.AutoModelForMaskedLM, transformers.AutoModelForSeq2SeqLM
+OTHERS = {
+    "bert": ("masked_lm", "wordpiece", MASKED_LM),
+    "roberta": ("masked_lm", "roberta", MASKED_LM),
+    "t5": ("span_corruption", "unigram", SEQ2SEQ),
+    "t5-v1.1": ("span_corruption", "unigram", SEQ2SEQ),
+    "bart": ("denoising", "roberta", SEQ2SEQ),
 }
 
 
@@ -57,12 +83,17 @@ def run(*command):
     return result.stdout
 
 
-def prepare(mixtape, work):
-    """A tokenizer and shards that all families share."""
-    text = work / "text.jsonl"
+def prepare(mixtape, work, kind):
+    """A tokenizer and shards, once for the families that share them."""
+    folder = work / kind
+    if folder.exists():
+        return
+    folder.mkdir()
+    text = folder / "text.jsonl"
     text.write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXT * 60))
-    run(mixtape, "tokenizer", "train", text, "-o", work / "tokenizer", "--vocab-size", 320)
-    run(mixtape, "data", "prepare", text, "-t", work / "tokenizer", "-o", work / "shards")
+    tokenizer = folder / "tokenizer"
+    run(mixtape, "tokenizer", "train", text, "-o", tokenizer, "--vocab-size", 320, *TOKENIZERS[kind])
+    run(mixtape, "data", "prepare", text, "-t", tokenizer, "-o", folder / "shards")
 
 
 def check_parameters(model, report, path):
@@ -77,26 +108,51 @@ def check_parameters(model, report, path):
     return len(stored)
 
 
+def random_inputs(model):
+    """A batch with padding at a row's end where there is no causal mask, types and a decoder's side where there are."""
+    config, generator = model.config, torch.Generator().manual_seed(3)
+
+    def ids(limit, length):
+        # From 5 on: a padding token among the others would be none.
+        return torch.randint(min(5, limit - 1), limit, (2, length), generator=generator)
+
+    inputs = {"input_ids": ids(config.vocab_size, 32)}
+    if config.model_type in {**OTHERS, "t5": 0}:
+        inputs["attention_mask"] = torch.ones(2, 32, dtype=torch.int64)
+        inputs["attention_mask"][1, 27:] = 0
+    if config.model_type == "bert":
+        inputs["token_type_ids"] = torch.randint(0, config.type_vocab_size, (2, 32), generator=generator)
+    if config.model_type == "roberta":
+        inputs["input_ids"][1, 27:] = config.pad_token_id  # its positions count what is not padding
+    if config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids(config.vocab_size, 13)
+    return inputs
+
+
 def check_logits(mixtape, model, path, work):
-    generator = torch.Generator().manual_seed(3)
-    ids = torch.randint(0, model.config.vocab_size, (2, 32), generator=generator)
-    save_file({"input_ids": ids}, work / "inputs.safetensors")
+    inputs = random_inputs(model)
+    save_file(inputs, work / "inputs.safetensors")
     run(mixtape, "forward", path, "--inputs", work / "inputs.safetensors", "--output", work / "outputs.safetensors")
     ours = load_file(work / "outputs.safetensors")["logits"]
     with torch.no_grad():
-        theirs = model(input_ids=ids).logits
+        theirs = model(**inputs).logits
     assert ours.shape == theirs.shape, f"logits {tuple(ours.shape)}, expected {tuple(theirs.shape)}"
-    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    differences = (ours - theirs).abs()
+    if "attention_mask" in inputs and "decoder_input_ids" not in inputs:
+        differences = differences[inputs["attention_mask"] == 1]  # what padding attends to is nobody's affair
+    difference = (differences.max() / theirs.abs().max()).item()
     assert difference < LOGIT_TOLERANCE, f"logits differ by {difference:.2e} of the largest"
     return difference
 
 
-def check_tokens(mixtape, path):
-    # For qwen2 the AutoTokenizer of transformers 5 takes its own Qwen2Tokenizer, which splits text in Qwen's way
+def check_tokens(mixtape, path, family):
+    # For some families the AutoTokenizer of transformers 5 takes a class of theirs, which splits text in its own way
     # whatever tokenizer.json and tokenizer_config.json say.
-    loader = transformers.PreTrainedTokenizerFast if path.name == "qwen2" else transformers.AutoTokenizer
+    own = family == "qwen2" or family in OTHERS
+    loader = transformers.PreTrainedTokenizerFast if own else transformers.AutoTokenizer
     tokenizer = loader.from_pretrained(path)
-    assert tokenizer.eos_token == "<|endoftext|>", f"end of text is {tokenizer.eos_token!r}"
+    if family not in OTHERS:
+        assert tokenizer.eos_token == "<|endoftext|>", f"end of text is {tokenizer.eos_token!r}"
     for line in TEXT:
         ours = [int(i) for i in run(mixtape, "tokenizer", "encode", path, "--text", line).split()]
         theirs = tokenizer(line, add_special_tokens=False)["input_ids"]
@@ -104,18 +160,23 @@ def check_tokens(mixtape, path):
 
 
 def check_family(mixtape, family, work):
+    causal = ("causal_lm", "bpe", transformers.AutoModelForCausalLM)
+    objective, tokenizer, loader = OTHERS.get(family, causal)
+    prepare(mixtape, work, tokenizer)
     config = work / f"{family}.yaml"
-    config.write_text(COMMON.format(name=family, work=work, model=MODELS[family]))
+    config.write_text(
+        COMMON.format(name=family, work=work, objective=objective, tokenizer=tokenizer, model=MODELS[family])
+    )
     run(mixtape, "train", config)
     path = work / "exports" / family
     run(mixtape, "export", work / "runs" / family, path)
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    model, report = loader.from_pretrained(
         path, torch_dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
     )
-    assert model.config.model_type == family, f"exported as {model.config.model_type}"
+    assert model.config.model_type == family.split("-")[0], f"exported as {model.config.model_type}"
     tensors = check_parameters(model, report, path)
     difference = check_logits(mixtape, model.eval(), path, work)
-    check_tokens(mixtape, path)
+    check_tokens(mixtape, path, family)
     print(f"{family:8} {tensors} tensors equal, logits within {difference:.1e}, token ids equal", flush=True)
 
 
@@ -125,7 +186,6 @@ def main():
     passed, failed = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        prepare(mixtape, work)
         for family in families:
             try:
                 check_family(mixtape, family, work)

@@ -80,6 +80,7 @@ EngineOptions training_options(const Config& config) {
           .row_length = row.length,
           .decoder_length = row.decoder_length,
           .most_targets = row.most_targets,
+          .label_smoothing = config.objective.label_smoothing,
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }

@@ -36,7 +36,8 @@ LoadedModel load_model(const ModelArguments& arguments,
                         .device = {.device = arguments.device, .threads = arguments.threads},
                         .rows = wanted.rows,
                         .row_length = wanted.row_length,
-                        .decoder_length = wanted.decoder_length};
+                        .decoder_length = wanted.decoder_length,
+                        .most_targets = wanted.most_targets};
   options.types.compute = arguments.dtype == "bf16" ? DType::bf16 : arguments.dtype == "fp16" ? DType::f16 : DType::f32;
   options.gradients = wanted.gradients;
   // Finished models run without dropout.

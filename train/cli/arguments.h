@@ -34,7 +34,7 @@ struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;  // null where the directory has none
 };
 struct EngineShape {
-  int64_t rows = 0, row_length = 1, decoder_length = 0;
+  int64_t rows = 0, row_length = 1, decoder_length = 0, most_targets = 0;
   bool gradients = false;
   // What the command will do, gone through on an engine without memory to find the capacity.
   std::function<void(Engine&)> rehearse;

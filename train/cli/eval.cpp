@@ -1,11 +1,13 @@
 // mixtape eval MODEL DATA: loss, perplexity and bits per byte over prepared data.
 
+#include "train/checkpoint/file.h"
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
 #include "train/evaluate.h"
 #include "train/objective/make.h"
 #include "train/report/console.h"
 #include "train/report/units.h"
+#include "train/resume.h"
 
 namespace mixtape {
 namespace {
@@ -16,35 +18,47 @@ struct EvalArguments {
   bool no_document_mask = false, json = false;
 };
 
+// What the model was trained for: a checkpoint says it. Of other files the family does, and of encoder-decoders those
+// whose tokenizer has sentinels fill spans.
+ObjectiveConfig objective_of(const std::string& model, const ModelSpec& spec, const Tokenizer& tokenizer) {
+  const std::filesystem::path run = find_model(model) / "config.resolved.yaml";
+  if (std::filesystem::exists(run)) return parse_resolved(read_text_file(run), run.string()).objective;
+  if (spec.family == Family::decoder) return {};
+  if (spec.family == Family::encoder) return {.name = ObjectiveKind::masked_lm};
+  const bool sentinels = !tokenizer.special_tokens().sentinels.empty();
+  return {.name = sentinels ? ObjectiveKind::span_corruption : ObjectiveKind::denoising};
+}
+
 void evaluate_command(const ModelArguments& model_arguments, const EvalArguments& a) {
-  int64_t length = 0;
-  LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer*) {
-    length = a.seq_length ? a.seq_length : std::min<int64_t>(files.spec.max_positions, 1024);
+  Config config;
+  LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer* tokenizer) {
+    if (!tokenizer) throw DataError("{}: no tokenizer beside the model", model_arguments.model);
+    const int64_t length = a.seq_length ? a.seq_length : std::min<int64_t>(files.spec.max_positions, 1024);
     if (files.spec.position == Position::learned && length > files.spec.max_positions)
       throw ConfigError("eval: --seq-length {}, but the model has {} positions", length, files.spec.max_positions);
-    if (files.spec.family != Family::decoder)
-      throw ConfigError(
-          "eval: {} is an {}, and its loss depends on the objective; use mixtape train with eval.interval on the same "
-          "data",
-          model_arguments.model, files.spec.family);
-    return EngineShape{.rows = a.micro_batch_size, .row_length = length, .rehearse = [](Engine& engine) {
-                         engine.run_micro_batch(false);
-                       }};
+    config.data.seq_length = length;
+    config.objective = objective_of(model_arguments.model, files.spec, *tokenizer);
+    const RowShape shape = row_shape(config);
+    return EngineShape{.rows = a.micro_batch_size,
+                       .row_length = shape.length,
+                       .decoder_length = shape.decoder_length,
+                       .most_targets = shape.most_targets,
+                       .rehearse = [](Engine& engine) { engine.run_micro_batch(false); }};
   });
   const Tokenizer& tokenizer = tokenizer_of(model);
-  Config config;
   config.data.sources = {{.name = "data", .path = a.data, .max_epochs = 1, .validation = a.data, .format = a.format}};
-  config.data.seq_length = length;
   config.data.validation_split = 0;
-  config.data.document_mask.emplace(!a.no_document_mask);
+  if (a.no_document_mask) config.data.document_mask.emplace(false);
   const auto objective = validation_objective(config, tokenizer);
 
   int64_t total = 0;
   for (const SourceStatistics& s : objective->data().statistics()) total += int64_t(s.tokens_per_epoch);
   const int64_t most = a.max_tokens ? a.max_tokens : INT64_MAX;
+  // Bits per byte are of a text that is predicted whole.
+  const Tokenizer* bytes_of = config.objective.name == ObjectiveKind::causal_lm ? &tokenizer : nullptr;
   Progress progress("evaluating", std::min(total, most), Unit::tokens);
   const Evaluation result =
-      evaluate(*model.engine, *objective, most, &tokenizer, [&](int64_t done) { progress.set(done); });
+      evaluate(*model.engine, *objective, most, bytes_of, [&](int64_t done) { progress.set(done); });
   progress.finish();
   if (a.json) {
     fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, \"tokens\": {}}}\n", result.loss,

@@ -176,6 +176,7 @@ void refuse_idle_keys(const Config& c, Rules& rules) {
   for (const Leaf& leaf : given) {
     if (!leaf.key.starts_with(section)) continue;
     const std::string_view key = std::string_view(leaf.key).substr(section.size());
+    if (key == "label_smoothing") continue;  // of any objective
     const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
     if (known->value != leaf.value && owner_of(key) != c.objective.name)
       rules.refuse(leaf.key, fmt::format("which has no effect with objective.name {}; it is for {}", c.objective.name,

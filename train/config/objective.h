@@ -39,6 +39,7 @@ constexpr auto names(std::type_identity<MaskingUnit>) {
 
 struct ObjectiveConfig {
   ObjectiveKind name = ObjectiveKind::causal_lm;
+  double label_smoothing = 0;
 
   // masked_lm
   MaskingRule masking = MaskingRule::roberta;
@@ -70,6 +71,10 @@ constexpr auto fields(std::type_identity<ObjectiveConfig>) {
             "causal_lm for model.family decoder, masked_lm for encoder, span_corruption (T5) or denoising (BART) for "
             "encoder_decoder; docs/objectives.md",
             refused_on_resume("the loss would mean something else; start a new run with run.init_from")),
+      field("label_smoothing", &C::label_smoothing,
+            "in training, this share of the target distribution is spread evenly over the vocabulary (0.1 in the "
+            "original Transformer); validation has none",
+            from_to_below(0, 1), allowed_on_resume),
       field(
           "masking", &C::masking,
           "masked_lm: tokens predicted of a sequence of n: roberta, floor(rate n + u) with u uniform in [0, 1); bert, "
