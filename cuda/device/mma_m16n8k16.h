@@ -1,0 +1,77 @@
+// mma.sync.m16n8k16: d[16x8] += a[16x16] b[16x8] by a warp, for fp16 or bf16 operands and float32 sums.
+//
+// Lane = 4 g + t, g in 0..7, t in 0..3; a register holds two elements, the lower column (k) in its low half.
+//
+//   register      a0          a1          a2          a3          b0          b1          d0, d1      d2, d3
+//   row           g           g + 8       g           g + 8       k = 2t..    k = 2t+8..  g           g + 8
+//   column        2t, 2t+1    2t, 2t+1    2t+8, 2t+9  2t+8, 2t+9  n = g       n = g       2t, 2t+1    2t, 2t+1
+//
+// So two neighbouring results (columns 0-7 and 8-15), rounded in pairs, are the operand a of another product.
+#pragma once
+
+#include "cuda/device/types.h"
+
+namespace mixtape::cuda {
+
+// Two values as one register of operands.
+template <class T>
+__device__ inline uint32_t pack(float low, float high) {
+  return uint32_t(from_float<T>(high).code) << 16 | from_float<T>(low).code;
+}
+
+#ifdef __CUDACC__
+
+template <class T>
+__device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (dtype_of<T> == DType::bf16)
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+#else
+
+struct MmaOperands {
+  float* d;
+  const uint32_t* a;
+  uint32_t b[2];
+};
+
+// Sums in the order of k. Tensor cores may align and cut products otherwise: results agree to float32's accuracy only.
+template <class T>
+void mma_of_warp(const emulator::Lanes& lanes) {
+  float a[16][16], b[8][16];
+  const auto half = [](uint32_t pair, int i) { return to_float(from_code<T>(uint16_t(pair >> 16 * i))); };
+  for (int l = 0; l < warp_size; ++l) {
+    const auto& from = lanes.operands<MmaOperands>(l);
+    for (int r = 0; r < 4; ++r)
+      for (int i = 0; i < 2; ++i) {
+        a[l / 4 + 8 * (r % 2)][2 * (l % 4) + 8 * (r / 2) + i] = half(from.a[r], i);
+        if (r < 2) b[l / 4][2 * (l % 4) + 8 * r + i] = half(from.b[r], i);
+      }
+  }
+  for (int l = 0; l < warp_size; ++l)
+    for (int r = 0; r < 4; ++r) {
+      const float *x = a[l / 4 + 8 * (r / 2)], *y = b[2 * (l % 4) + r % 2];
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += x[k] * y[k];
+      lanes.operands<MmaOperands>(l).d[r] += sum;
+    }
+  emulator::count_mma();
+}
+
+template <class T>
+void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, MIXTAPE_CALLER) {
+  MmaOperands mine{d, a, {b0, b1}};
+  emulator::warp_meet({"mma_m16n8k16", file, line}, all_lanes, &mine, mma_of_warp<T>);
+}
+
+#endif
+
+}  // namespace mixtape::cuda
