@@ -1,0 +1,137 @@
+// Conversions between element types, sums, and the largest magnitude.
+//
+// Elementwise and bound by memory: a conversion moves n (sizeof(From) + sizeof(To)) bytes, an addition 3 n sizeof(T),
+// the largest magnitude n sizeof(T); at most two FLOPs an element.
+#include "cuda/launch.h"
+
+namespace mixtape {
+namespace cuda {
+namespace {
+
+template <class To, class From, int N>
+struct ConvertBody {
+  Rows<To> y;
+  Rows<const From> x;
+  float scale;
+  bool accumulate;
+  __device__ void operator()(int64_t row, int64_t item) const {
+    float v[N];
+    load(v, x[row] + item * N);
+#pragma unroll
+    for (int i = 0; i < N; ++i) v[i] *= scale;
+    put(y[row] + item * N, v, accumulate);
+  }
+};
+
+template <class T, int N>
+struct AddBody {
+  Rows<T> y;
+  Rows<const T> a, b;
+  __device__ void operator()(int64_t row, int64_t item) const {
+    float u[N], v[N];
+    load(u, a[row] + item * N);
+    load(v, b[row] + item * N);
+#pragma unroll
+    for (int i = 0; i < N; ++i) u[i] += v[i];
+    store(y[row] + item * N, u);
+  }
+};
+
+template <class To, class From>
+void convert(Runtime& runtime, const Convert& a) {
+  const Extent e = extent_of({a.x, a.y.tensor});
+  dispatch_vectors<std::conditional_t<sizeof(To) < sizeof(From), From, To>>(e, {a.x, a.y.tensor}, [&]<int N>() {
+    elementwise(
+        runtime, e.rows, e.cols / N,
+        ConvertBody<To, From, N>{rows_of<To>(a.y.tensor), rows_of<const From>(a.x), a.scale, a.y.accumulates()});
+  });
+}
+
+constexpr int amax_threads = 256;
+constexpr int64_t amax_blocks = 1024;
+
+// As integers magnitudes are ordered like the numbers, with NaN above infinity. The largest of a block's threads.
+__device__ int block_largest(int most) {
+  struct Storage {
+    int warps[amax_threads / warp_size];
+  };
+  Storage& s = shared_memory<Storage>();
+  for (int d = warp_size / 2; d > 0; d /= 2) most = std::max(most, __shfl_xor_sync(all_lanes, most, d));
+  if (lane_id() == 0) s.warps[warp_id()] = most;
+  __syncthreads();
+  for (int i = 0; i < amax_threads / warp_size; ++i) most = std::max(most, s.warps[i]);
+  return most;
+}
+
+__device__ int magnitude_bits(float x) {
+  const float magnitude = fabsf(x);
+  int bits;
+  memcpy(&bits, &magnitude, sizeof bits);
+  return bits;
+}
+
+// parts[block]: the bits of the largest magnitude that the block's threads met.
+template <class T>
+__global__ void largest_kernel(int* parts, Rows<const T> x, int64_t rows, int64_t cols) {
+  int most = 0;
+  for (int64_t i = int64_t(blockIdx.x) * amax_threads + threadIdx.x; i < rows * cols;
+       i += int64_t(gridDim.x) * amax_threads)
+    most = std::max(most, magnitude_bits(to_float(rows == 1 ? x.data[i] : x[i / cols][i % cols])));
+  most = block_largest(most);
+  if (threadIdx.x == 0) parts[blockIdx.x] = most;
+}
+
+__global__ void largest_of_parts_kernel(float* amax, const int* parts, int count) {
+  int most = 0;
+  for (int i = int(threadIdx.x); i < count; i += amax_threads) most = std::max(most, parts[i]);
+  most = block_largest(most);
+  if (threadIdx.x == 0) memcpy(amax, &most, sizeof most);
+}
+
+}  // namespace
+}  // namespace cuda
+
+// From and to fp32, fp16 and bf16 all are; fp8 and int8 are so with these three only.
+void CudaCast::convert(const Convert& a) {
+  if (backend_.planning() || !a.y) return;
+  const auto narrow = [](DType t) { return size_of(t) == 1; };
+  if (narrow(a.x.dtype()) && narrow(a.y.tensor.dtype()))
+    throw Error("convert: no kernel from {} to {}", a.x.dtype(), a.y.tensor.dtype());
+  dispatch<float, fp16, bf16, e4m3, e5m2, int8_t>(a.x.dtype(), "convert", [&]<class From>() {
+    if constexpr (sizeof(From) == 1)
+      dispatch<float, fp16, bf16>(a.y.tensor.dtype(), "convert",
+                                  [&]<class To>() { cuda::convert<To, From>(backend_.runtime(), a); });
+    else
+      dispatch<float, fp16, bf16, e4m3, e5m2, int8_t>(
+          a.y.tensor.dtype(), "convert", [&]<class To>() { cuda::convert<To, From>(backend_.runtime(), a); });
+  });
+}
+
+void CudaCast::add(const Add& a) {
+  if (backend_.planning()) return;
+  const cuda::Extent e = cuda::extent_of({a.y, a.a, a.b});
+  dispatch<float, fp16, bf16>(a.y.dtype(), "add", [&]<class T>() {
+    cuda::dispatch_vectors<T>(e, {a.y, a.a, a.b}, [&]<int N>() {
+      cuda::elementwise(
+          backend_.runtime(), e.rows, e.cols / N,
+          cuda::AddBody<T, N>{cuda::rows_of<T>(a.y), cuda::rows_of<const T>(a.a), cuda::rows_of<const T>(a.b)});
+    });
+  });
+}
+
+void CudaCast::abs_max(const AbsMax& a) {
+  const cuda::Extent e = cuda::extent_of({a.x});
+  const int64_t blocks =
+      std::clamp<int64_t>(cuda::divide_up(a.x.count(), 16 * cuda::amax_threads), 1, cuda::amax_blocks);
+  const Tensor parts = backend_.workspace({blocks}, DType::i32);
+  if (backend_.planning()) return;
+  constexpr size_t shared = sizeof(int) * cuda::amax_threads / cuda::warp_size;
+  dispatch<float, fp16, bf16>(a.x.dtype(), "abs_max", [&]<class T>() {
+    cuda::launch(backend_.runtime(), cuda::largest_kernel<T>, dim3(unsigned(blocks)), dim3(cuda::amax_threads), shared,
+                 parts.data<int32_t>(), cuda::rows_of<const T>(a.x), e.rows, e.cols);
+  });
+  cuda::launch(backend_.runtime(), cuda::largest_of_parts_kernel, dim3(1), dim3(cuda::amax_threads), shared,
+               a.amax.data<float>(), parts.data<int32_t>(), int(blocks));
+}
+
+}  // namespace mixtape

@@ -1,0 +1,72 @@
+// Sums over rows, as gradients of weights and biases need them: each block of rows gives a partial sum, and the partial
+// sums are added in their order. The number of blocks follows from the shape, and so do the bits.
+#pragma once
+
+#include "cuda/launch.h"
+
+namespace mixtape::cuda {
+
+// How rows are cut: into at most `most_blocks`, of at least `least_rows`.
+struct RowBlocks {
+  static constexpr int64_t most_blocks = 512, least_rows = 8;
+  int64_t rows, size, count;
+  explicit RowBlocks(int64_t n)
+      : rows(n), size(std::max(least_rows, divide_up(n, most_blocks))), count(divide_up(n, size)) {}
+};
+
+// to[col] = (or +=) sum over blocks of parts[block, col], in the order of the blocks.
+template <class G>
+struct SumPartsBody {
+  G* to;
+  const float* parts;
+  int64_t blocks, cols;
+  bool accumulate;
+  __device__ void operator()(int64_t, int64_t col) const {
+    float sum = 0;
+    for (int64_t b = 0; b < blocks; ++b) sum += parts[b * cols + col];
+    put(to + col, sum, accumulate);
+  }
+};
+
+inline void sum_parts(Runtime& runtime, const Grad& to, const float* parts, int64_t blocks) {
+  if (!to) return;
+  dispatch<float, fp16, bf16>(to.tensor.dtype(), "column sums", [&]<class G>() {
+    elementwise(runtime, 1, to.tensor.count(),
+                SumPartsBody<G>{to.tensor.data<G>(), parts, blocks, to.tensor.count(), to.accumulates()});
+  });
+}
+
+// parts[block, col] = sum over the block's rows of x[row, col]: block is the elementwise row.
+template <class T, int N>
+struct ColumnSumsBody {
+  float* parts;
+  Rows<const T> x;
+  int64_t rows, cols, block_rows;
+  __device__ void operator()(int64_t block, int64_t item) const {
+    float sum[N] = {};
+    const int64_t begin = block * block_rows, end = std::min(rows, begin + block_rows);
+    for (int64_t r = begin; r < end; ++r) {
+      float v[N];
+      load(v, x[r] + item * N);
+#pragma unroll
+      for (int i = 0; i < N; ++i) sum[i] += v[i];
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) parts[block * cols + item * N + i] = sum[i];
+  }
+};
+
+// parts: [RowBlocks(x.rows()).count, x.cols()], float32.
+inline void column_sums(Runtime& runtime, const Grad& to, const Tensor& x, float* parts) {
+  const RowBlocks blocks(x.rows());
+  const Extent e{x.rows(), x.cols()};
+  dispatch<float, fp16, bf16>(x.dtype(), "column sums", [&]<class T>() {
+    dispatch_vectors<T>(e, {x}, [&]<int N>() {
+      elementwise(runtime, blocks.count, e.cols / N,
+                  ColumnSumsBody<T, N>{parts, rows_of<const T>(x), e.rows, e.cols, blocks.size});
+    });
+  });
+  sum_parts(runtime, to, parts, blocks.count);
+}
+
+}  // namespace mixtape::cuda
