@@ -11,6 +11,7 @@ namespace mixtape {
 namespace {
 
 constexpr int64_t test_memory = int64_t(4) << 30;  // reserved, resident only where touched
+constexpr int64_t device_memory = int64_t(1) << 30;
 
 // A stream of numbers for inputs, seeds and sampled elements.
 struct Numbers {
@@ -231,6 +232,7 @@ struct Checker {
     same_bits(run, run_op(device, test, sizes, inputs, weights, options), "a second run");
     same_bits(run, run_op(device, test, sizes, inputs, weights, {.type = type, .policy = RecomputePolicy::selective}),
               "selective recomputation");
+    if (!device.threads) return;
     const auto strict = [&](int threads) {
       return run_op(device, test, sizes, inputs, weights,
                     {.type = type, .cpu = {.threads = threads, .determinism = Determinism::strict}});
@@ -293,21 +295,19 @@ double tolerance(DType type, int roundings, int64_t reduction, double scale) {
   return 4 * (roundings * roundoff(type) + sums) * std::max(scale, 1e-30);
 }
 
-const std::vector<TestDevice>& test_devices() {
-  static const std::vector<TestDevice> devices{
-      {"cpu", [](CpuOptions options) -> std::unique_ptr<Backend> { return std::make_unique<CpuBackend>(options); }}};
-  return devices;
-}
-
 OpRun run_op(const TestDevice& device, const OpTest& test, const Sizes& sizes, const Inputs& inputs,
              const Arrays& weights, const OpRunOptions& options) {
   const auto backend = device.make(options.cpu);
-  const HostMemory memory(test_memory);
-  Arena arena(memory.data(), memory.bytes(), Arena::Guards::on);
+  const HostMemory memory(device.host_memory ? test_memory : 0);
+  Arena arena(device.host_memory ? memory.data() : backend->reserve(device_memory),
+              device.host_memory ? memory.bytes() : device_memory,
+              device.host_memory ? Arena::Guards::on : Arena::Guards::off);
   backend->bind(arena);
   OpRun run;
   {
-    Tape tape(*backend, nullptr, &test_state());
+    const Tensor state = backend->make({int64_t(sizeof(StepState))}, DType::u8);
+    backend->copy_from_host(state, &test_state());
+    Tape tape(*backend, nullptr, reinterpret_cast<const StepState*>(state.raw()));
     tape.set_policy(options.policy);
     Tensors leaves;
     for (size_t i = 0; i < inputs.size(); ++i) {

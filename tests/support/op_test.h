@@ -15,7 +15,8 @@
 //     sampled ones with the first, the last and tile edges, and 8 random directions);
 //   - gradients that overwrite (into NaN) and that add to what is there;
 //   - outputs, gradients and scratch start as NaN and are followed by guard bytes;
-//   - two runs give the same bits, and so do 1, 2 and 4 threads in strict mode;
+//   - two runs give the same bits, and so do 1, 2 and 4 threads in strict mode, where the device has threads; on the
+//     emulated one each run has a seed of its own, and so another order of threads, warps and blocks;
 //   - selective recomputation gives the same gradient bits.
 // The tolerance follows from the type, the number of roundings to it and the length of the reduction: tolerance().
 #pragma once
@@ -83,7 +84,11 @@ double tolerance(DType type, int roundings, int64_t reduction, double scale);
 struct TestDevice {
   std::string name;
   std::function<std::unique_ptr<Backend>(CpuOptions)> make;
+  bool threads = false;      // of the host compute: their number must not matter
+  bool host_memory = false;  // so memory can be guarded and begin as NaN
 };
+// Every back end of this build: the CPU, and the CUDA back end as the emulator runs it. MIXTAPE_TEST_DEVICES, a list of
+// names with commas between, leaves out the others.
 const std::vector<TestDevice>& test_devices();
 
 // What one run of an operation gave, as raw bits and as numbers.
