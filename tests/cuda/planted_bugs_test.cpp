@@ -100,7 +100,8 @@ __global__ void reverse_kernel(float* y, const float* x, int n) {
   const int t = int(threadIdx.x), at = int(blockIdx.x) * 64 + t;
   if (bug == Bug::return_before_barrier && at >= n) return;
   if (bug != Bug::uninitialised_shared_memory || t != 7) s.v[t] = at < n ? x[at] : 0;
-  if (bug == Bug::write_past_shared_memory && t == 5) s.v[64 + t] = 1;
+  volatile int past = 64;  // which the compiler must not see through
+  if (bug == Bug::write_past_shared_memory && t == 5) s.v[past + t] = 1;
   if (bug == Bug::barrier_in_a_branch) {
     if (t < 32) __syncthreads();
   } else if (bug == Bug::two_different_barriers) {
