@@ -24,6 +24,7 @@ struct RowsOfLoss {
   const T* bias;
   const int32_t* targets;
   float *row_loss, *row_nll;
+  int32_t* predictions;  // may be null
   const StepState* state;
   int64_t vocabulary;
   float logit_scale, smoothing;
@@ -54,6 +55,16 @@ __device__ inline RowStats stats_of(const RowsOfLoss<T>& a, int64_t row) {
   return s;
 }
 
+// The first column whose logit is `max`; 0 where none is (NaN). As floats, numbers of columns are exact: there are
+// fewer than 2^24.
+template <class T>
+__device__ inline int64_t first_of_largest(const RowsOfLoss<T>& a, int64_t row, float max, float* scratch) {
+  int64_t v = threadIdx.x;
+  while (v < a.vocabulary && a.logit(row, v) != max) v += row_threads;
+  const float first = -block_max(-float(v < a.vocabulary ? v : a.vocabulary), scratch);
+  return first < float(a.vocabulary) ? int64_t(first) : 0;
+}
+
 template <class T>
 __global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a) {
   struct Storage {
@@ -64,6 +75,7 @@ __global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a)
   if (target < 0) {  // the whole block
     if (threadIdx.x == 0) a.row_loss[row] = 0;
     if (threadIdx.x == 0 && a.row_nll) a.row_nll[row] = 0;
+    if (threadIdx.x == 0 && a.predictions) a.predictions[row] = -1;
     if (a.g)
       for (int64_t v = threadIdx.x; v < a.vocabulary; v += row_threads) a.g[row][v] = from_float<T>(0.f);
     return;
@@ -78,6 +90,10 @@ __global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a)
   if (threadIdx.x == 0) {
     a.row_loss[row] = log_sum - (1.f - a.smoothing) * target_z - a.smoothing * mean_z;
     if (a.row_nll) a.row_nll[row] = log_sum - target_z;
+  }
+  if (a.predictions) {
+    const int64_t best = first_of_largest(a, row, max, s.scratch);
+    if (threadIdx.x == 0) a.predictions[row] = int32_t(best);
   }
   if (!a.g) return;
   const float scale = a.state ? a.state->loss_scale * a.state->inverse_targets * a.logit_scale : a.logit_scale;
@@ -138,6 +154,7 @@ void loss_rows(Runtime& runtime, const CrossEntropy& a, const LossWorkspace& w, 
                          .targets = a.targets.data<int32_t>() + first,
                          .row_loss = a.row_loss.data<float>() + first,
                          .row_nll = w.nll ? w.nll.data<float>() + first : nullptr,
+                         .predictions = a.predictions ? a.predictions.data<int32_t>() + first : nullptr,
                          .state = a.state,
                          .vocabulary = a.weight.rows(),
                          .logit_scale = a.spec.logit_scale,

@@ -27,7 +27,11 @@ void widen(const From* x, float* y, int64_t n) {
 template <class To>
 void narrow(const float* x, To* y, int64_t n, float scale, bool accumulate) {
   const Vec factor = set(scale);
-  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.put(hn::Mul(w.load(x + i), factor), y + i, accumulate); });
+  if (!accumulate)
+    return each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::Mul(w.load(x + i), factor), y + i); });
+  // Said plainly: left to the compiler, whole vectors would have one rounding here and the rest two, and the bits would
+  // depend on where the threads' parts end.
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::MulAdd(w.load(x + i), factor, w.load(y + i)), y + i); });
 }
 
 using Widen = void (*)(const std::byte* x, float* y, int64_t n);

@@ -30,6 +30,7 @@ namespace {
 struct PanelStats {
   float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
   float factor;           // gradient of the loss by z = factor * exp(z - max) - the target's part
+  int32_t best;           // where in the panel z is max first, if that was asked for
 };
 
 struct Panel {
@@ -44,6 +45,7 @@ struct Panel {
   DType type;
   float logit_scale;
   int64_t first_col;
+  bool finds_best;
 };
 
 struct PanelGradient {
@@ -88,12 +90,15 @@ void exponentials_of(const Panel& p) {
     const Vec vm = set(m);
     const int64_t target = int64_t(p.targets[r]) - p.first_col;
     if (target >= 0 && target < p.cols) p.target_z[r] = z[target];
+    int32_t best = 0;
+    if (p.finds_best)
+      while (best + 1 < p.cols && z[best] != m) ++best;
     const float sum = sum_over(p.cols, [&](auto w, int64_t i) HWY_ATTR {
       const Vec e = Exp(d, hn::Sub(w.load(z + i), vm));
       w.store(e, z + i);
       return e;
     });
-    p.stats[r * p.stats_stride] = {m, sum, sum_z, 0};
+    p.stats[r * p.stats_stride] = {m, sum, sum_z, 0, best};
   }
 }
 
@@ -246,6 +251,7 @@ void CrossEntropyRun::find_targets() {
       throw DataError("cross_entropy: the target of row {} is {}, but the vocabulary has {} tokens", r, targets[r],
                       vocabulary_);
     losses[r] = 0;
+    if (a_.predictions) a_.predictions.data<int32_t>()[r] = -1;
     if (row_nll_) row_nll_.data<float>()[r] = 0;
     if (targets[r] >= 0) index[found_++] = int32_t(r);
   }
@@ -279,7 +285,8 @@ Panel CrossEntropyRun::panel(int64_t index, int64_t row, int64_t rows) const {
           .target_z = target_z_.data<float>() + row,
           .type = a_.weight.dtype(),
           .logit_scale = a_.spec.logit_scale,
-          .first_col = col};
+          .first_col = col,
+          .finds_best = bool(a_.predictions)};
 }
 
 void CrossEntropyRun::logits() {
@@ -315,7 +322,10 @@ void CrossEntropyRun::row_losses() {
     for (int64_t i = begin; i < end; ++i) {
       PanelStats* stats = panel(0, i, 1).stats;
       float max = -std::numeric_limits<float>::infinity();
-      for (int64_t p = 0; p < panels_.count; ++p) max = std::max(max, stats[p].max);
+      int64_t best = 0;
+      for (int64_t p = 0; p < panels_.count; ++p)
+        if (stats[p].max > max) max = stats[p].max, best = p;
+      if (a_.predictions) a_.predictions.data<int32_t>()[row_of_[i]] = int32_t(panels_.begin(best)) + stats[best].best;
       double sum = 0, sum_z = 0;
       for (int64_t p = 0; p < panels_.count; ++p) {
         sum += double(stats[p].sum) * std::exp(double(stats[p].max) - max);

@@ -9,8 +9,8 @@ namespace mixtape {
 // y = x in another type, rounded to nearest even.
 Tensor cast(Tape& tape, const Tensor& x, DType dtype);
 
-// y = a + b, elementwise, of one shape and type.
-Tensor add(Tape& tape, const Tensor& a, const Tensor& b);
+// y = a + scale * b, elementwise, of one shape and type.
+Tensor add(Tape& tape, const Tensor& a, const Tensor& b, float scale = 1);
 
 // What a device provides. Convert: y (or y += ) scale * x, any two of fp32, fp16, bf16; and fp32, fp16, bf16 to and
 // from e4m3, e5m2 (saturating) and int8 (rounded to nearest even, clamped to [-127, 127]).

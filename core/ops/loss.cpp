@@ -10,6 +10,7 @@ constexpr Operation<LossSpec> cross_entropy_operation{
           f.backend().loss().cross_entropy({.mean = f.out(0),
                                             .row_loss = f.out(1),
                                             .nll = f.out(2),
+                                            .predictions = spec.predict ? f.out(3) : Tensor{},
                                             .dhidden = f.grad(0),
                                             .dweight = f.grad(1),
                                             .dbias = f.grad(2),
@@ -34,9 +35,10 @@ Loss cross_entropy(Tape& tape, const Tensor& hidden, const Tensor& weight, const
   if (!(spec.label_smoothing >= 0 && spec.label_smoothing < 1))
     throw Error("cross_entropy: label smoothing of {}, expected 0 or more and less than 1", spec.label_smoothing);
   const Make scalar{{1}, DType::f32}, rows{{hidden.rows()}, DType::f32};
-  Outputs out = tape.run(cross_entropy_operation, {hidden, weight, bias, targets},
-                         Makes{.outputs = {scalar, rows, scalar}}, spec);
-  return {out[0], out[1], out[2]};
+  Makes makes{.outputs = {scalar, rows, scalar}};
+  if (spec.predict) makes.outputs.push_back({{hidden.rows()}, DType::i32});
+  Outputs out = tape.run(cross_entropy_operation, {hidden, weight, bias, targets}, makes, spec);
+  return {out[0], out[1], out[2], out[3]};
 }
 
 }  // namespace mixtape

@@ -23,21 +23,25 @@ struct LossSpec {
   float logit_scale = 1;
   float label_smoothing = 0;  // s, in [0, 1)
   int64_t chunk_rows = 0;     // 0: chosen by the back end
+  bool predict = false;       // make Loss::predictions
 };
 
 struct Loss {
   Tensor mean;      // float32 [1]: this micro-batch's share of the global mean
   Tensor row_loss;  // float32 [rows]
   Tensor nll;       // float32 [1]: as mean, without label smoothing; equal to mean where there is none
+  // int32 [rows]: of rows with a target the largest logit's index, the first among equals; of the others -1.
+  Tensor predictions;
 };
 
 // hidden: [rows, d]; weight: [V, d]; bias: [V] or absent; targets: int32 [rows].
 Loss cross_entropy(Tape& tape, const Tensor& hidden, const Tensor& weight, const Tensor& bias, const Tensor& targets,
                    const LossSpec& spec);
 
-// What a device provides. The gradients are absent (Write::none) where none are wanted, and so may nll be.
+// What a device provides. The gradients are absent (Write::none) where none are wanted, and so may nll and predictions
+// be.
 struct CrossEntropy {
-  Tensor mean, row_loss, nll;
+  Tensor mean, row_loss, nll, predictions;
   Grad dhidden, dweight, dbias;
   Tensor hidden, weight, bias, targets;
   LossSpec spec;

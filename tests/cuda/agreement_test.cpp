@@ -33,6 +33,29 @@ TEST(Agreement, DropoutMasksAreTheCpusOnes) {
     }
 }
 
+TEST(Agreement, PredictionsOfTheLoss) {
+  std::vector<std::vector<int32_t>> results;
+  const std::vector<int32_t> ids{3, -1, 699, 0, 5, -1};
+  for (const bool cuda : {false, true}) {
+    Device d = cuda ? emulated() : cpu();
+    const Tensor hidden = d.normal({6, 8}, DType::f32, 1), weight = d.normal({700, 8}, DType::f32, 2);
+    const Tensor targets = d.make({6}, DType::i32), predictions = d.make({6}, DType::i32);
+    d->copy_from_host(targets, ids.data());
+    d->loss().cross_entropy({.mean = d.make({1}, DType::f32),
+                             .row_loss = d.make({6}, DType::f32),
+                             .predictions = predictions,
+                             .hidden = hidden,
+                             .weight = weight,
+                             .targets = targets,
+                             .spec = {.chunk_rows = 4, .predict = true},
+                             .state = d.upload_state(state)});
+    results.push_back(d.values<int32_t>(predictions));
+  }
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0][1], -1);
+  EXPECT_GE(results[0][0], 0);
+}
+
 // Of a view, each with what lies beside it.
 TEST(Agreement, DropoutOfViews) {
   std::vector<std::vector<float>> results;

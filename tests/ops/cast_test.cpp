@@ -40,6 +40,23 @@ const OpTest add_test{
 };
 MIXTAPE_OP_TEST(add_test);
 
+const OpTest scaled_add_test{
+    .name = "add of a multiple",
+    .sizes = {{1, 1}, {3, 37}, {9, 4099}},
+    .inputs =
+        [](Sizes s) {
+          return Inputs{normal({s[0], s[1]}), normal({s[0], s[1]})};
+        },
+    .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{add(tape, in[0], in[1], 2.5f)}; },
+    .reference =
+        [](const Arrays& in, Sizes) {
+          Array y = in[0];
+          for (int64_t i = 0; i < y.count(); ++i) y[i] += 2.5 * in[1][i];
+          return Arrays{y};
+        },
+};
+MIXTAPE_OP_TEST(scaled_add_test);
+
 std::vector<float> golden_inputs() {
   std::ifstream file(std::string(MIXTAPE_GOLDEN) + "/cast/inputs.f32", std::ios::binary);
   const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});

@@ -174,6 +174,40 @@ TEST_F(LossTest, SmoothingIsUniformOverTheWholeVocabulary) {
   EXPECT_NEAR(*nll.data<float>(), 0.495182, 1e-5);
 }
 
+// Of rows with a target, in each chunk, in any panel, and the first of equals.
+TEST_F(LossTest, PredictionsAreTheLargestLogits) {
+  constexpr int64_t rows = 7, d = 3, vocabulary = 1300;
+  const Tensor hidden = backend.make({rows, d}, DType::f32), weight = backend.make({vocabulary, d}, DType::f32);
+  const Tensor bias = backend.make({vocabulary}, DType::f32), targets = backend.make({rows}, DType::i32);
+  uint32_t bits = 1;
+  const auto random = [&] { return float((bits = bits * 1664525 + 1013904223) >> 8) * 0x1p-23f - 1; };
+  for (const Tensor& t : {hidden, weight, bias})
+    for (int64_t i = 0; i < t.count(); ++i) t.data<float>()[i] = random();
+  // The best of row 5 twice, in two panels.
+  for (int64_t i = 0; i < d; ++i)
+    hidden.data<float>()[5 * d + i] = weight.data<float>()[600 * d + i] = weight.data<float>()[1200 * d + i] = 9;
+  bias.data<float>()[600] = bias.data<float>()[1200] = 1;
+  for (int64_t r = 0; r < rows; ++r) targets.data<int32_t>()[r] = r == 2 ? -1 : int32_t(r);
+  for (const bool predict : {true, false}) {
+    Tape tape(backend, nullptr, &test_state());
+    const Loss loss = cross_entropy(tape, hidden, weight, bias, targets, {.chunk_rows = 4, .predict = predict});
+    ASSERT_EQ(bool(loss.predictions), predict);
+    if (!predict) continue;
+    for (int64_t r = 0; r < rows; ++r) {
+      int32_t best = 0;
+      std::vector<double> z(vocabulary);
+      for (int32_t v = 0; v < vocabulary; ++v) {
+        z[size_t(v)] = double(bias.data<float>()[v]);
+        for (int64_t i = 0; i < d; ++i)
+          z[size_t(v)] += double(hidden.data<float>()[r * d + i]) * double(weight.data<float>()[v * d + i]);
+        if (z[size_t(v)] > z[size_t(best)]) best = v;
+      }
+      EXPECT_EQ(loss.predictions.data<int32_t>()[r], r == 2 ? -1 : best) << r;
+    }
+    EXPECT_EQ(loss.predictions.data<int32_t>()[5], 600);
+  }
+}
+
 TEST_F(LossTest, RefusesSmoothingOutsideItsRange) {
   Tape tape(backend, nullptr, &test_state());
   const Tensor x = backend.make({2, 4}, DType::f32), ids = backend.make({2}, DType::i32);
