@@ -14,13 +14,31 @@ int ParameterLayout::add(std::string name, Shape shape, Init init) {
   return id;
 }
 
-void ParameterLayout::finish() {
+void ParameterLayout::finish() { assign_offsets(); }
+
+void ParameterLayout::assign_offsets() {
   int64_t offset = 0;
-  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-    entry->offset = offset;
-    offset += (entry->count() + alignment - 1) / alignment * alignment;
+  for (const bool learns : {true, false}) {
+    for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
+      if (entry->learns != learns) continue;
+      entry->offset = offset;
+      offset += (entry->count() + alignment - 1) / alignment * alignment;
+    }
+    if (learns) learning_flat_count_ = offset;
   }
   flat_count_ = offset;
+}
+
+void ParameterLayout::freeze(const std::vector<std::string>& names) {
+  for (const std::string& name : names) entries_[size_t(find(name))].learns = false;
+  if (learning_count() == 0) throw ConfigError("parameters.freeze: all parameters are frozen, so that nothing learns");
+  assign_offsets();
+}
+
+int64_t ParameterLayout::learning_count() const {
+  int64_t n = 0;
+  for (const ParameterEntry& entry : entries_) n += entry.learns ? entry.count() : 0;
+  return n;
 }
 
 int ParameterLayout::find(const std::string& name) const {
@@ -36,9 +54,9 @@ int64_t ParameterLayout::parameter_count() const {
 }
 
 Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
-    : layout_(layout), storage_(storage), backend_(backend), written_(layout.size()), frozen_(layout.size()) {
-  const Shape flat{layout.flat_count()};
-  weights = backend.make(flat, storage.weights, Category::parameters);
+    : layout_(layout), storage_(storage), backend_(backend), written_(layout.size()) {
+  weights = backend.make({layout.flat_count()}, storage.weights, Category::parameters);
+  const Shape flat{layout.learning_flat_count()};
   if (storage.master) master = backend.make(flat, DType::f32, Category::master);
   if (storage.gradients) gradients = backend.make(flat, DType::f32, Category::gradients);
   if (storage.moments) {
@@ -56,7 +74,7 @@ Tensor Parameters::slice(const Tensor& flat, int id) const {
 }
 
 Grad Parameters::gradient(int id) {
-  if (!storage_.gradients || frozen_[id]) return {};
+  if (!storage_.gradients || !layout_[id].learns) return {};
   const bool first = !written_[id];
   written_[id] = true;
   return {slice(gradients, id), first ? Write::overwrite : Write::accumulate};
@@ -86,7 +104,7 @@ void Parameters::initialise(uint64_t seed) {
 }
 
 void Parameters::refresh_weights() {
-  if (storage_.master) backend_.cast().convert({.y = {weights, Write::overwrite}, .x = master});
+  if (storage_.master) backend_.cast().convert({.y = {learning_weights(), Write::overwrite}, .x = master});
 }
 
 void Parameters::load(int id, const float* values) {
@@ -106,18 +124,21 @@ void Parameters::store(int id, float* values) const {
   });
 }
 
-std::vector<UpdateRange> Parameters::update_ranges(float weight_decay) const {
-  std::vector<const ParameterEntry*> by_offset;
+std::vector<UpdateRange> Parameters::update_ranges(float weight_decay,
+                                                   const std::vector<ParameterFactors>& factors) const {
+  std::vector<int> by_offset;
   for (int id = 0; id < layout_.size(); ++id)
-    if (!frozen_[id]) by_offset.push_back(&layout_[id]);
-  std::sort(by_offset.begin(), by_offset.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
+    if (layout_[id].learns) by_offset.push_back(id);
+  std::sort(by_offset.begin(), by_offset.end(), [&](int a, int b) { return layout_[a].offset < layout_[b].offset; });
 
   std::vector<UpdateRange> ranges;
-  for (const ParameterEntry* entry : by_offset) {
-    const int64_t end = entry->offset + entry->count();
-    for (int64_t at = entry->offset; at < end;) {
+  for (const int id : by_offset) {
+    const ParameterEntry& entry = layout_[id];
+    const ParameterFactors factor = factors.empty() ? ParameterFactors{} : factors[size_t(id)];
+    const int64_t end = entry.offset + entry.count();
+    for (int64_t at = entry.offset; at < end;) {
       const int64_t stop = std::min(end, (at / chunk_elements + 1) * chunk_elements);
-      ranges.push_back({at, stop - at, 1.f, entry->decays() ? weight_decay : 0.f});
+      ranges.push_back({at, stop - at, factor.lr, entry.decays() ? weight_decay * factor.weight_decay : 0.f});
       at = stop;
     }
   }

@@ -2,7 +2,8 @@
 //
 // All weights of a model are one allocation of one type; likewise gradients, master weights and both moments. A
 // parameter is a name, a shape and a range. Parameters are ordered by when backward finishes their gradients (the
-// reverse of their order in forward), so that buckets of the flat buffer fill front to back.
+// reverse of their order in forward), so that buckets of the flat buffer fill front to back. Frozen parameters come
+// after all others, and buffers of gradients, masters and moments end before them: one offset serves all buffers.
 #pragma once
 
 #include <string>
@@ -27,6 +28,7 @@ struct ParameterEntry {
   Shape shape;
   Init init;
   int64_t offset = 0;  // in elements, a multiple of Layout::alignment
+  bool learns = true;  // false: frozen
   int64_t count() const { return shape.count(); }
   // Weight decay applies to matrices and tables, not to biases and norm weights.
   bool decays() const { return shape.rank() >= 2; }
@@ -40,6 +42,8 @@ class ParameterLayout {
   int add(std::string name, Shape shape, Init init);
   // Assigns offsets; no parameter can be added after.
   void finish();
+  // Before there are buffers: these parameters, by name, do not learn. Throws ConfigError if none does then.
+  void freeze(const std::vector<std::string>& names);
 
   int size() const { return int(entries_.size()); }
   const ParameterEntry& operator[](int id) const { return entries_[id]; }
@@ -48,13 +52,23 @@ class ParameterLayout {
   int find(const std::string& name) const;
   // How many numbers the model learns, without padding.
   int64_t parameter_count() const;
-  // The length of a flat buffer, padding included.
+  // How many of them change.
+  int64_t learning_count() const;
+  // The length of a flat buffer, padding included: of weights, and of what only those have that learn.
   int64_t flat_count() const { return flat_count_; }
+  int64_t learning_flat_count() const { return learning_flat_count_; }
 
  private:
+  void assign_offsets();
+
   std::vector<ParameterEntry> entries_;
   std::unordered_map<std::string, int> ids_;
-  int64_t flat_count_ = 0;
+  int64_t flat_count_ = 0, learning_flat_count_ = 0;
+};
+
+// How the update of a parameter differs from the others'.
+struct ParameterFactors {
+  float lr = 1, weight_decay = 1;
 };
 
 // Which buffers there are, and of what type.
@@ -73,13 +87,15 @@ class Parameters {
   const ParameterStorage& storage() const { return storage_; }
 
   Tensor weight(int id) const { return slice(weights, id); }
-  Tensor master_weight(int id) const { return slice(storage_.master ? master : weights, id); }
+  // What the optimizer updates; of a frozen parameter the weight itself.
+  Tensor master_weight(int id) const { return slice(storage_.master && layout_[id].learns ? master : weights, id); }
+  // The weights of all that learn, as long as the other buffers.
+  Tensor learning_weights() const { return Tensor(weights.raw(), {layout_.learning_flat_count()}, weights.dtype()); }
   Tensor gradient_tensor(int id) const { return slice(gradients, id); }
   // Where the next gradient of the parameter goes: overwrite for the first since new_step(), then accumulate.
   Grad gradient(int id);
   void new_step() { written_.assign(written_.size(), false); }
   bool was_written(int id) const { return written_[id]; }
-  void freeze(int id) { frozen_[id] = true; }
 
   // Fills master (or the weights) by the layout's initialisation: a function of (seed, name, element) alone.
   void initialise(uint64_t seed);
@@ -89,17 +105,18 @@ class Parameters {
   void load(int id, const float* values);
   void store(int id, float* values) const;
 
-  // The ranges of the optimizer's kernels: one treatment each, none across a chunk.
-  std::vector<UpdateRange> update_ranges(float weight_decay) const;
+  // The ranges of the optimizer's kernels: one treatment each, none across a chunk. `factors`: of each parameter, or
+  // none.
+  std::vector<UpdateRange> update_ranges(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
 
-  Tensor weights, master, gradients, m, v;  // flat
+  Tensor weights, master, gradients, m, v;  // flat; the last four of what learns
 
  private:
   Tensor slice(const Tensor& flat, int id) const;
   const ParameterLayout& layout_;
   ParameterStorage storage_;
   Backend& backend_;
-  std::vector<bool> written_, frozen_;
+  std::vector<bool> written_;
 };
 
 }  // namespace mixtape

@@ -20,7 +20,7 @@ Tensor Tape::parameter(int id) {
   if (value < 0) {
     value = new_value(parameters_->weight(id), -1, 0);
     values_[value].parameter = id;
-    values_[value].wants_gradient = parameters_->storage().gradients;
+    values_[value].wants_gradient = parameters_->storage().gradients && parameters_->layout()[id].learns;
   }
   return parameters_->weight(id).as_value(value);
 }

@@ -5,7 +5,7 @@ namespace mixtape {
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       backend_(make_backend(options.device)),
-      model_(options.model, options.row_length, options.decoder_length) {
+      model_(options.model, options.row_length, options.decoder_length, options.lora) {
   make_buffers();
 }
 
@@ -13,13 +13,14 @@ Engine::Engine(const EngineOptions& options, int64_t capacity)
     : options_(options),
       backend_(make_backend(options.device)),
       arena_(backend_->reserve(capacity), capacity),
-      model_(options.model, options.row_length, options.decoder_length) {
+      model_(options.model, options.row_length, options.decoder_length, options.lora) {
   make_buffers();
 }
 
 void Engine::make_buffers() {
   backend_->bind(arena_);
   arena_.set_context("parameters");
+  if (!options_.frozen.empty()) model_.freeze(options_.frozen);
   const bool training = options_.training;
   parameters_ = std::make_unique<Parameters>(model_.layout(),
                                              ParameterStorage{.weights = options_.types.compute,
@@ -126,8 +127,13 @@ double Engine::run_micro_batch(bool train) {
   tape_->set_training(train);
   float mean = 0;
   {
-    const Loss loss = model_.loss(*tape_, inputs_, train ? options_.label_smoothing : 0);
+    const Loss loss = model_.loss(*tape_, inputs_, train ? options_.label_smoothing : 0, !train);
     backend_->copy_to_host(&mean, loss.mean);
+    if (!train && !arena_.planning()) {
+      predictions_.resize(size_t(loss.predictions.count()));
+      backend_->copy_to_host(predictions_.data(), loss.predictions);
+      std::erase(predictions_, -1);  // rows without a target
+    }
   }
   if (train) tape_->backward();
   tape_->clear();

@@ -25,6 +25,8 @@ struct EngineOptions {
   // Of a sequence. Where that is fewer than it has tokens, the head runs on those alone; 0: on all.
   int64_t most_targets = 0;
   double label_smoothing = 0;  // in training
+  LoraSpec lora = {};
+  std::vector<std::string> frozen = {};  // parameters that do not learn
   RecomputePolicy recompute = RecomputePolicy::none;
   int64_t loss_chunk_rows = 0;
 
@@ -64,6 +66,8 @@ class Engine {
 
   // Forward, and backward when `train`; returns the loss's share of the global mean (0 while planning).
   double run_micro_batch(bool train);
+  // Of the last micro-batch without training: what was likeliest, one for each target, in the targets' order.
+  const std::vector<int32_t>& predictions() const { return predictions_; }
 
  private:
   void make_buffers();
@@ -86,6 +90,7 @@ class Engine {
   std::unique_ptr<Tape> tape_;
   ModelInputs inputs_;
   StepState host_state_;
+  std::vector<int32_t> predictions_;
 };
 
 // Adds padding rows (no tokens, no targets, in no segment) until the batch has options.rows.

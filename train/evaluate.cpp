@@ -19,6 +19,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
   engine.upload_state();
 
   Evaluation result;
+  const std::unique_ptr<Scorer> scorer = objective.scorer();
   Batch batch;
   double sum = 0;
   int64_t bytes = 0;
@@ -32,6 +33,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
     pad_batch(batch, engine.options());
     engine.load(batch);
     sum += engine.run_micro_batch(false);
+    if (scorer) scorer->add(batch, engine.predictions());
     result.targets += batch.n_targets;
     if (tokenizer)
       for (int32_t target : batch.targets)
@@ -40,6 +42,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
   }
   if (result.targets == 0) throw DataError("evaluation: the data has no targets");
   result.loss = sum / double(result.targets);
+  if (scorer) result.scores = scorer->scores();
   if (bytes > 0) result.bits_per_byte = sum / std::log(2.0) / double(bytes);
   return result;
 }

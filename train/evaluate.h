@@ -14,7 +14,8 @@ struct Evaluation {
   double loss = 0;  // mean over targets, nats
   int64_t targets = 0;
   std::optional<double>
-      bits_per_byte;  // loss in bits over the bytes of the target tokens, where the tokenizer is known
+      bits_per_byte;          // loss in bits over the bytes of the target tokens, where the tokenizer is known
+  std::vector<Score> scores;  // of the objective's scorer
   double perplexity() const;
 };
 

@@ -1,5 +1,6 @@
 #include "train/resume.h"
 
+#include <algorithm>
 #include <deque>
 
 #include "train/report/console.h"
@@ -13,12 +14,16 @@ Extents extents_of(const Shape& shape) {
   return extents;
 }
 
+// Whether a flat buffer has a part of its own for the parameter: a short one ends before those that do not learn.
+bool holds(const Tensor& flat, const ParameterEntry& entry) { return entry.offset < flat.count(); }
+
 // All parameters of one flat buffer, as the checkpoint sees them. `held` keeps what had to be copied from the device.
 std::vector<ConstTensorRef> views(Engine& engine, const Tensor& flat, std::deque<std::vector<std::byte>>& held) {
   std::vector<ConstTensorRef> list;
   const auto* base = static_cast<const std::byte*>(engine.backend().host_view(flat, held.emplace_back()));
   for (const ParameterEntry& entry : engine.model().layout().entries())
-    list.push_back({entry.name, flat.dtype(), extents_of(entry.shape), base + entry.offset * size_of(flat.dtype())});
+    if (holds(flat, entry))
+      list.push_back({entry.name, flat.dtype(), extents_of(entry.shape), base + entry.offset * size_of(flat.dtype())});
   return list;
 }
 
@@ -28,8 +33,9 @@ void fill(Engine& engine, const Tensor& flat, Read&& read) {
   std::vector<std::byte> host(size_t(flat.bytes()));
   std::vector<TensorRef> list;
   for (const ParameterEntry& entry : engine.model().layout().entries())
-    list.push_back(
-        {entry.name, flat.dtype(), extents_of(entry.shape), host.data() + entry.offset * size_of(flat.dtype())});
+    if (holds(flat, entry))
+      list.push_back(
+          {entry.name, flat.dtype(), extents_of(entry.shape), host.data() + entry.offset * size_of(flat.dtype())});
   read(std::span<const TensorRef>(list));
   engine.backend().copy_from_host(flat, host.data());
 }
@@ -48,6 +54,7 @@ std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& sta
   Parameters& p = engine.parameters();
   std::deque<std::vector<std::byte>> held;
   CheckpointContents contents{.spec = engine.model().spec(),
+                              .lora = engine.options().lora,
                               .model = views(engine, p.weights, held),
                               .m = views(engine, p.m, held),
                               .v = views(engine, p.v, held),
@@ -79,6 +86,7 @@ void load_weights(Engine& engine, const HfModel& model) {
   std::vector<float> values;
   const ParameterLayout& layout = engine.model().layout();
   for (int id = 0; id < layout.size(); ++id) {
+    if (is_adapter(layout[id].name) || std::ranges::binary_search(model.fresh, layout[id].name)) continue;
     values.resize(size_t(layout[id].count()));
     model.read(layout[id].name, values);
     engine.parameters().load(id, values.data());

@@ -18,7 +18,8 @@ std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& sta
 // Fills the engine and the scaler from a whole checkpoint and returns its state.
 RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& checkpoint);
 
-// Fills the weights from a Hugging Face directory (which a checkpoint is, too).
+// Fills the weights from a Hugging Face directory (which a checkpoint is, too); those that are model.fresh, and
+// the engine's adapters, stay as they are.
 void load_weights(Engine& engine, const HfModel& model);
 
 // Where a model lies that a command line names: a run directory (its newest whole checkpoint), a checkpoint, or a

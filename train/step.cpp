@@ -5,6 +5,8 @@
 #include "core/ops/optimizer.h"
 #include "train/generate.h"
 #include "train/objective/make.h"
+#include "train/optim/lora.h"
+#include "train/optim/parameter_groups.h"
 
 namespace mixtape {
 
@@ -17,7 +19,8 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config)
       eps_(float(config.optimizer.eps)),
       scales_loss_(config.precision.mode == PrecisionMode::fp16),
       scaler_(config.precision.loss_scale),
-      ranges_(engine.parameters().update_ranges(float(config.optimizer.weight_decay))) {}
+      ranges_(engine.parameters().update_ranges(float(config.optimizer.weight_decay),
+                                                parameter_factors(engine.model().layout(), config.parameters))) {}
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
   StepState& state = engine_.state();
@@ -41,7 +44,7 @@ StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
                                     .n_ranges = int64_t(ranges_.size()),
                                     .clip = clip_});
   adamw(engine_.backend(), {.state = engine_.device_state(),
-                            .weights = parameters.weights,
+                            .weights = parameters.learning_weights(),
                             .master = parameters.master,
                             .gradients = parameters.gradients,
                             .m = parameters.m,
@@ -72,6 +75,8 @@ EngineOptions training_options(const Config& config) {
     }
   }();
   const RowShape row = row_shape(config);
+  const LoraSpec lora = lora_of(config);
+  const Transformer model(config.model, row.length, row.decoder_length, lora);
   return {.model = config.model,
           .device = device_options(config),
           .types = compute_types(config.precision),
@@ -81,6 +86,8 @@ EngineOptions training_options(const Config& config) {
           .decoder_length = row.decoder_length,
           .most_targets = row.most_targets,
           .label_smoothing = config.objective.label_smoothing,
+          .lora = lora,
+          .frozen = frozen_parameters(model.layout(), config),
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }

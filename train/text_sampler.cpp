@@ -1,11 +1,13 @@
 #include "train/text_sampler.h"
 
 #include "train/generate.h"
+#include "train/objective/text_frame.h"
 
 namespace mixtape {
 
-std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt) {
-  std::vector<int32_t> ids = tokenizer.encode(prompt, {.parse_special = true, .add_special = true});
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt, bool for_encoder) {
+  std::vector<int32_t> ids = for_encoder ? TextFrame(tokenizer).one(prompt, INT32_MAX).tokens
+                                         : tokenizer.encode(prompt, {.parse_special = true, .add_special = true});
   if (ids.empty()) {
     const std::optional<int32_t> start = tokenizer.eos_id() ? tokenizer.eos_id() : tokenizer.bos_id();
     if (!start)
@@ -20,7 +22,7 @@ std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer,
   std::vector<std::vector<int32_t>> prompts;
   const size_t room = size_t(std::max<int64_t>(engine.options().row_length - config.sample_tokens, 1));
   for (const std::string& prompt : config.sample_prompts) {
-    std::vector<int32_t> ids = prompt_ids(tokenizer, prompt);
+    std::vector<int32_t> ids = prompt_ids(tokenizer, prompt, engine.options().decoder_length > 0);
     if (ids.size() > room) ids.erase(ids.begin(), ids.end() - int64_t(room));
     prompts.push_back(std::move(ids));
   }

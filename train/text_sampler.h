@@ -20,7 +20,8 @@ struct SampleText {
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
                                      uint64_t seed, int32_t decoder_start = 0);
 
-// A prompt as ids; an empty one begins a document: the end-of-sequence token, or the tokenizer's own beginning.
-std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt);
+// A prompt as ids; an empty one begins a document: the end-of-sequence token, or the tokenizer's own beginning. What an
+// encoder reads is enclosed as training encloses texts (train/objective/text_frame.h).
+std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt, bool for_encoder);
 
 }  // namespace mixtape

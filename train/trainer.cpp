@@ -9,6 +9,7 @@
 #include "train/objective/make.h"
 #include "train/optim/schedule.h"
 #include "train/report/machine.h"
+#include "train/report/units.h"
 #include "train/resume.h"
 #include "train/signals.h"
 #include "train/text_sampler.h"
@@ -47,6 +48,14 @@ void Trainer::open_data() {
                       pad);
   objective_ = training_objective(config_, *tokenizer_);
   validation_objective_ = validation_objective(config_, *tokenizer_);
+  for (const SourceStatistics& s : objective_->statistics()) {
+    if (s.cut > 0)
+      console().warn(fmt::format("{}: {} longer than data.seq_length allows, and cut", s.name,
+                                 counted(int64_t(s.cut), "example")));
+    if (s.without_target > 0)
+      console().warn(fmt::format("{}: {} left out: with data.seq_length {} nothing of their target is left", s.name,
+                                 counted(int64_t(s.without_target), "example"), config_.data.seq_length));
+  }
 }
 
 void Trainer::start_or_resume() {
@@ -75,8 +84,9 @@ void Trainer::start_or_resume() {
   directory_->write_environment(arguments_);
   tokenizer_->save(directory_->path() / "tokenizer");
   tokenizer_files_ = tokenizer_files_in(directory_->path() / "tokenizer");
-  special_ids_ = {tokenizer_->bos_id(), tokenizer_->eos_id(), tokenizer_->pad_id(),
-                  decoder_start(config_.objective.name, *tokenizer_)};
+  special_ids_ = {tokenizer_->bos_id(),     tokenizer_->eos_id(),
+                  tokenizer_->pad_id(),     decoder_start(config_.objective.name, *tokenizer_),
+                  config_.objective.labels, config_.run.init_from.value_or("")};
   reporter_ = std::make_unique<Reporter>(
       *directory_, ReporterOptions{config_.logging.interval, config_.logging.tensorboard, total_steps_},
       ResumePoint{state_.updates, state_.attempts});
@@ -98,8 +108,11 @@ void Trainer::resume_from(const std::filesystem::path& checkpoint) {
 void Trainer::initialise() {
   engine_->backend().set_choices(load_tuning(engine_->backend()));
   if (config_.run.init_from) {
-    const HfModel model = import_huggingface(find_model(*config_.run.init_from));
+    const HfModel model = import_huggingface(find_model(*config_.run.init_from), &config_.model);
     expect_same_shapes(model);
+    if (!model.fresh.empty() || config_.lora.rank > 0) engine_->parameters().initialise(uint64_t(config_.seed));
+    if (!model.fresh.empty())
+      console().line(fmt::format("new, not in {}: {}", *config_.run.init_from, fmt::join(model.fresh, ", ")));
     load_weights(*engine_, model);
   } else {
     engine_->parameters().initialise(uint64_t(config_.seed));
@@ -136,6 +149,7 @@ void Trainer::announce() {
                     .device = engine_->backend().name(),
                     .precision = std::string(name_of(engine_->options().types.compute)),
                     .parameters = engine_->model().layout().parameter_count(),
+                    .learning = engine_->model().layout().learning_count(),
                     .flops_per_token = engine_->model().flops_per_token(engine_->options().lengths()),
                     .tokens_per_step = config_.tokens_per_step(),
                     .max_steps = total_steps_,
@@ -222,13 +236,11 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .skipped = !result.finite};
   stalled_before_ = loader_->stall_seconds();
   if (result.finite && due(config_.logging.interval)) {
-    const Dataset& data = objective_->data();
-    const std::vector<uint64_t> counts = data.counts(uint64_t(state_.samples));
-    const std::vector<SourceStatistics> sources = data.statistics();
+    const std::vector<uint64_t> counts = objective_->counts(uint64_t(state_.samples));
+    const std::vector<SourceStatistics> sources = objective_->statistics();
     for (size_t i = 0; i < sources.size(); ++i)
-      m.sources.push_back(
-          {sources[i].name, double(counts[i]) / double(state_.samples),
-           double(counts[i]) * double(data.new_tokens()) / double(std::max<uint64_t>(sources[i].tokens_per_epoch, 1))});
+      m.sources.push_back({sources[i].name, double(counts[i]) / double(state_.samples),
+                           double(counts[i]) / sources[i].samples_per_epoch});
   }
   reporter_->step(m);
 }
@@ -292,6 +304,7 @@ void Trainer::validate() {
                    .loss = result.loss,
                    .perplexity = result.perplexity(),
                    .bits_per_byte = result.bits_per_byte,
+                   .scores = result.scores,
                    .eval_tokens = result.targets,
                    .seconds = seconds_since(start),
                    .best = best});
@@ -348,6 +361,13 @@ void Trainer::export_model() {
   const std::filesystem::path place = directory_->path() / "model", draft = directory_->path() / "model.partial";
   std::filesystem::remove_all(draft);
   const Parameters& p = engine_->parameters();
+  if (config_.lora.rank > 0) {  // merged, as the checkpoint that was just saved is read
+    export_huggingface(draft, import_huggingface(find_model(directory_->path())),
+                       {.dtype = p.weights.dtype(), .allow_native = true});
+    std::filesystem::remove_all(place);
+    std::filesystem::rename(draft, place);
+    return;
+  }
   std::vector<std::byte> buffer;
   const auto* base = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
   const ParameterLayout& layout = engine_->model().layout();

@@ -1,5 +1,6 @@
 #include "core/model/block.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/model/rotary.h"
@@ -28,6 +29,15 @@ Init query_init(const ModelSpec& spec) {
     init.query_scale = float(1 / (spec.query_key_scale() * std::sqrt(double(spec.head_width()))));
   }
   return init;
+}
+
+void add_adapter(const LoraSpec& lora, const std::string& name, int64_t out, int64_t in, LinearIds& ids,
+                 ParameterLayout& layout) {
+  if (std::find(lora.layers.begin(), lora.layers.end(), name) == lora.layers.end()) return;
+  ids.lora_a = {layout.add(name + ".lora_a", {lora.rank, in}, {Init::normal, float(1 / std::sqrt(3.0 * double(in)))})};
+  ids.lora_b = {layout.add(name + ".lora_b", {out, lora.rank}, {Init::zeros})};
+  ids.lora_scale = float(lora.scale());
+  ids.lora_dropout = dropout_threshold(lora.dropout);
 }
 
 }  // namespace
@@ -61,6 +71,15 @@ LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias
   return ids;
 }
 
+Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary kind) {
+  const Tensor weight = layer.weight.on(tape), bias = layer.bias.on(tape);
+  if (layer.lora_a.id < 0) return linear(tape, x, weight, bias, kind);
+  const Tensor low = linear(tape, dropout(tape, x, layer.lora_dropout), layer.lora_a.on(tape), {});
+  const Tensor change = linear(tape, low, layer.lora_b.on(tape), {});
+  const Tensor sum = add(tape, linear(tape, x, weight, bias), change, layer.lora_scale);
+  return kind == Unary::none ? sum : activation(tape, sum, kind);
+}
+
 NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayout& layout) {
   NormIds ids;
   ids.weight = {layout.add(prefix + ".weight", {spec.d_model}, {Init::ones})};
@@ -90,25 +109,25 @@ Block::Block(const ModelSpec& spec, const StackAxes& axes, int64_t layer, const 
     : spec_(spec), layer_(layer), cross_(axes.cross_attention) {
   const int64_t d = spec.d_model, heads = spec.n_heads, kv = spec.kv_heads(), width = spec.head_width();
   const int64_t projections = axes.n_layers * (cross_ ? 3 : 2);
+  const auto add = [&](const char* name, int64_t out, int64_t in, bool bias, Init init) {
+    LinearIds ids = add_linear(prefix + name, out, in, bias, init, layout);
+    add_adapter(axes.lora, prefix + name, out, in, ids, layout);
+    return ids;
+  };
   norm1_ = add_norm(spec, prefix + "norm1", layout);
-  qkv_ =
-      add_linear(prefix + "attention.qkv", (heads + 2 * kv) * width, d, spec.has_qkv_bias(), query_init(spec), layout);
-  out_ = add_linear(prefix + "attention.out", d, heads * width, spec.has_out_bias(),
-                    residual_init(spec, heads * width, projections), layout);
+  qkv_ = add("attention.qkv", (heads + 2 * kv) * width, d, spec.has_qkv_bias(), query_init(spec));
+  out_ = add("attention.out", d, heads * width, spec.has_out_bias(), residual_init(spec, heads * width, projections));
   if (cross_) {
     norm_cross_ = add_norm(spec, prefix + "norm_cross", layout);
-    cross_q_ =
-        add_linear(prefix + "cross_attention.q", heads * width, d, spec.has_qkv_bias(), query_init(spec), layout);
-    cross_kv_ =
-        add_linear(prefix + "cross_attention.kv", 2 * kv * width, d, spec.has_qkv_bias(), matrix_init(spec, d), layout);
-    cross_out_ = add_linear(prefix + "cross_attention.out", d, heads * width, spec.has_out_bias(),
-                            residual_init(spec, heads * width, projections), layout);
+    cross_q_ = add("cross_attention.q", heads * width, d, spec.has_qkv_bias(), query_init(spec));
+    cross_kv_ = add("cross_attention.kv", 2 * kv * width, d, spec.has_qkv_bias(), matrix_init(spec, d));
+    cross_out_ = add("cross_attention.out", d, heads * width, spec.has_out_bias(),
+                     residual_init(spec, heads * width, projections));
   }
   norm2_ = add_norm(spec, prefix + "norm2", layout);
   const int64_t up = is_gated(spec.activation) ? 2 * spec.ff_width() : spec.ff_width();
-  up_ = add_linear(prefix + "mlp.up", up, d, spec.bias, matrix_init(spec, d), layout);
-  down_ = add_linear(prefix + "mlp.down", d, spec.ff_width(), spec.bias,
-                     residual_init(spec, spec.ff_width(), projections), layout);
+  up_ = add("mlp.up", up, d, spec.bias, matrix_init(spec, d));
+  down_ = add("mlp.down", d, spec.ff_width(), spec.bias, residual_init(spec, spec.ff_width(), projections));
 
   attention_ = {.n_heads = heads,
                 .n_kv_heads = kv,
@@ -147,7 +166,7 @@ Stream Block::forward(Tape& tape, Stream stream, const SequenceInputs& inputs) c
 }
 
 Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
-  Tensor qkv = linear(tape, x, qkv_.weight.on(tape), qkv_.bias.on(tape));
+  Tensor qkv = apply(tape, qkv_, x);
   if (inputs.rope_table)
     qkv = rope(tape, std::move(qkv), inputs.positions, inputs.rope_table,
                {.heads = attention_.n_heads + attention_.n_kv_heads,
@@ -159,33 +178,29 @@ Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInpu
                            ? inputs.cache->attend(tape, layer_, qkv, inputs.attention_bias, spec)
                            : attention(tape, qkv, inputs.segments, inputs.n_segments, inputs.attention_bias, spec);
   qkv = {};
-  return dropout(tape, linear(tape, mixed, out_.weight.on(tape), out_.bias.on(tape)), dropout_threshold(spec_.dropout));
+  return dropout(tape, apply(tape, out_, mixed), dropout_threshold(spec_.dropout));
 }
 
-Tensor Block::memory_of(Tape& tape, const Tensor& encoded) const {
-  return linear(tape, encoded, cross_kv_.weight.on(tape), cross_kv_.bias.on(tape));
-}
+Tensor Block::memory_of(Tape& tape, const Tensor& encoded) const { return apply(tape, cross_kv_, encoded); }
 
 Tensor Block::cross_attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
   AttentionSpec spec = cross_attention_;
   spec.max_q_len = inputs.max_length;
   spec.max_k_len = inputs.max_memory_length;
-  Tensor q = linear(tape, x, cross_q_.weight.on(tape), cross_q_.bias.on(tape));
+  Tensor q = apply(tape, cross_q_, x);
   const Tensor mixed = inputs.cache ? inputs.cache->attend_memory(tape, layer_, q, spec)
                                     : cross_attention(tape, q, memory_of(tape, inputs.memory), inputs.cross_segments,
                                                       inputs.n_cross_segments, spec);
   q = {};
-  return dropout(tape, linear(tape, mixed, cross_out_.weight.on(tape), cross_out_.bias.on(tape)),
-                 dropout_threshold(spec_.dropout));
+  return dropout(tape, apply(tape, cross_out_, mixed), dropout_threshold(spec_.dropout));
 }
 
 Tensor Block::feed_forward(Tape& tape, const Tensor& x) const {
   const Unary kind = unary_of(spec_.activation);
   const bool gated = is_gated(spec_.activation);
-  Tensor inner = linear(tape, x, up_.weight.on(tape), up_.bias.on(tape), gated ? Unary::none : kind);
+  Tensor inner = apply(tape, up_, x, gated ? Unary::none : kind);
   if (gated) inner = gated_activation(tape, inner, kind);
-  return dropout(tape, linear(tape, inner, down_.weight.on(tape), down_.bias.on(tape)),
-                 dropout_threshold(spec_.dropout));
+  return dropout(tape, apply(tape, down_, inner), dropout_threshold(spec_.dropout));
 }
 
 }  // namespace mixtape

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/model/kv_cache.h"
+#include "core/model/lora.h"
 #include "core/model/spec.h"
 #include "core/ops/activation.h"
 #include "core/ops/attention.h"
@@ -34,6 +35,10 @@ struct NormIds {
 };
 struct LinearIds {
   ParameterId weight, bias;
+  // Of an adapter, where the layer has one (lora.h).
+  ParameterId lora_a, lora_b;
+  float lora_scale = 0;
+  int lora_dropout = 0;  // threshold
 };
 
 // The residual stream: its value is h + branch, and the addition waits for the norm that it is fused with.
@@ -48,6 +53,7 @@ struct StackAxes {
   bool causal = true;
   bool cross_attention = false;  // each block attends to the output of the stack before
   int64_t token_types = 0;
+  LoraSpec lora = {};
 };
 
 class Block {
@@ -78,6 +84,8 @@ class Block {
 NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayout& layout);
 // Adds a linear layer's.
 LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout);
+// A linear layer with its adapter, if it has one.
+Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary activation = Unary::none);
 // How a matrix of `inputs` columns starts (ModelSpec::init).
 Init matrix_init(const ModelSpec& spec, int64_t inputs);
 // What the activation does to one number; gated ones to their gate.

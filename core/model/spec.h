@@ -27,6 +27,9 @@ enum class Activation { relu, gelu, gelu_tanh, silu, swiglu, geglu, geglu_tanh }
 // sqrt(its inputs), embeddings with init_std / embedding_scale, and queries with the factor that an attention without
 // 1 / sqrt(head_dim) lacks (T5; the original Transformer but for the second order of Glorot's rule).
 enum class InitScheme { normal, fan_in };
+// What is predicted: tokens; a label of the sequence, from its first token's last hidden state by way of a dense layer
+// with tanh; or a label of each token.
+enum class Head { vocabulary, sequence_labels, token_labels };
 enum class RopeScalingKind { none, linear, dynamic, yarn, llama3 };
 
 constexpr auto names(std::type_identity<Family>) {
@@ -61,6 +64,11 @@ constexpr auto names(std::type_identity<Activation>) {
 constexpr auto names(std::type_identity<InitScheme>) {
   using E = InitScheme;
   return std::array{Named<E>{E::normal, "normal"}, Named<E>{E::fan_in, "fan_in"}};
+}
+constexpr auto names(std::type_identity<Head>) {
+  using E = Head;
+  return std::array{Named<E>{E::vocabulary, "vocabulary"}, Named<E>{E::sequence_labels, "sequence_labels"},
+                    Named<E>{E::token_labels, "token_labels"}};
 }
 constexpr auto names(std::type_identity<RopeScalingKind>) {
   using E = RopeScalingKind;
@@ -144,6 +152,8 @@ struct ModelSpec {
   int64_t pad_id = -1;                 // its embedding row gets no gradient from lookups; -1 means none
   int64_t token_types = 0;
   bool mlm_head = false;  // dense, activation and norm before the output layer
+  Head head = Head::vocabulary;
+  int64_t n_labels = 0;  // of a head of labels
 
   double dropout = 0;            // of embeddings and of each residual branch
   double attention_dropout = 0;  // of attention probabilities
@@ -162,6 +172,8 @@ struct ModelSpec {
   double embedding_factor() const { return embedding_scale > 0 ? embedding_scale : std::sqrt(double(d_model)); }
   bool has_qkv_bias() const { return qkv_bias.value_or(bias); }
   bool has_out_bias() const { return out_bias.value_or(bias); }
+  // What the last product gives for each row.
+  int64_t n_outputs() const { return head == Head::vocabulary ? vocab_size : n_labels; }
   int64_t layer_window(int64_t layer) const { return window_layers.empty() ? window : window_layers[layer]; }
 };
 
@@ -228,6 +240,8 @@ constexpr auto fields(std::type_identity<ModelSpec>) {
       field("token_types", &C::token_types, "token types with an embedding each (2 in BERT)", Range{0, 65536},
             Aliases{"type_vocab_size"}),
       field("mlm_head", &C::mlm_head, "masked LM: dense, activation and norm before the output layer"),
+      field("head", &C::head, "what is predicted; follows from objective.name"),
+      field("n_labels", &C::n_labels, "labels of such a head; follows from objective.labels", Range{0, 1 << 20}),
       field("dropout", &C::dropout, "of embeddings and residual branches, rounded to k / 256", probability,
             allowed_on_resume, Aliases{"resid_pdrop", "hidden_dropout", "hidden_dropout_prob"}),
       field("attention_dropout", &C::attention_dropout, "of attention probabilities, rounded to k / 256", probability,

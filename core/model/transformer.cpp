@@ -2,6 +2,7 @@
 
 #include "core/ops/activation.h"
 #include "core/ops/cast.h"
+#include "core/ops/dropout.h"
 #include "core/ops/embedding.h"
 #include "core/ops/matmul.h"
 
@@ -23,30 +24,45 @@ void check_spec(const ModelSpec& spec) {
       throw ConfigError("model.relative_distance: {} with {} relative_buckets, expected more than {}",
                         spec.relative_distance, spec.relative_buckets, std::max<int64_t>(exact, 1));
   }
+  if (spec.head != Head::vocabulary && (spec.family != Family::encoder || spec.n_labels < 1))
+    throw ConfigError("model.head: {} is for encoders, and has at least one label", spec.head);
   if (spec.qk_norm) throw ConfigError("model: qk_norm is not available in this version");
 }
 
-Transformer::Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length) : spec_(spec) {
+Transformer::Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length, const LoraSpec& lora)
+    : spec_(spec) {
   check_spec(spec_);
   // Looked up tokens start with a variance of init_std^2 after the factor that they are multiplied with.
   const double scale = spec_.init == InitScheme::fan_in ? spec_.embedding_factor() : 1;
   token_table_ = {
       layout_.add("embedding.token", {spec_.vocab_size, spec_.d_model}, {Init::normal, float(spec_.init_std / scale)})};
-  const std::vector<StackAxes> axes = stacks_of(spec_);
+  std::vector<StackAxes> axes = stacks_of(spec_);
   stacks_.reserve(axes.size());  // recomputation holds their addresses
-  for (const StackAxes& stack : axes) {
+  for (StackAxes& stack : axes) {
+    stack.lora = lora;
     const bool second = stack.cross_attention;
     stacks_.emplace_back(spec_, stack, second ? StackLengths{decoder_length, row_length} : StackLengths{row_length},
                          layout_);
   }
-  const Init into_head = matrix_init(spec_, spec_.d_model);
-  if (spec_.mlm_head) {
-    mlm_dense_ = add_linear("mlm_head.dense", spec_.d_model, spec_.d_model, spec_.bias, into_head, layout_);
-    mlm_norm_ = add_norm(spec_, "mlm_head.norm", layout_);
-  }
-  if (!spec_.tied_embeddings) lm_head_ = {layout_.add("lm_head.weight", {spec_.vocab_size, spec_.d_model}, into_head)};
-  if (spec_.lm_head_bias) lm_head_bias_ = {layout_.add("lm_head.bias", {spec_.vocab_size}, {Init::zeros})};
+  add_head();
   layout_.finish();
+}
+
+void Transformer::add_head() {
+  const int64_t d = spec_.d_model;
+  const Init init = matrix_init(spec_, d);
+  if (spec_.head == Head::vocabulary) {
+    if (spec_.mlm_head) {
+      head_dense_ = add_linear("mlm_head.dense", d, d, spec_.bias, init, layout_);
+      mlm_norm_ = add_norm(spec_, "mlm_head.norm", layout_);
+    }
+    output_.weight = token_table_;
+    if (!spec_.tied_embeddings) output_.weight = {layout_.add("lm_head.weight", {spec_.vocab_size, d}, init)};
+    if (spec_.lm_head_bias) output_.bias = {layout_.add("lm_head.bias", {spec_.vocab_size}, {Init::zeros})};
+    return;
+  }
+  if (spec_.head == Head::sequence_labels) head_dense_ = add_linear("pooler.dense", d, d, spec_.bias, init, layout_);
+  output_ = add_linear("classifier", spec_.n_labels, d, spec_.bias, init, layout_);
 }
 
 void Transformer::make_tables(Backend& backend) {
@@ -71,25 +87,37 @@ void Transformer::read(Tape& tape, const StackInputs& sequence, KvCache& cache, 
 }
 
 Tensor Transformer::before_head(Tape& tape, const Tensor& hidden) const {
+  const auto dense = [&](Unary activation) {
+    return linear(tape, hidden, head_dense_.weight.on(tape), head_dense_.bias.on(tape), activation);
+  };
+  const auto dropped = [&](const Tensor& x) { return dropout(tape, x, dropout_threshold(spec_.dropout)); };
+  switch (spec_.head) {
+    case Head::sequence_labels:
+      return dropped(dense(Unary::tanh));
+    case Head::token_labels:
+      return dropped(hidden);
+    case Head::vocabulary:
+      break;
+  }
   if (!spec_.mlm_head) return hidden;
-  Stream stream{linear(tape, hidden, mlm_dense_.weight.on(tape), mlm_dense_.bias.on(tape), unary_of(spec_.activation)),
-                {}};
+  Stream stream{dense(unary_of(spec_.activation)), {}};
   return normalise(tape, spec_, mlm_norm_, stream);
 }
 
-Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoothing) const {
+Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoothing, bool predict) const {
   Tensor h = hidden(tape, inputs);
   if (inputs.target_rows) h = gather_rows(tape, h, inputs.target_rows);
   h = before_head(tape, h);
-  return cross_entropy(tape, h, head().on(tape), lm_head_bias_.on(tape), inputs.targets,
+  return cross_entropy(tape, h, output_.weight.on(tape), output_.bias.on(tape), inputs.targets,
                        {.logit_scale = float(spec_.logit_factor()),
                         .label_smoothing = float(label_smoothing),
-                        .chunk_rows = loss_chunk_rows_});
+                        .chunk_rows = loss_chunk_rows_,
+                        .predict = predict});
 }
 
 Tensor Transformer::logits(Tape& tape, const Tensor& hidden) const {
   const float scale = float(spec_.logit_factor());
-  Tensor z = linear(tape, before_head(tape, hidden), head().on(tape), lm_head_bias_.on(tape));
+  Tensor z = linear(tape, before_head(tape, hidden), output_.weight.on(tape), output_.bias.on(tape));
   if (scale == 1) return z;
   const Tensor scaled = tape.backend().make(z.shape(), z.dtype());
   tape.backend().cast().convert({.y = {scaled, Write::overwrite}, .x = z, .scale = scale});
@@ -102,12 +130,12 @@ double Transformer::product_flops(const SequenceLengths& lengths) const {
   const auto targets = double(lengths.targets ? lengths.targets : two ? lengths.decoder : lengths.main);
   // The rows that a matrix is applied to. An encoder's output has its keys and values made by the decoder's layers.
   const auto rows = [&](const std::string& name) {
-    if (name.starts_with("mlm_head.")) return targets;
+    if (name.starts_with("mlm_head.") || name.starts_with("pooler.")) return targets;
     if (name.find("layers.") == std::string::npos) return 0.0;  // tables
     const bool of_decoder = name.starts_with("decoder.") && name.find(".cross_attention.kv.") == std::string::npos;
     return of_decoder ? decoder : main;
   };
-  double weights = targets * double(spec_.vocab_size) * double(spec_.d_model);  // the head, tied or not
+  double weights = targets * double(spec_.n_outputs()) * double(spec_.d_model);  // the output layer, tied or not
   for (const ParameterEntry& entry : layout_.entries())
     if (entry.shape.rank() == 2) weights += rows(entry.name) * double(entry.count());
   return 6 * weights;

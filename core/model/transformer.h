@@ -30,12 +30,15 @@ class Transformer {
  public:
   // `row_length`: the longest sequence of a batch; `decoder_length`: that of a decoder after an encoder. Throws
   // ConfigError for axes that do not go together.
-  explicit Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length = 0);
+  explicit Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length = 0,
+                       const LoraSpec& lora = {});
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
   const ModelSpec& spec() const { return spec_; }
   const ParameterLayout& layout() const { return layout_; }
+  // Before there are buffers; see ParameterLayout.
+  void freeze(const std::vector<std::string>& parameters) { layout_.freeze(parameters); }
 
   // Makes the tables that forward reads.
   void make_tables(Backend& backend);
@@ -49,9 +52,9 @@ class Transformer {
   Tensor hidden_of_new(Tape& tape, const StackInputs& inputs, KvCache& cache) const;
   // Generation after an encoder: encodes one sequence as the memory of a slot.
   void read(Tape& tape, const StackInputs& sequence, KvCache& cache, int slot) const;
-  // Label smoothing: the target distribution is (1 - s) one-hot + s / V.
-  Loss loss(Tape& tape, const ModelInputs& inputs, double label_smoothing = 0) const;
-  // logit_factor * (hidden W^T + b), [rows, vocab_size]: for generation and parity checks, never in training.
+  // Label smoothing: the target distribution is (1 - s) one-hot + s / V. `predict`: also what is likeliest.
+  Loss loss(Tape& tape, const ModelInputs& inputs, double label_smoothing = 0, bool predict = false) const;
+  // logit_factor * (hidden W^T + b), [rows, n_outputs]: for generation and parity checks, never in training.
   Tensor logits(Tape& tape, const Tensor& hidden) const;
 
   // Multiplications and additions of a sequence in forward and backward. Of matrix products: 6 for each weight and each
@@ -65,16 +68,17 @@ class Transformer {
   }
 
  private:
+  void add_head();
   // What stands between the last hidden states and the output layer.
   Tensor before_head(Tape& tape, const Tensor& hidden) const;
-  ParameterId head() const { return spec_.tied_embeddings ? token_table_ : lm_head_; }
 
   ModelSpec spec_;
   int64_t loss_chunk_rows_ = 0;
   ParameterLayout layout_;
-  ParameterId token_table_, lm_head_, lm_head_bias_;
-  LinearIds mlm_dense_;
+  ParameterId token_table_;
+  LinearIds head_dense_;  // of masked LM, and of labels of sequences
   NormIds mlm_norm_;
+  LinearIds output_;  // its weight is the table where embeddings are tied
   std::vector<Stack> stacks_;
 };
 

@@ -267,6 +267,100 @@ TEST(HuggingFace, missing_and_unknown_tensors_are_named) {
   EXPECT_THROW(model.expect_complete(), CheckpointError);
 }
 
+// A model of random weights, written as a directory.
+void write_model(const std::filesystem::path& directory, const ModelSpec& spec, const SpecialIds& ids) {
+  std::map<std::string, std::vector<float>> values;
+  for (const ParameterShape& p : parameter_shapes(spec))
+    for (int64_t i = 0; i < count_of(p.shape); ++i) values[p.name].push_back(float(i % 97) + float(p.name.size()) / 64);
+  export_huggingface(directory, spec,
+                     [&](const std::string& name) {
+                       return ParameterView{DType::f32, values.at(name).data()};
+                     },
+                     {.ids = ids});
+}
+
+ModelSpec with_labels(const char* golden, Head head) {
+  ModelSpec spec = import_huggingface(models / golden).spec;
+  spec.head = head;
+  spec.n_labels = 3;
+  return spec;
+}
+
+TEST(HuggingFace, heads_of_labels_have_transformers_names) {
+  struct HeadCase {
+    const char* golden;
+    Head head;
+    const char* architecture;
+    std::vector<std::string> tensors;
+  };
+  const HeadCase cases[] = {
+      {"bert",
+       Head::sequence_labels,
+       "BertForSequenceClassification",
+       {"bert.pooler.dense.bias", "bert.pooler.dense.weight", "classifier.bias", "classifier.weight"}},
+      {"bert", Head::token_labels, "BertForTokenClassification", {"classifier.bias", "classifier.weight"}},
+      {"roberta",
+       Head::sequence_labels,
+       "RobertaForSequenceClassification",
+       {"classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias", "classifier.out_proj.weight"}},
+      {"roberta", Head::token_labels, "RobertaForTokenClassification", {"classifier.bias", "classifier.weight"}}};
+  for (const HeadCase& c : cases) {
+    SCOPED_TRACE(c.architecture);
+    const TemporaryDirectory directory;
+    const ModelSpec spec = with_labels(c.golden, c.head);
+    EXPECT_EQ(model_type_of(spec), c.golden);
+    write_model(directory / "out", spec, {.labels = {"no", "yes", "maybe"}});
+    std::vector<std::string> heads;
+    for (const std::string& name : SafetensorsModel::open(directory / "out").names())
+      if (!name.starts_with("bert.e") && !name.starts_with("roberta.e")) heads.push_back(name);
+    EXPECT_EQ(heads, c.tensors);
+    const std::string config = read_text_file(directory / "out/config.json");
+    EXPECT_NE(config.find(c.architecture), std::string::npos);
+
+    const HfModel again = import_huggingface(directory / "out");
+    again.expect_complete();
+    EXPECT_EQ(again.spec.head, c.head);
+    EXPECT_EQ(again.spec.n_labels, 3);
+    EXPECT_EQ(again.ids.labels, (std::vector<std::string>{"no", "yes", "maybe"}));
+    EXPECT_TRUE(again.fresh.empty());
+  }
+}
+
+// A pre-trained model as the start of a classifier: the body and BERT's pooler are there, the rest is new.
+TEST(HuggingFace, another_head_can_be_asked_for) {
+  const TemporaryDirectory directory;
+  const ModelSpec labels = with_labels("bert", Head::sequence_labels);
+  const HfModel from_mlm = import_huggingface(models / "bert", &labels);
+  from_mlm.expect_complete();
+  EXPECT_EQ(from_mlm.spec.head, Head::sequence_labels);
+  EXPECT_EQ(from_mlm.fresh, (std::vector<std::string>{"classifier.bias", "classifier.weight", "pooler.dense.bias",
+                                                      "pooler.dense.weight"}));
+  // Published files have the pooler.
+  const HfModel published = import_huggingface(models / "variants/bert-hub-names", &labels);
+  published.expect_complete();
+  EXPECT_EQ(published.fresh, (std::vector<std::string>{"classifier.bias", "classifier.weight"}));
+  // And back: a classifier as the start of masked LM.
+  write_model(directory / "classifier", labels, {});
+  const ModelSpec masked = import_huggingface(models / "bert").spec;
+  const HfModel back = import_huggingface(directory / "classifier", &masked);
+  back.expect_complete();
+  EXPECT_EQ(back.fresh.size(), 5u);  // dense and norm of the head, and the output's bias
+  // A body that lacks something is not excused by another head.
+  const HfModel same = import_huggingface(models / "bert", &masked);
+  EXPECT_TRUE(same.fresh.empty());
+}
+
+TEST(HuggingFace, labels_that_cannot_be_read_are_refused) {
+  const TemporaryDirectory directory;
+  const ModelSpec spec = with_labels("bert", Head::sequence_labels);
+  write_model(directory / "out", spec, {});
+  std::string config = read_text_file(directory / "out/config.json");
+  const std::string problem = "single_label_classification";
+  config.replace(config.find(problem), problem.size(), "regression");
+  std::ofstream(directory / "out/config.json") << config;
+  EXPECT_THROW(import_huggingface(directory / "out"), CheckpointError);
+}
+
 TEST(HuggingFace, an_architecture_of_nobody_keeps_its_own_names) {
   ModelSpec spec;
   spec.n_layers = 1, spec.d_model = 8, spec.n_heads = 2, spec.vocab_size = 11, spec.max_positions = 4;

@@ -149,6 +149,36 @@ TEST(Check, Run) {
   });
 }
 
+TEST(Check, FineTuning) {
+  const std::string encoder = "model.family=encoder", labels = "objective.labels=[a, b]";
+  expect_violations({
+      {{"objective.name=classify", encoder}, "objective.labels is [] (default), expected the names of the labels"},
+      {{"objective.name=tag", encoder, "objective.labels=[a, b, a]"}, "expected each label once; 'a' is one too many"},
+      {{"objective.name=tag", labels}, "which is for model.family encoder, but that is decoder"},
+      {{"objective.name=seq2seq"}, "which is for model.family encoder_decoder"},
+      {{"objective.name=instruct", labels}, "which has no effect with objective.name instruct; it is for classify"},
+      {{"objective.name=instruct", "data.seq_length=4"}, "expected at least 8 of examples"},
+      {{"objective.name=instruct", "data.document_mask=false"}, "examples never see each other"},
+      {{"objective.name=instruct", "data.sources=[{path: a, format: llmc}]"}, "examples are read from .jsonl files"},
+      {{"objective.name=instruct", "data.decoder_seq_length=32"}, "which has no effect with objective.name instruct"},
+      {{"objective.name=classify", encoder, labels, "model.head=token_labels"}, "but objective.name is classify"},
+      {{"objective.name=classify", encoder, labels, "model.n_labels=3"}, "objective.labels says how many"},
+      {{"model.head=sequence_labels"}, "but objective.name is causal_lm"},
+      {{"objective.name=seq2seq", "model.family=encoder_decoder", "data.decoder_seq_length=2000"},
+       "expected at most model.max_positions"},
+  });
+}
+
+TEST(Check, TheHeadFollowsFromTheObjective) {
+  const Config c = load_config({}, {"objective.name=tag", "objective.labels=[x, y, z]", "model.family=encoder"}).config;
+  EXPECT_EQ(c.model.head, Head::token_labels);
+  EXPECT_EQ(c.model.n_labels, 3);
+  // As a checkpoint keeps it.
+  const Config again = parse_resolved(to_yaml(c), "state");
+  EXPECT_EQ(again.model.head, Head::token_labels);
+  EXPECT_EQ(again.objective.labels, c.objective.labels);
+}
+
 TEST(Check, WhatThisVersionLacksIsSaid) {
   expect_violations({
       {{"precision.mode=fp8"},
@@ -159,7 +189,6 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.gradients=fused"}, "not available"},
       {{"precision.moments=int8"}, "not available"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
-      {{"objective.name=classify"}, "it has causal_lm, masked_lm, span_corruption and denoising"},
       {{"optimizer.name=lion"}, "it has adamw"},
       {{"memory.offload=optimizer"}, "not available"},
       {{"parallel.zero_stage=1"}, "not available"},

@@ -23,6 +23,7 @@ data:
 train: {max_tokens: 1000000000000, on_nonfinite: {policy: rollback, limit: 3}}
 optimizer: {lr: 0.30000000000000004, eps: 1e-30}
 runtime: {threads: 3}
+parameters: {freeze: ["a: [b]*"], groups: [{match: "layers.[0-5].*", lr_factor: 0.1}]}
 logging: {sample_prompts: ["", "true", "line\nbreak\ttab", "{a: b}", "- x", "null", "1e3"]}
 )";
 

@@ -58,7 +58,7 @@ class Bench {
   }
   void update() {
     adamw(engine_.backend(), {.state = engine_.device_state(),
-                              .weights = parameters().weights,
+                              .weights = parameters().learning_weights(),
                               .master = parameters().master,
                               .gradients = parameters().gradients,
                               .m = parameters().m,
@@ -82,7 +82,7 @@ class Bench {
 
  private:
   Parameters& parameters() { return engine_.parameters(); }
-  int64_t count() { return parameters().layout().parameter_count(); }
+  int64_t count() { return parameters().layout().learning_count(); }
 
   Config config_;
   EngineOptions options_;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "core/base/error.h"
+#include "train/checkpoint/huggingface/adapter.h"
 
 namespace mixtape {
 namespace {
@@ -51,9 +52,9 @@ ParameterGetter getter_of(const CheckpointContents& contents) {
       throw Error("checkpoint: the model must have the parameter '{}' of shape {} and of the one type of all weights",
                   expected.name, text_of(expected.shape));
   }
-  if (by_name.size() != parameter_shapes(contents.spec).size())
-    throw Error("checkpoint: {} parameters, the architecture has {}", by_name.size(),
-                parameter_shapes(contents.spec).size());
+  const size_t expected = parameter_shapes(contents.spec).size() + 2 * contents.lora.layers.size();
+  if (by_name.size() != expected)
+    throw Error("checkpoint: {} parameters, the architecture has {}", by_name.size(), expected);
   return [by_name](const std::string& name) { return ParameterView{by_name.at(name)->dtype, by_name.at(name)->data}; };
 }
 
@@ -67,6 +68,10 @@ std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, cons
                               .tokenizer_files = contents.tokenizer_files,
                               .allow_native = true};
   for (FileRecord& file : export_huggingface(draft.path(), contents.spec, get, options)) draft.add(std::move(file));
+
+  if (contents.lora.rank > 0)
+    for (FileRecord& file : write_adapter(draft.path(), contents.spec, contents.lora, contents.ids.adapter_base, get))
+      draft.add(std::move(file));
 
   std::vector<TensorSource> optimizer;
   const auto add = [&](const char* prefix, const std::vector<ConstTensorRef>& tensors) {
@@ -92,6 +97,9 @@ void CheckpointReader::read_model(std::span<const TensorRef> tensors) const {
   model.expect_complete();
   std::map<std::string, Extents> found;
   for (ParameterShape& p : parameter_shapes(model.spec)) found[std::move(p.name)] = std::move(p.shape);
+  // An adapter's own reader compares shapes.
+  for (const TensorRef& t : tensors)
+    if (is_adapter(t.name)) found[t.name] = t.shape;
   check_names(path_.string(), found, tensors);
   for (const TensorRef& t : tensors)
     model.read(t.name, t.dtype, {static_cast<std::byte*>(t.data), bytes_of(t.shape, t.dtype)});

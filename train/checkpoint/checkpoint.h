@@ -2,6 +2,8 @@
 //
 //   model.safetensors       the weights in their stored type, under Hugging Face's names (huggingface/model.h)
 //   config.json             the architecture; with model.safetensors a directory that transformers loads
+//   adapter_model.safetensors, adapter_config.json   of a run with LoRA (huggingface/adapter.h); the model is then the
+//                           one that it started from, but for a head of labels
 //   optimizer.safetensors   master.NAME, m.NAME, v.NAME under Mixtape's names
 //   state.json              RunState
 //   config.resolved.yaml    the run's configuration
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "core/base/dtype.h"
+#include "core/model/lora.h"
 #include "core/model/spec.h"
 #include "train/checkpoint/directory.h"
 #include "train/checkpoint/huggingface/model.h"
@@ -39,7 +42,8 @@ struct TensorRef {
 
 struct CheckpointContents {
   ModelSpec spec;
-  std::vector<ConstTensorRef> model;   // every parameter of the spec, under Mixtape's name and shape
+  LoraSpec lora;                       // rank 0: no adapters
+  std::vector<ConstTensorRef> model;   // every parameter of the spec and of adapters, by Mixtape's name and shape
   std::vector<ConstTensorRef> master;  // empty where the model's own weights are the master
   std::vector<ConstTensorRef> m;       // first moments
   std::vector<ConstTensorRef> v;       // second moments

@@ -25,10 +25,10 @@ Ids part(const std::vector<int32_t>& all, int32_t begin, int32_t length) {
 
 class SampleView {
  public:
-  // `next_token`: each target is the token that follows, and not one of its own.
-  SampleView(const Tokenizer& tokenizer, bool next_token, const InspectSamples& options)
+  SampleView(const Tokenizer& tokenizer, const ObjectiveConfig& objective, const InspectSamples& options)
       : tokenizer_(tokenizer),
-        next_token_(next_token),
+        labels_(objective.labels),
+        next_token_(objective.name == ObjectiveKind::causal_lm || objective.name == ObjectiveKind::instruct),
         most_(size_t(options.tokens)),
         coloured_(console().accent("x") != "x") {}
 
@@ -73,7 +73,8 @@ class SampleView {
       if (!coloured_ && t > 0) text += '|';
       const std::string token = token_text(tokens[t]);
       if (!targets.empty() && targets[t] >= 0) {
-        text += console().bold(token + "{" + token_text(targets[t]) + "}");
+        const std::string target = labels_.empty() ? token_text(targets[t]) : printable(labels_[size_t(targets[t])]);
+        text += console().bold(token + "{" + target + "}");
       } else if (tokens[t] >= 0 && tokenizer_.is_special(tokens[t])) {
         text += console().dim(token);
       } else {
@@ -90,7 +91,8 @@ class SampleView {
   }
 
   const Tokenizer& tokenizer_;
-  bool next_token_;
+  const std::vector<std::string>& labels_;  // what targets are, where they are not tokens
+  bool next_token_;                         // each target is the token that follows, and not one of its own
   size_t most_;
   bool coloured_;
 };
@@ -115,6 +117,11 @@ void describe(const Objective& objective, const Config& config, const Tokenizer&
   row("targets", fmt::format("{:.1f} a row, at most {}; padding {:.2f} % (of the first {} samples)",
                              double(batch.n_targets) / rows, shape.most_targets,
                              100 - 100 * double(batch.n_tokens) / (rows * shape.length), samples.size()));
+  for (const SourceStatistics& s : objective.statistics()) {
+    if (!is_fine_tuning(config.objective.name)) break;
+    row(s.name, fmt::format("{} in {:.0f} rows an epoch; {} cut, {} without a target",
+                            counted(int64_t(s.documents), "example"), s.samples_per_epoch, s.cut, s.without_target));
+  }
 }
 
 }  // namespace
@@ -131,8 +138,8 @@ void inspect_samples(const InspectSamples& options) {
         "data inspect: the configuration has no validation data; set data.validation_split or a source's "
         "validation");
   describe(*objective, config, *tokenizer);
-  const std::vector<SourceStatistics> sources = objective->data().statistics();
-  const SampleView view(*tokenizer, config.objective.name == ObjectiveKind::causal_lm, options);
+  const std::vector<SourceStatistics> sources = objective->statistics();
+  const SampleView view(*tokenizer, config.objective, options);
   const uint64_t end = objective->size().value_or(UINT64_MAX);
   if (options.first >= end)
     throw ConfigError("data inspect: --first is {}, but the data has {} samples", options.first, end);

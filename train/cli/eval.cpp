@@ -3,6 +3,7 @@
 #include "train/checkpoint/file.h"
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
+#include "train/data/paths.h"
 #include "train/evaluate.h"
 #include "train/objective/make.h"
 #include "train/report/console.h"
@@ -18,13 +19,18 @@ struct EvalArguments {
   bool no_document_mask = false, json = false;
 };
 
-// What the model was trained for: a checkpoint says it. Of other files the family does, and of encoder-decoders those
-// whose tokenizer has sentinels fill spans.
-ObjectiveConfig objective_of(const std::string& model, const ModelSpec& spec, const Tokenizer& tokenizer) {
+// What the model was trained for: a checkpoint says it. Of other files the head and the family do; of encoder-decoders
+// those whose tokenizer has sentinels fill spans. Data that are examples ask for fine-tuning.
+ObjectiveConfig objective_of(const std::string& model, const HfModel& files, const Tokenizer& tokenizer,
+                             bool of_examples) {
+  const ModelSpec& spec = files.spec;
   const std::filesystem::path run = find_model(model) / "config.resolved.yaml";
   if (std::filesystem::exists(run)) return parse_resolved(read_text_file(run), run.string()).objective;
-  if (spec.family == Family::decoder) return {};
+  if (spec.head == Head::sequence_labels) return {.name = ObjectiveKind::classify, .labels = files.ids.labels};
+  if (spec.head == Head::token_labels) return {.name = ObjectiveKind::tag, .labels = files.ids.labels};
+  if (spec.family == Family::decoder) return {.name = of_examples ? ObjectiveKind::instruct : ObjectiveKind::causal_lm};
   if (spec.family == Family::encoder) return {.name = ObjectiveKind::masked_lm};
+  if (of_examples) return {.name = ObjectiveKind::seq2seq};
   const bool sentinels = !tokenizer.special_tokens().sentinels.empty();
   return {.name = sentinels ? ObjectiveKind::span_corruption : ObjectiveKind::denoising};
 }
@@ -37,7 +43,8 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
     if (files.spec.position == Position::learned && length > files.spec.max_positions)
       throw ConfigError("eval: --seq-length {}, but the model has {} positions", length, files.spec.max_positions);
     config.data.seq_length = length;
-    config.objective = objective_of(model_arguments.model, files.spec, *tokenizer);
+    static_cast<ModelSpec&>(config.model) = files.spec;
+    config.objective = objective_of(model_arguments.model, files, *tokenizer, is_json_lines(a.data));
     const RowShape shape = row_shape(config);
     return EngineShape{.rows = a.micro_batch_size,
                        .row_length = shape.length,
@@ -52,7 +59,8 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
   const auto objective = validation_objective(config, tokenizer);
 
   int64_t total = 0;
-  for (const SourceStatistics& s : objective->data().statistics()) total += int64_t(s.tokens_per_epoch);
+  for (const SourceStatistics& s : objective->statistics()) total += int64_t(s.tokens_per_epoch);
+  if (is_fine_tuning(config.objective.name)) total = 0;  // as many as there are targets, which nobody has counted
   const int64_t most = a.max_tokens ? a.max_tokens : INT64_MAX;
   // Bits per byte are of a text that is predicted whole.
   const Tokenizer* bytes_of = config.objective.name == ObjectiveKind::causal_lm ? &tokenizer : nullptr;
@@ -61,14 +69,18 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
       evaluate(*model.engine, *objective, most, bytes_of, [&](int64_t done) { progress.set(done); });
   progress.finish();
   if (a.json) {
-    fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, \"tokens\": {}}}\n", result.loss,
-               result.perplexity(), result.bits_per_byte ? fmt::to_string(*result.bits_per_byte) : "null",
+    std::string scores;
+    for (const Score& score : result.scores) scores += fmt::format("\"{}\": {}, ", score.name, score.value);
+    fmt::print("{{\"loss\": {}, \"perplexity\": {}, \"bits_per_byte\": {}, {}\"tokens\": {}}}\n", result.loss,
+               result.perplexity(), result.bits_per_byte ? fmt::to_string(*result.bits_per_byte) : "null", scores,
                result.targets);
     return;
   }
   fmt::print("loss           {:.5f} nats\nperplexity     {:.4f}\n", result.loss, result.perplexity());
   if (result.bits_per_byte) fmt::print("bits per byte  {:.5f}\n", *result.bits_per_byte);
-  fmt::print("tokens         {}\n", with_thousands(result.targets));
+  for (const Score& score : result.scores) fmt::print("{:<14} {:.5f}\n", score.name, score.value);
+  fmt::print("{:<14} {}\n", predicts_labels(config.objective.name) ? "labels" : "tokens",
+             with_thousands(result.targets));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // mixtape export MODEL DIRECTORY: a run's weights as a directory that transformers loads.
 #include <memory>
 
+#include "train/checkpoint/huggingface/adapter.h"
 #include "train/checkpoint/huggingface/model.h"
 #include "train/cli/commands.h"
 #include "train/resume.h"
@@ -11,9 +12,21 @@ namespace {
 struct Options {
   std::string model, directory, dtype = "same";
   double max_shard_gb = 5;
+  bool adapter = false;
 };
 
+// The two files of PEFT's, which a checkpoint of such a run has.
+void export_adapter(const Options& options) {
+  const std::filesystem::path from = find_model(options.model), to = options.directory;
+  if (!std::filesystem::exists(from / adapter_config_name))
+    throw ConfigError("export: --adapter, but {} has no adapter: it was not trained with lora.rank", from.string());
+  std::filesystem::create_directories(to);
+  for (const char* name : {adapter_config_name, adapter_weights_name}) copy_file_durably(from / name, to / name);
+  fmt::print("{}: the adapter, for PEFT\n", options.directory);
+}
+
 void run_export(const Options& options) {
+  if (options.adapter) return export_adapter(options);
   const HfModel model = import_huggingface(find_model(options.model));
   model.expect_complete();
   const DType dtype = options.dtype == "fp32"   ? DType::f32
@@ -36,6 +49,8 @@ void add_export_command(Command& app) {
   command.option("--dtype", options->dtype, "of the weights: fp32, bf16, fp16, or as they are stored")
       .one_of({"same", "fp32", "bf16", "fp16"});
   command.option("--max-shard-gb", options->max_shard_gb, "largest file, in gigabytes").range(1e-6, 1e6);
+  command.flag("--adapter", options->adapter,
+               "of a run with lora.rank: the adapter alone, in PEFT's format, not merged");
   command.action([options] { run_export(*options); });
 }
 

@@ -62,7 +62,7 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
       a.sampling.decoder_start = decoder_start(files, model_arguments.model);
     int64_t longest = 0;
     for (const std::string& prompt : prompts) {
-      ids.push_back(prompt_ids(*tokenizer, prompt));
+      ids.push_back(prompt_ids(*tokenizer, prompt, files.spec.family == Family::encoder_decoder));
       longest = std::max(longest, int64_t(ids.back().size()));
     }
     slots = std::min(a.batch_size, int64_t(ids.size()));

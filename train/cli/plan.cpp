@@ -14,8 +14,13 @@ namespace {
 
 struct PlanArguments {
   double flops_per_second = 0, tokens_per_second = 0;
-  bool models = false;
+  bool models = false, parameters = false;
 };
+
+void print_parameters(const ParameterLayout& layout) {
+  for (const ParameterEntry& entry : layout.entries())
+    fmt::print("{:<44} {:>16}{}\n", entry.name, fmt::format("{}", entry.shape), entry.learns ? "" : "  frozen");
+}
 
 void print_memory(const MemoryPlan& plan, double parameters) {
   fmt::print("\nMemory (from a dry run of one step, a validation and a sample)\n");
@@ -36,7 +41,7 @@ void print_epochs(const Config& config, double tokens) {
   try {
     const auto tokenizer = load_tokenizer(config.data.tokenizer);
     const auto objective = training_objective(config, *tokenizer);
-    for (const SourceStatistics& s : objective->data().statistics()) {
+    for (const SourceStatistics& s : objective->statistics()) {
       double weights = 0, weight = 0;
       for (const SourceConfig& source : config.data.sources) {
         weights += source.weight;
@@ -61,12 +66,15 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
   check(config, resolved.origins);
   const EngineOptions options = training_options(config);
-  const Transformer model(options.model, options.row_length, options.decoder_length);
+  Transformer model(options.model, options.row_length, options.decoder_length, options.lora);
+  model.freeze(options.frozen);
+  if (a.parameters) return print_parameters(model.layout());
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_steps()) * double(config.tokens_per_step());
   const double per_token = model.flops_per_token(options.lengths());
 
   fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));
+  if (!options.frozen.empty()) fmt::print("  of which learn  {}\n", with_thousands(model.layout().learning_count()));
   fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)),
              with_thousands(config.total_steps()), with_thousands(config.tokens_per_step()));
   fmt::print(
@@ -99,6 +107,7 @@ void add_plan_command(Command& app) {
   const auto a = std::make_shared<PlanArguments>();
   command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time").at_least(0);
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
+  command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");
   command.flag("--models", a->models, "also the table of published models");
   command.action([arguments, a] { plan(load_arguments(arguments()), *a); });
 }

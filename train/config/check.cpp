@@ -102,6 +102,16 @@ void check_dropout(const ModelSpec& m, Rules& rules) {
       rules.refuse(key, "expected 0 or a probability from 1/256 to 255/256: it is rounded to k / 256");
 }
 
+// Both follow from the objective: a value of one's own can only contradict it.
+void check_head(const Config& c, Rules& rules) {
+  const ModelSpec& m = c.model;
+  const bool labels = predicts_labels(c.objective.name);
+  if (m.head != head_of(c.objective.name))
+    rules.refuse("model.head", fmt::format("but objective.name is {}; leave it out", c.objective.name));
+  else if (m.n_labels != (labels ? int64_t(c.objective.labels.size()) : 0))
+    rules.refuse("model.n_labels", "but objective.labels says how many there are; leave it out");
+}
+
 void check_model_rules(const Config& c, Rules& rules) {
   const ModelSpec& m = c.model;
   check_heads(m, rules);
@@ -111,6 +121,7 @@ void check_model_rules(const Config& c, Rules& rules) {
     rules.refuse("model.pad_id", fmt::format("expected a token below model.vocab_size ({})", m.vocab_size));
   if (m.qk_norm) rules.unavailable("model.qk_norm", "false");
   check_stacks(m, rules);
+  check_head(c, rules);
 }
 
 void check_data(const Config& c, Rules& rules) {
@@ -142,19 +153,23 @@ void check_data(const Config& c, Rules& rules) {
 Family family_of(ObjectiveKind kind) {
   switch (kind) {
     case ObjectiveKind::masked_lm:
+    case ObjectiveKind::classify:
+    case ObjectiveKind::tag:
       return Family::encoder;
     case ObjectiveKind::span_corruption:
     case ObjectiveKind::denoising:
+    case ObjectiveKind::seq2seq:
       return Family::encoder_decoder;
     default:
       return Family::decoder;
   }
 }
 
-// The objective that a key of `objective` belongs to.
+// The objective that a key of `objective` belongs to; of labels, the first of two.
 ObjectiveKind owner_of(std::string_view key) {
   using Kind = ObjectiveKind;
-  static constexpr std::pair<std::string_view, Kind> owners[] = {{"masking", Kind::masked_lm},
+  static constexpr std::pair<std::string_view, Kind> owners[] = {{"labels", Kind::classify},
+                                                                 {"masking", Kind::masked_lm},
                                                                  {"masking_unit", Kind::masked_lm},
                                                                  {"mask_rate", Kind::masked_lm},
                                                                  {"mask_token_share", Kind::masked_lm},
@@ -177,6 +192,7 @@ void refuse_idle_keys(const Config& c, Rules& rules) {
     if (!leaf.key.starts_with(section)) continue;
     const std::string_view key = std::string_view(leaf.key).substr(section.size());
     if (key == "label_smoothing") continue;  // of any objective
+    if (key == "labels" && predicts_labels(c.objective.name)) continue;
     const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
     if (known->value != leaf.value && owner_of(key) != c.objective.name)
       rules.refuse(leaf.key, fmt::format("which has no effect with objective.name {}; it is for {}", c.objective.name,
@@ -184,12 +200,44 @@ void refuse_idle_keys(const Config& c, Rules& rules) {
   }
 }
 
+void check_labels(const ObjectiveConfig& o, Rules& rules) {
+  if (!predicts_labels(o.name)) return;
+  if (o.labels.empty())
+    rules.refuse("objective.labels", "expected the names of the labels in the data, such as [negative, positive]");
+  for (size_t i = 0; i < o.labels.size(); ++i)
+    if (o.labels[i].empty() ||
+        std::find(o.labels.begin(), o.labels.begin() + long(i), o.labels[i]) != o.labels.begin() + long(i))
+      rules.refuse("objective.labels", fmt::format("expected each label once; '{}' is one too many", o.labels[i]));
+}
+
+// What only streams of text, or only examples, have.
+void check_kind_of_data(const Config& c, Rules& rules) {
+  const DataConfig& d = c.data;
+  if (!d.decoder_seq_length.is_auto() && c.objective.name != ObjectiveKind::seq2seq)
+    rules.refuse("data.decoder_seq_length",
+                 fmt::format("which has no effect with objective.name {}", c.objective.name));
+  if (!is_fine_tuning(c.objective.name)) return;
+  constexpr int64_t least = 8;  // a template takes up to four tokens
+  if (d.seq_length < least) rules.refuse("data.seq_length", fmt::format("expected at least {} of examples", least));
+  if (d.decoder_seq_length.value_or(least) < least)
+    rules.refuse("data.decoder_seq_length", fmt::format("expected at least {} of examples", least));
+  if (!d.document_mask.value_or(true))
+    rules.refuse("data.document_mask", "but examples never see each other; leave it auto");
+  for (size_t i = 0; i < d.sources.size(); ++i)
+    if (d.sources[i].format != "auto")
+      rules.refuse(fmt::format("data.sources[{}].format", i), "but examples are read from .jsonl files; leave it auto");
+  const int64_t longest = d.decoder_seq_length.value_or(d.seq_length);
+  if (c.objective.name == ObjectiveKind::seq2seq && c.model.position == Position::learned &&
+      longest > c.model.max_positions)
+    rules.refuse("data.decoder_seq_length", fmt::format("expected at most model.max_positions ({}) with learned "
+                                                        "positions",
+                                                        c.model.max_positions));
+}
+
 void check_objective_rules(const Config& c, Rules& rules) {
   const ObjectiveConfig& o = c.objective;
-  if (o.name == ObjectiveKind::classify || o.name == ObjectiveKind::tag || o.name == ObjectiveKind::seq2seq) {
-    rules.unavailable("objective.name", "causal_lm, masked_lm, span_corruption and denoising");
-    return;
-  }
+  check_labels(o, rules);
+  check_kind_of_data(c, rules);
   if (family_of(o.name) != c.model.family)
     rules.refuse("objective.name", fmt::format("which is for model.family {}, but that is {}; change one of them",
                                                family_of(o.name), c.model.family));
@@ -283,6 +331,20 @@ void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
   if (c.runtime.cuda_graphs.value_or(false) && !build.cuda) rules.refuse("runtime.cuda_graphs", no_cuda);
 }
 
+void check_lora(const Config& c, Rules& rules) {
+  const LoraConfig &l = c.lora, off;
+  if (l.rank > 0) {
+    if (l.targets.empty()) rules.refuse("lora.targets", "expected patterns of layers, such as ['*attention.*']");
+    if (!c.parameters.freeze.empty())
+      rules.refuse("parameters.freeze", "which has no effect with lora.rank: all but the adapters is frozen");
+    return;
+  }
+  for (const auto& [key, given] : {std::pair{"lora.alpha", l.alpha != off.alpha},
+                                   {"lora.dropout", l.dropout != 0},
+                                   {"lora.targets", l.targets != off.targets}})
+    if (given) rules.refuse(key, "which has no effect without lora.rank");
+}
+
 void check_available(const Config& c, Rules& rules) {
   if (c.optimizer.name != OptimizerKind::adamw) rules.unavailable("optimizer.name", "adamw");
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
@@ -315,6 +377,7 @@ void check(const Config& config, const Origins& origins, const BuildFeatures& bu
   check_length(config, rules);
   check_schedule(config, rules);
   check_precision(config, build, rules);
+  check_lora(config, rules);
   check_available(config, rules);
   rules.finish();
 }

@@ -10,11 +10,13 @@
 #include <vector>
 
 #include "train/config/data.h"
+#include "train/config/lora.h"
 #include "train/config/model.h"
 #include "train/config/objective.h"
 #include "train/config/optimizer.h"
 #include "train/config/origin.h"
 #include "train/config/output.h"
+#include "train/config/parameters.h"
 #include "train/config/precision.h"
 #include "train/config/resources.h"
 #include "train/config/run.h"
@@ -32,6 +34,8 @@ struct Config {
   ObjectiveConfig objective;
   DataConfig data;
   TrainConfig train;
+  ParametersConfig parameters;
+  LoraConfig lora;
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   PrecisionConfig precision;
@@ -67,6 +71,9 @@ constexpr auto fields(std::type_identity<Config>) {
       field("objective", &C::objective, "what the model learns to predict"),
       field("data", &C::data, "what it learns from"),
       field("train", &C::train, "batch, length of the run, safety"),
+      field("parameters", &C::parameters, "which parameters learn, and how fast"),
+      field("lora", &C::lora, "low-rank adapters: fine-tuning with few parameters",
+            refused_on_resume("the checkpoint's adapters are others; start a new run with run.init_from")),
       field("optimizer", &C::optimizer, "the update rule"),
       field("schedule", &C::schedule, "the learning rate over the run"),
       field("precision", &C::precision, "types of arithmetic and storage"),
@@ -103,6 +110,9 @@ ResolvedConfig parse_config(std::string_view yaml, const std::string& name,
 // the model is what it was even if the preset has changed or is not at hand.
 Config parse_resolved(std::string_view yaml, const std::string& name);
 Config read_resolved(const std::filesystem::path& file);
+
+// What a model predicts under an objective.
+Head head_of(ObjectiveKind kind);
 
 // What the program was built with, as far as it decides which settings can be honoured.
 struct BuildFeatures {

@@ -23,9 +23,11 @@ constexpr auto fields(std::type_identity<SourceConfig>) {
   using C = SourceConfig;
   return std::tuple{
       field("name", &C::name, "a name for logs; the path's last part where it is not given", Aliases{"source_name"}),
-      field("path", &C::path,
-            "what `mixtape data prepare` wrote, llm.c's or nanoGPT's .bin, or Megatron's .idx/.bin pair",
-            Aliases{"paths"}),
+      field(
+          "path", &C::path,
+          "what `mixtape data prepare` wrote, llm.c's or nanoGPT's .bin, or Megatron's .idx/.bin pair; of fine-tuning "
+          "a .jsonl file, a directory of them or a pattern",
+          Aliases{"paths"}),
       field("weight", &C::weight, "share of the sequences, relative to the other sources' weights", above_up_to(0, 1e9),
             Aliases{"target_ratio"}),
       field("max_epochs", &C::max_epochs,
@@ -42,6 +44,7 @@ struct DataConfig {
   std::vector<SourceConfig> sources;
   double validation_split = 0.01;
   int64_t seq_length = 256;
+  Auto<int64_t> decoder_seq_length;
   bool pack = true;
   Auto<bool> document_mask;
 };
@@ -59,8 +62,12 @@ constexpr auto fields(std::type_identity<DataConfig>) {
             "share of each source's documents that is kept for validation; 0: none", Range{0, 0.5}),
       field("seq_length", &C::seq_length, "tokens in a sequence", Range{1, 1 << 24},
             Aliases{"max_seq_length", "sequence_length", "max_context_length"}),
+      field("decoder_seq_length", &C::decoder_seq_length,
+            "seq2seq: tokens that the decoder writes in a sequence; auto: seq_length", Range{1, 1 << 24},
+            Aliases{"max_target_length"}),
       field("pack", &C::pack,
-            "fill sequences with consecutive documents; false: one document a sequence, cut or padded to seq_length"),
+            "fill sequences with consecutive documents, or with whole examples of fine-tuning; false: one a sequence, "
+            "cut or padded to seq_length"),
       field("document_mask", &C::document_mask,
             "a token attends only to tokens of its own document, and positions start again with each document; auto: "
             "except for span_corruption, whose spans run through whole sequences"),

@@ -112,9 +112,23 @@ Tree read_override(std::string_view argument) {
   return tree;
 }
 
+// The head is the objective's to say. A preset's or a checkpoint's axes of another head have no effect then.
+void fill_head(ResolvedConfig& resolved) {
+  ModelConfig& m = resolved.config.model;
+  const ObjectiveConfig& o = resolved.config.objective;
+  const auto set = [&](const char* key, auto& value, auto derived) {
+    if (resolved.origins.contains(key) || value == derived) return;
+    value = derived;
+    resolved.origins[key] = {Origin::derived, "", 0};
+  };
+  set("model.head", m.head, head_of(o.name));
+  set("model.n_labels", m.n_labels, predicts_labels(o.name) ? int64_t(o.labels.size()) : int64_t(0));
+}
+
 // The values that zeros and empty texts of the model and the sources stand for.
 void fill_derived(ResolvedConfig& resolved) {
   ModelConfig& m = resolved.config.model;
+  fill_head(resolved);
   const auto fill = [&](const char* key, int64_t& value, int64_t derived) {
     if (value != 0) return;
     value = derived;
@@ -178,6 +192,17 @@ Config parse_resolved(std::string_view yaml, const std::string& name) {
 }
 
 Config read_resolved(const fs::path& file) { return parse_resolved(read_text(file), file.string()); }
+
+Head head_of(ObjectiveKind kind) {
+  switch (kind) {
+    case ObjectiveKind::classify:
+      return Head::sequence_labels;
+    case ObjectiveKind::tag:
+      return Head::token_labels;
+    default:
+      return Head::vocabulary;
+  }
+}
 
 std::vector<std::string> preset_names() { return names_in(preset_directories("")); }
 

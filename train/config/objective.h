@@ -4,13 +4,25 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <tuple>
+#include <vector>
 
 #include "core/base/fields.h"
 
 namespace mixtape {
 
-enum class ObjectiveKind { causal_lm, masked_lm, span_corruption, denoising, classify, tag, seq2seq };
+enum class ObjectiveKind { causal_lm, masked_lm, span_corruption, denoising, classify, tag, seq2seq, instruct };
+
+// Fine-tuning: data are examples (train/data/example.h), not streams of text.
+constexpr bool is_fine_tuning(ObjectiveKind kind) {
+  return kind == ObjectiveKind::classify || kind == ObjectiveKind::tag || kind == ObjectiveKind::seq2seq ||
+         kind == ObjectiveKind::instruct;
+}
+// What is predicted are objective.labels, not tokens.
+constexpr bool predicts_labels(ObjectiveKind kind) {
+  return kind == ObjectiveKind::classify || kind == ObjectiveKind::tag;
+}
 
 constexpr auto names(std::type_identity<ObjectiveKind>) {
   using E = ObjectiveKind;
@@ -20,7 +32,8 @@ constexpr auto names(std::type_identity<ObjectiveKind>) {
                     Named<E>{E::denoising, "denoising"},
                     Named<E>{E::classify, "classify"},
                     Named<E>{E::tag, "tag"},
-                    Named<E>{E::seq2seq, "seq2seq"}};
+                    Named<E>{E::seq2seq, "seq2seq"},
+                    Named<E>{E::instruct, "instruct"}};
 }
 
 // How many tokens of a sequence masked LM predicts.
@@ -40,6 +53,9 @@ constexpr auto names(std::type_identity<MaskingUnit>) {
 struct ObjectiveConfig {
   ObjectiveKind name = ObjectiveKind::causal_lm;
   double label_smoothing = 0;
+
+  // classify, tag
+  std::vector<std::string> labels;
 
   // masked_lm
   MaskingRule masking = MaskingRule::roberta;
@@ -69,12 +85,15 @@ constexpr auto fields(std::type_identity<ObjectiveConfig>) {
   return std::tuple{
       field("name", &C::name,
             "causal_lm for model.family decoder, masked_lm for encoder, span_corruption (T5) or denoising (BART) for "
-            "encoder_decoder; docs/objectives.md",
+            "encoder_decoder; fine-tuning: classify or tag for encoder, seq2seq for encoder_decoder, instruct for "
+            "decoder; docs/objectives.md, docs/finetuning.md",
             refused_on_resume("the loss would mean something else; start a new run with run.init_from")),
       field("label_smoothing", &C::label_smoothing,
             "in training, this share of the target distribution is spread evenly over the vocabulary (0.1 in the "
             "original Transformer); validation has none",
             from_to_below(0, 1), allowed_on_resume),
+      field("labels", &C::labels, "classify, tag: the labels' names, in the order of their numbers",
+            refused_on_resume("the output layer was trained for these; start a new run with run.init_from")),
       field(
           "masking", &C::masking,
           "masked_lm: tokens predicted of a sequence of n: roberta, floor(rate n + u) with u uniform in [0, 1); bert, "

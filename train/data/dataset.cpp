@@ -73,8 +73,6 @@ Dataset::Dataset(std::vector<DatasetSource> sources, const Vocabulary& vocabular
 
 Dataset::~Dataset() = default;
 
-int Dataset::new_tokens() const { return sources_.front()->new_tokens(); }
-
 void Dataset::sample(uint64_t index, Sample& out) const {
   const Mixture::Position position = mixture_->position(index);
   out.index = index;

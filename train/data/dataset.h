@@ -65,6 +65,8 @@ struct SourceStatistics {
   uint64_t documents = 0;                          // that take part: not empty, in this split
   uint64_t tokens_per_epoch = 0;                   // those that enclose documents included
   std::optional<uint64_t> samples = std::nullopt;  // until max_epochs
+  double samples_per_epoch = 1;
+  uint64_t cut = 0, without_target = 0;  // of examples: longer than a row; left out, since nothing was left to predict
 };
 
 // One source of a dataset as a caller gives it, without a config.
@@ -100,8 +102,6 @@ class Dataset {
   // Number of samples, if every source has max_epochs.
   std::optional<uint64_t> size() const { return mixture_->size(); }
   int seq_length() const { return options_.seq_length; }
-  // Tokens of a sample that the one before does not have.
-  int new_tokens() const;
   int32_t eos_id() const { return vocabulary_.eos_id; }
   std::vector<SourceStatistics> statistics() const;
   // Samples of each source among the first `samples`: realised shares.

@@ -133,7 +133,13 @@ void PackedSource::set_limit() {
     throw ConfigError("data.sources: max_epochs {} of {} is less than one sample", *source_.max_epochs, source_.name);
 }
 
-SourceStatistics PackedSource::statistics() const { return {source_.name, documents_, tokens_per_epoch_, limit_}; }
+SourceStatistics PackedSource::statistics() const {
+  return {.name = source_.name,
+          .documents = documents_,
+          .tokens_per_epoch = tokens_per_epoch_,
+          .samples = limit_,
+          .samples_per_epoch = double(units_per_epoch_) / double(options_.pack ? stride_ : 1)};
+}
 
 std::shared_ptr<const EpochIndex> PackedSource::epoch(uint64_t index) const {
   const std::lock_guard lock(mutex_);

@@ -63,7 +63,6 @@ class PackedSource {
   // Samples until max_epochs; none if there is no limit.
   std::optional<uint64_t> limit() const { return limit_; }
   SourceStatistics statistics() const;
-  int new_tokens() const { return int(stride_); }
   // Fills all of `out` but index and source.
   void sample(uint64_t ordinal, Sample& out) const;
 

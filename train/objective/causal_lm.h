@@ -11,11 +11,11 @@
 
 namespace mixtape {
 
-class CausalLm final : public Objective {
+class CausalLm final : public TextObjective {
  public:
   // `data`: Framing::next_token.
   CausalLm(std::unique_ptr<const Dataset> data, bool document_mask)
-      : Objective(std::move(data)), document_mask_(document_mask) {}
+      : TextObjective(std::move(data)), document_mask_(document_mask) {}
 
   RowShape shape() const override { return {.length = data().seq_length(), .most_targets = data().seq_length()}; }
 

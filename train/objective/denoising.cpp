@@ -185,7 +185,7 @@ std::vector<int32_t> corrupted(std::span<const int32_t> document, const Objectiv
 
 Denoising::Denoising(std::unique_ptr<const Dataset> data, const ObjectiveConfig& config, TokenTable table,
                      bool document_mask, uint64_t seed)
-    : Objective(std::move(data)),
+    : TextObjective(std::move(data)),
       config_(config),
       table_(std::move(table)),
       document_mask_(document_mask),

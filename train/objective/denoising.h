@@ -31,7 +31,7 @@
 
 namespace mixtape {
 
-class Denoising final : public Objective {
+class Denoising final : public TextObjective {
  public:
   // `data`: Framing::enclosed. Throws ConfigError if the tokenizer has no mask token.
   Denoising(std::unique_ptr<const Dataset> data, const ObjectiveConfig& config, TokenTable table, bool document_mask,

@@ -4,9 +4,13 @@
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
 #include "train/objective/causal_lm.h"
+#include "train/objective/classify.h"
 #include "train/objective/denoising.h"
+#include "train/objective/instruct.h"
 #include "train/objective/masked_lm.h"
+#include "train/objective/seq2seq.h"
 #include "train/objective/span_corruption.h"
+#include "train/objective/tag.h"
 
 namespace mixtape {
 namespace {
@@ -18,9 +22,7 @@ SpanPlan span_plan(const Config& config) {
   return plan_spans(int32_t(config.data.seq_length), o.noise_density, o.mean_span_length);
 }
 
-[[noreturn]] void unavailable(ObjectiveKind kind) {
-  throw ConfigError("objective.name is {}, which is not available in this version", kind);
-}
+[[noreturn]] void not_of_text(ObjectiveKind kind) { throw Error("objective {} has no text", kind); }
 
 // How the objective wants its data.
 DatasetOptions dataset_options(const Config& config) {
@@ -38,7 +40,7 @@ DatasetOptions dataset_options(const Config& config) {
       options.seq_length = span_plan(config).raw_length;
       return options;
     default:
-      unavailable(config.objective.name);
+      not_of_text(config.objective.name);
   }
 }
 
@@ -50,7 +52,7 @@ SpanCorruption::Ids span_ids(const SpecialTokens& special) {
   return {.eos = *special.eos, .start = *special.pad, .sentinels = special.sentinels};
 }
 
-std::unique_ptr<Objective> make(const Config& config, const Tokenizer& tokenizer, Data data, uint64_t seed) {
+std::unique_ptr<Objective> of_text(const Config& config, const Tokenizer& tokenizer, Data data, uint64_t seed) {
   const ObjectiveConfig& o = config.objective;
   const bool document_mask = config.data.document_mask.value_or(true);
   switch (o.name) {
@@ -64,8 +66,64 @@ std::unique_ptr<Objective> make(const Config& config, const Tokenizer& tokenizer
       return std::make_unique<SpanCorruption>(std::move(data), o, span_plan(config),
                                               span_ids(tokenizer.special_tokens()), seed);
     default:
-      unavailable(o.name);
+      not_of_text(o.name);
   }
+}
+
+int32_t target_length(const Config& config) {
+  return int32_t(config.data.decoder_seq_length.value_or(config.data.seq_length));
+}
+
+// A row is packed with no more examples than would fill it at four tokens each.
+int32_t most_examples(const Config& config) {
+  return config.data.pack ? std::max(1, int32_t(config.data.seq_length / 4)) : 1;
+}
+
+std::unique_ptr<const Task> task_of(const Config& config, const Tokenizer& tokenizer) {
+  const auto length = int32_t(config.data.seq_length);
+  switch (config.objective.name) {
+    case ObjectiveKind::classify:
+      return std::make_unique<Classify>(tokenizer, config.objective.labels, length);
+    case ObjectiveKind::tag:
+      return std::make_unique<Tag>(tokenizer, config.objective.labels, length);
+    case ObjectiveKind::seq2seq:
+      return std::make_unique<Seq2Seq>(tokenizer, length, target_length(config));
+    case ObjectiveKind::instruct:
+      return std::make_unique<Instruct>(tokenizer, length);
+    default:
+      throw Error("objective {} has no examples", config.objective.name);
+  }
+}
+
+// Null where there is nothing to validate on.
+std::unique_ptr<Objective> of_examples(const Config& config, const Tokenizer& tokenizer, Split split) {
+  std::unique_ptr<const Task> task = task_of(config, tokenizer);
+  const RowShape shape = row_shape(config);
+  const RowLimits limits{.tokens = shape.length, .targets = shape.decoder_length, .examples = most_examples(config)};
+  const bool types = config.model.token_types > 1;
+  const auto encode = [&](const Record& record) {
+    Example example = task->encode(record);
+    if (!types) example.types.clear();
+    return example;
+  };
+  std::vector<FineTuning::Source> sources;
+  for (const SourceConfig& source : config.data.sources) {
+    const bool validates = split == Split::validation, apart = source.validation.has_value();
+    if (validates && !apart && config.data.validation_split <= 0) continue;
+    ExampleRows::Options options{.name = source.name,
+                                 .seed = validates ? 0 : uint64_t(config.seed),
+                                 .max_epochs = validates ? std::optional(1.0) : source.max_epochs,
+                                 .split = apart ? Split::all : split,
+                                 .validation_split = config.data.validation_split};
+    ExampleSet examples = read_examples(validates && apart ? *source.validation : source.path, encode);
+    sources.push_back(
+        {source.name, source.weight, std::make_unique<ExampleRows>(std::move(examples), limits, std::move(options))});
+  }
+  if (sources.empty()) return nullptr;
+  const SpecialTokens& special = tokenizer.special_tokens();
+  const int32_t start = decoder_start(config.objective.name, tokenizer).value_or(0);
+  return std::make_unique<FineTuning>(std::move(task), std::move(sources), shape,
+                                      FineTuning::Ids{special.pad.value_or(special.eos.value_or(0)), start});
 }
 
 }  // namespace
@@ -89,9 +147,15 @@ RowShape row_shape(const Config& config) {
             targets, length, config.model.max_positions);
       return {.length = length, .decoder_length = targets, .most_targets = targets};
     }
-    default:
-      unavailable(config.objective.name);
+    case ObjectiveKind::classify:
+      return {.length = length, .most_targets = most_examples(config)};
+    case ObjectiveKind::tag:
+    case ObjectiveKind::instruct:
+      return {.length = length, .most_targets = length};
+    case ObjectiveKind::seq2seq:
+      return {.length = length, .decoder_length = target_length(config), .most_targets = target_length(config)};
   }
+  throw Error("objective {} has no rows", config.objective.name);
 }
 
 std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokenizer) {
@@ -100,19 +164,33 @@ std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokeni
       return tokenizer.special_tokens().pad;
     case ObjectiveKind::denoising:
       return tokenizer.special_tokens().sep;
+    case ObjectiveKind::seq2seq: {
+      // As the published models: BART, which begins texts with cls, starts with sep; T5 with the padding token.
+      const SpecialTokens& special = tokenizer.special_tokens();
+      const TextFrame frame(tokenizer);
+      const bool begins = special.cls && !frame.before().empty() && frame.before().front() == special.cls;
+      const auto start = begins ? special.sep : special.pad;
+      if (!start)
+        throw ConfigError(
+            "objective.name: seq2seq needs a padding token, with which the decoder begins; name pad_token in the "
+            "tokenizer's tokenizer_config.json");
+      return start;
+    }
     default:
       return std::nullopt;
   }
 }
 
 std::unique_ptr<Objective> training_objective(const Config& config, const Tokenizer& tokenizer) {
-  return make(config, tokenizer, training_dataset(config.data, vocabulary_of(tokenizer), dataset_options(config)),
-              uint64_t(config.seed));
+  if (is_fine_tuning(config.objective.name)) return of_examples(config, tokenizer, Split::training);
+  return of_text(config, tokenizer, training_dataset(config.data, vocabulary_of(tokenizer), dataset_options(config)),
+                 uint64_t(config.seed));
 }
 
 std::unique_ptr<Objective> validation_objective(const Config& config, const Tokenizer& tokenizer) {
+  if (is_fine_tuning(config.objective.name)) return of_examples(config, tokenizer, Split::validation);
   Data data = validation_dataset(config.data, vocabulary_of(tokenizer), dataset_options(config));
-  return data ? make(config, tokenizer, std::move(data), 0) : nullptr;
+  return data ? of_text(config, tokenizer, std::move(data), 0) : nullptr;
 }
 
 }  // namespace mixtape

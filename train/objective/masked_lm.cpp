@@ -125,7 +125,7 @@ std::vector<TokenRange> take_spans(std::span<const TokenRange> words, std::span<
 
 MaskedLm::MaskedLm(std::unique_ptr<const Dataset> data, const ObjectiveConfig& config, TokenTable table,
                    bool document_mask, uint64_t seed)
-    : Objective(std::move(data)),
+    : TextObjective(std::move(data)),
       config_(config),
       table_(std::move(table)),
       document_mask_(document_mask),

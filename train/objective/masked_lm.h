@@ -24,7 +24,7 @@
 
 namespace mixtape {
 
-class MaskedLm final : public Objective {
+class MaskedLm final : public TextObjective {
  public:
   // `data`: Framing::enclosed. Throws ConfigError if the tokenizer has no mask token.
   MaskedLm(std::unique_ptr<const Dataset> data, const ObjectiveConfig& config, TokenTable table, bool document_mask,

@@ -14,12 +14,14 @@ void Objective::fill(std::span<const uint64_t> samples, Batch& batch) const {
     array->clear();
   for (auto* segments : {&batch.segments, &decoder.segments, &decoder.cross_segments}) segments->clear();
   batch.sample_ids.assign(samples.begin(), samples.end());
+  for (const uint64_t index : samples) batch.source_ids.push_back(append_row_of(index, batch));
+}
+
+int TextObjective::append_row_of(uint64_t index, Batch& batch) const {
   Sample sample;
-  for (const uint64_t index : samples) {
-    data_->sample(index, sample);
-    append(sample, batch);
-    batch.source_ids.push_back(sample.source);
-  }
+  data_->sample(index, sample);
+  append(sample, batch);
+  return sample.source;
 }
 
 }  // namespace mixtape

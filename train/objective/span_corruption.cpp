@@ -83,7 +83,7 @@ std::vector<int32_t> with_sentinels(std::span<const int32_t> tokens, std::span<c
 
 SpanCorruption::SpanCorruption(std::unique_ptr<const Dataset> data, const ObjectiveConfig& config, const SpanPlan& plan,
                                Ids ids, uint64_t seed)
-    : Objective(std::move(data)),
+    : TextObjective(std::move(data)),
       noise_density_(config.noise_density),
       mean_span_length_(config.mean_span_length),
       plan_(plan),

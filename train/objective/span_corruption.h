@@ -33,7 +33,7 @@ SpanPlan plan_spans(int32_t inputs_length, double noise_density, double mean_spa
 // The same for a given text.
 SpanPlan spans_of(int32_t raw_length, double noise_density, double mean_span_length);
 
-class SpanCorruption final : public Objective {
+class SpanCorruption final : public TextObjective {
  public:
   struct Ids {
     int32_t eos = 0, start = 0;      // start: the decoder's first token and padding; T5's pad

@@ -60,6 +60,7 @@ std::string json_line(const StartEvent& e) {
       .put("device", e.device)
       .put("precision", e.precision)
       .put("parameters", e.parameters)
+      .put("learning_parameters", e.learning > 0 ? e.learning : e.parameters)
       .put("flops_per_token", e.flops_per_token)
       .put("tokens_per_step", e.tokens_per_step)
       .put("max_steps", e.max_steps)
@@ -91,15 +92,10 @@ std::string json_line(const StepMetrics& e) {
 }
 
 std::string json_line(const EvalMetrics& e) {
-  return Line("eval", e.step, e.tokens)
-      .put("loss", e.loss)
-      .put("perplexity", e.perplexity)
-      .put("bits_per_byte", e.bits_per_byte)
-      .put("accuracy", e.accuracy)
-      .put("eval_tokens", e.eval_tokens)
-      .put("seconds", e.seconds)
-      .put("best", e.best)
-      .text();
+  Line line("eval", e.step, e.tokens);
+  line.put("loss", e.loss).put("perplexity", e.perplexity).put("bits_per_byte", e.bits_per_byte);
+  for (const Score& score : e.scores) line.put(score.name.c_str(), score.value);
+  return line.put("eval_tokens", e.eval_tokens).put("seconds", e.seconds).put("best", e.best).text();
 }
 
 std::string json_line(const CheckpointEvent& e) {

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "train/objective/scorer.h"
+
 namespace mixtape {
 
 // How much of what was trained on came from a source, and how often the source has been read.
@@ -34,6 +36,7 @@ struct StartEvent {
   std::string device;           // "cpu", "cuda:0"
   std::string precision;        // "fp32", "bf16", ...
   int64_t parameters = 0;       // of the model
+  int64_t learning = 0;         // those of them that change; 0: all
   double flops_per_token = 0;   // of the model, forward and backward
   int64_t tokens_per_step = 0;  // capacity of a global step
   int64_t max_steps = 0;
@@ -61,7 +64,8 @@ struct StepMetrics {
 struct EvalMetrics {
   int64_t step = 0, tokens = 0;
   double loss = 0, perplexity = 0;
-  std::optional<double> bits_per_byte, accuracy;
+  std::optional<double> bits_per_byte;
+  std::vector<Score> scores;  // accuracy, F1 and the like, by what the objective measures
   int64_t eval_tokens = 0;
   double seconds = 0;
   bool best = false;  // the lowest loss of the run so far

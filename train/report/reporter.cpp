@@ -50,8 +50,11 @@ void Reporter::start(const StartEvent& e) {
     console_.line(console_.dim(fmt::format("{:<8}", label)) + text);
   };
   row("run", fmt::format("{}  {}", console_.bold(e.name), console_.dim(path_)));
-  row("model",
-      fmt::format("{} parameters, {}FLOP a token", with_thousands(e.parameters), human_count(e.flops_per_token)));
+  row("model", fmt::format("{} parameters{}, {}FLOP a token", with_thousands(e.parameters),
+                           e.learning > 0 && e.learning < e.parameters
+                               ? fmt::format(", {} of which learn", with_thousands(e.learning))
+                               : "",
+                           human_count(e.flops_per_token)));
   row("data", fmt::format("{} tokens a step, {} steps, {} tokens in all", with_thousands(e.tokens_per_step),
                           with_thousands(e.max_steps), human_count(double(e.tokens_per_step) * double(e.max_steps))));
   row("device", fmt::format("{}, {}, {} thread{}{}", e.device, e.precision, e.threads, e.threads == 1 ? "" : "s",
@@ -123,14 +126,15 @@ void Reporter::eval(const EvalMetrics& e) {
     tensorboard_->scalar("eval/loss", e.step, e.loss);
     tensorboard_->scalar("eval/perplexity", e.step, e.perplexity);
     if (e.bits_per_byte) tensorboard_->scalar("eval/bits_per_byte", e.step, *e.bits_per_byte);
-    if (e.accuracy) tensorboard_->scalar("eval/accuracy", e.step, *e.accuracy);
+    for (const Score& score : e.scores) tensorboard_->scalar("eval/" + score.name, e.step, score.value);
     tensorboard_->flush();
   }
   std::string line =
       fmt::format("{} {}  {} {}  {} {:.2f}", console_.dim("eval"), with_thousands(e.step), console_.dim("loss"),
                   console_.bold(human_loss(e.loss)), console_.dim("perplexity"), e.perplexity);
   if (e.bits_per_byte) line += fmt::format("  {} {:.4f}", console_.dim("bits/byte"), *e.bits_per_byte);
-  if (e.accuracy) line += fmt::format("  {} {}", console_.dim("accuracy"), human_percent(*e.accuracy));
+  for (const Score& score : e.scores)
+    line += fmt::format("  {} {}", console_.dim(score.name), human_percent(score.value));
   line += fmt::format(
       "  {}", console_.dim(fmt::format("{} tokens in {}", with_thousands(e.eval_tokens), human_duration(e.seconds))));
   if (e.best) line += "  " + console_.accent("best so far");

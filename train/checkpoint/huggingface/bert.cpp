@@ -1,7 +1,10 @@
-// BERT and RoBERTa, for masked language modelling: https://huggingface.co/docs/transformers/model_doc/bert
+// BERT and RoBERTa, for masked language modelling and for labels of sequences or tokens:
+// https://huggingface.co/docs/transformers/model_doc/bert
 //
-// They differ in positions (RoBERTa's count from the row after the padding token's), in the names of the head, and in
-// what config.json leaves to defaults. The pooler and the next-sentence head of published files are not part of it.
+// They differ in positions (RoBERTa's count from the row after the padding token's), in the names of the heads, and in
+// what config.json leaves to defaults. BERT's pooler belongs to the model and is in its files whatever they are for;
+// only labels of sequences use it. RoBERTa's head has a layer of its own in that place. The next-sentence head of
+// published files is not part of it.
 #include "train/checkpoint/huggingface/family.h"
 
 namespace mixtape::huggingface {
@@ -34,6 +37,7 @@ ModelSpec read_common(const ConfigReader& config) {
   s.attention_dropout = config.number("attention_probs_dropout_prob", 0.1);
   s.init_std = config.number("initializer_range", 0.02);
   s.init_residual_scaled = false;
+  read_head(config, s);
   return s;
 }
 
@@ -73,8 +77,14 @@ void write_common(const ModelSpec& s, Json& config) {
   config["add_cross_attention"] = false;
 }
 
+void write_bert(const ModelSpec& s, Json& config) {
+  write_common(s, config);
+  write_head("BertForMaskedLM", s, config);
+}
+
 void write_roberta(const ModelSpec& s, Json& config) {
   write_common(s, config);
+  write_head("RobertaForMaskedLM", s, config);
   // Positions start behind this token's row, so it is part of the function and not the tokenizer's to say.
   const int64_t pad = s.pad_id >= 0 ? s.pad_id : s.position_offset - 1;
   config["pad_token_id"] = pad;
@@ -116,6 +126,10 @@ std::vector<TensorMapping> bert_tensors(const ModelSpec& s) {
   head_tensors(list, "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm");
   list.whole("cls.predictions.bias", "lm_head.bias");
   list.whole("cls.predictions.decoder.weight", "lm_head.weight");
+  for (const char* kind : {".weight", ".bias"}) {
+    list.whole(std::string("bert.pooler.dense") + kind, std::string("pooler.dense") + kind);
+    list.whole(std::string("classifier") + kind, std::string("classifier") + kind);
+  }
   return list.take();
 }
 
@@ -125,6 +139,11 @@ std::vector<TensorMapping> roberta_tensors(const ModelSpec& s) {
   head_tensors(list, "lm_head.dense", "lm_head.layer_norm");
   list.whole("lm_head.bias", "lm_head.bias");
   list.whole("lm_head.decoder.weight", "lm_head.weight");
+  const std::string output = s.head == Head::sequence_labels ? "classifier.out_proj" : "classifier";
+  for (const char* kind : {".weight", ".bias"}) {
+    list.whole(std::string("classifier.dense") + kind, std::string("pooler.dense") + kind);
+    list.whole(output + kind, std::string("classifier") + kind);
+  }
   return list.take();
 }
 
@@ -148,7 +167,7 @@ std::vector<std::string> other_names(const std::string& name) {
 
 }  // namespace
 
-const HfFamily bert{"bert", "BertForMaskedLM", "bert.", read_bert, write_common, bert_tensors, is_buffer, other_names};
+const HfFamily bert{"bert", "BertForMaskedLM", "bert.", read_bert, write_bert, bert_tensors, is_buffer, other_names};
 const HfFamily roberta{"roberta",     "RobertaForMaskedLM", "roberta.", read_roberta,
                        write_roberta, roberta_tensors,      is_buffer,  other_names};
 

@@ -87,6 +87,7 @@ std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& id
   config["model_type"] = family.model_type;
   write_ids(config, ids);
   family.write_config(spec, config);  // may know an id better: RoBERTa's positions start behind the padding's
+  if (!ids.labels.empty()) huggingface::write_labels(ids.labels, config);
   config["tie_word_embeddings"] = spec.tied_embeddings;
   config["dtype"] = config["torch_dtype"] = torch_name(dtype);
   config["use_cache"] = true;

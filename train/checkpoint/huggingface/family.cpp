@@ -77,6 +77,10 @@ ModelSpec normal_form(ModelSpec s) {
   for (int64_t i = 1; i < s.n_layers; ++i) same_windows &= s.layer_window(i) == s.layer_window(0);
   if (same_windows) s.window = s.layer_window(0), s.window_layers.clear();
   if (!s.window_layers.empty()) s.window = 0;
+  if (s.head == Head::vocabulary)
+    s.n_labels = 0;
+  else
+    s.mlm_head = s.lm_head_bias = false, s.tied_embeddings = true, s.logit_scale = 1;
   if (s.position != Position::learned) s.position_offset = 0;
   if (s.position != Position::relative_bias)
     s.relative_buckets = plain.relative_buckets, s.relative_distance = plain.relative_distance;

@@ -51,6 +51,15 @@ ModelSpec normal_form(ModelSpec spec);
 Activation read_activation(const ConfigReader& config, const char* key, const char* if_absent, bool gated);
 std::string activation_name(Activation activation);
 
+// The architecture's name with what the head is for: BertForMaskedLM, BertForSequenceClassification.
+std::string architecture_name(const std::string& of_language_model, Head head);
+// Sets head and n_labels by `architectures` and `id2label`, and writes both.
+void read_head(const ConfigReader& config, ModelSpec& spec);
+void write_head(const std::string& of_language_model, const ModelSpec& spec, Json& config);
+// id2label; empty where there is none, or where it is not a name for each number.
+std::vector<std::string> read_labels(const ConfigReader& config);
+void write_labels(const std::vector<std::string>& labels, Json& config);
+
 // Collects mappings against the spec's parameters. A parameter that the spec does not have (a bias, say) is left out.
 class MappingList {
  public:

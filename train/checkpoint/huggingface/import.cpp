@@ -3,6 +3,7 @@
 #include <cmath>
 #include <set>
 
+#include "train/checkpoint/huggingface/adapter.h"
 #include "train/checkpoint/huggingface/arrange.h"
 #include "train/checkpoint/huggingface/family.h"
 
@@ -76,7 +77,17 @@ bool is_huggingface_directory(const std::filesystem::path& directory) {
   return std::filesystem::is_regular_file(directory / "config.json");
 }
 
-HfModel import_huggingface(const std::filesystem::path& directory) {
+ModelSpec with_head(ModelSpec body, const ModelSpec& head) {
+  body.head = head.head;
+  body.n_labels = head.n_labels;
+  if (head.head != Head::vocabulary) return body;
+  body.mlm_head = head.mlm_head;
+  body.lm_head_bias = head.lm_head_bias;
+  body.tied_embeddings = head.tied_embeddings;
+  return body;
+}
+
+HfModel import_huggingface(const std::filesystem::path& directory, const ModelSpec* head_of) {
   const ConfigReader config = open_config(directory);
   const std::string what = (directory / "config.json").string();
   const HfFamily& family = huggingface::family_named(config.text({"model_type"}, ""), what);
@@ -86,18 +97,24 @@ HfModel import_huggingface(const std::filesystem::path& directory) {
   model.spec = family.read_config(config);
   check_spec(model.spec, what);
   model.ids = {config.id("bos_token_id"), config.id("eos_token_id"), config.id("pad_token_id"),
-               config.id("decoder_start_token_id")};
+               config.id("decoder_start_token_id"), huggingface::read_labels(config)};
   model.tokenizer_files = tokenizer_files_in(directory);
   model.tensors_ = SafetensorsModel::open(directory);
   if (family.read_files) family.read_files(model.tensors_, model.spec);
+  const bool other_head = head_of && head_of->head != model.spec.head;
+  if (other_head) model.spec = with_head(model.spec, *head_of);
   model.mappings_ = family.tensors(model.spec);
 
-  std::set<std::string> used;
+  std::set<std::string> used, fresh;
   for (TensorMapping& mapping : model.mappings_) {
     mapping.name = name_in_files(model.tensors_, family, mapping.name);
     const StoredTensor* tensor = model.tensors_.find(mapping.name);
     if (mapping.arrangement == Arrangement::zeros) {
       if (tensor) used.insert(mapping.name), model.ignored.push_back(mapping.name);
+      continue;
+    }
+    if (!tensor && other_head && is_of_head(mapping.parameter)) {
+      fresh.insert(mapping.parameter);
       continue;
     }
     if (!tensor) {
@@ -115,9 +132,14 @@ HfModel import_huggingface(const std::filesystem::path& directory) {
   }
   for (const std::string& name : model.tensors_.names()) {
     if (used.contains(name)) continue;
-    const bool harmless = family.is_buffer(name) || (model.spec.tied_embeddings && name == "lm_head.weight");
+    const bool harmless = family.is_buffer(name) || (model.spec.tied_embeddings && name == "lm_head.weight") ||
+                          (other_head && !name.starts_with(family.base_prefix));
     (harmless ? model.ignored : model.unused).push_back(name);
   }
+  model.fresh.assign(fresh.begin(), fresh.end());
+  // Its tensors are named as this family's are, whatever other names these files use.
+  if (HfAdapter adapter = HfAdapter::open(directory, family.tensors(model.spec)); adapter.lora().rank > 0)
+    model.adapter_ = std::make_shared<const HfAdapter>(std::move(adapter));
   return model;
 }
 
@@ -132,9 +154,11 @@ void HfModel::expect_complete() const {
 
 void HfModel::read(std::string_view parameter, std::span<float> out) const {
   gather(parameter, DType::f32, std::as_writable_bytes(out));
+  if (adapter_) adapter_->merge_into(parameter, out);
 }
 
 void HfModel::read(std::string_view parameter, DType dtype, std::span<std::byte> out) const {
+  if (adapter_ && is_adapter(parameter)) return adapter_->read(parameter, dtype, out);
   for (const TensorMapping& mapping : mappings_)
     if (mapping.parameter == parameter)
       if (const StoredTensor& tensor = tensors_.at(mapping.name); memory_type(tensor.type) != dtype)

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,11 +32,15 @@ struct ParameterShape {
 };
 // All parameters of a model, in the order of the forward pass.
 std::vector<ParameterShape> parameter_shapes(const ModelSpec& spec);
+// Does it stand behind the last hidden states? Another task has others there.
+bool is_of_head(std::string_view parameter);
 
-// Ids that a model's files mention and that the architecture does not need.
+// Ids and names that a model's files mention and that the architecture does not need.
 struct SpecialIds {
   std::optional<int64_t> bos, eos, pad;
   std::optional<int64_t> decoder_start;  // an encoder-decoder's first decoder input
+  std::vector<std::string> labels = {};  // of a head of labels, by number
+  std::string adapter_base = {};         // the model that an adapter beside this one is for
   friend bool operator==(const SpecialIds&, const SpecialIds&) = default;
 };
 
@@ -65,6 +70,8 @@ struct NamedTensor {
   std::vector<float> values;
 };
 
+class HfAdapter;
+
 class HfModel {
  public:
   ModelSpec spec;
@@ -76,11 +83,13 @@ class HfModel {
   std::vector<std::string> missing;  // tensors that the architecture needs and the files lack
   std::vector<std::string> unused;   // tensors that the architecture does not know
   std::vector<std::string> ignored;  // known buffers and copies: causal masks, a tied head
+  // Parameters (Mixtape's names) of a head that the files do not have, where another head than theirs was asked for.
+  std::vector<std::string> fresh;
 
-  // One parameter, converted to fp32 from fp32, fp16, bf16 or fp64. `out` has the parameter's count. CheckpointError if
-  // a tensor is missing.
+  // One parameter, converted to fp32 from fp32, fp16, bf16 or fp64; where there is an adapter beside the model (a run
+  // with LoRA), merged with it. `out` has the parameter's count. CheckpointError if a tensor is missing.
   void read(std::string_view parameter, std::span<float> out) const;
-  // The same without conversion; CheckpointError if the files store another type.
+  // As it is stored, without an adapter; CheckpointError if the files store another type. Also of an adapter itself.
   void read(std::string_view parameter, DType dtype, std::span<std::byte> out) const;
   // A parameter's gradient (or anything of its shape) under the names and in the layout of this model's files.
   std::vector<NamedTensor> to_file(std::string_view parameter, std::span<const float> values) const;
@@ -88,18 +97,22 @@ class HfModel {
   void expect_complete() const;
 
  private:
-  friend HfModel import_huggingface(const std::filesystem::path&);
+  friend HfModel import_huggingface(const std::filesystem::path&, const ModelSpec*);
   void gather(std::string_view parameter, DType dtype, std::span<std::byte> out) const;
 
   std::filesystem::path directory_;
   std::vector<TensorMapping> mappings_;  // with the names found in the files
   SafetensorsModel tensors_;
+  std::shared_ptr<const HfAdapter> adapter_;  // null where there is none
 };
 
 // Opens a directory with config.json and model.safetensors (or shards). Shapes are checked against config.json here,
 // all at once; values are read later. CheckpointError if a file is malformed, or the architecture has an axis that
 // Mixtape does not know: nothing is guessed.
-HfModel import_huggingface(const std::filesystem::path& directory);
+//
+// `head_of`: reads the model with the head of that spec in place of the files'. What it has in common with theirs is
+// read (BERT's pooler is in most of its files), the rest is `fresh`.
+HfModel import_huggingface(const std::filesystem::path& directory, const ModelSpec* head_of = nullptr);
 // The files of a tokenizer that are in a directory: tokenizer.json, tokenizer_config.json, tokenizer.model, ...
 std::vector<std::filesystem::path> tokenizer_files_in(const std::filesystem::path& directory);
 // Is there a config.json in it?
@@ -132,6 +145,8 @@ std::vector<FileRecord> export_huggingface(const std::filesystem::path& director
 
 // config.json's text of a spec, in the style of transformers 4 and 5 at once; `model_type` as in HfModel.
 std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids);
+// What stands between the last hidden states and the output: the axes of `head`, all others of `body`.
+ModelSpec with_head(ModelSpec body, const ModelSpec& head);
 // The family that a spec is exported as: "gpt2", "llama", "mistral", "qwen2", "opt", "bloom", "bert",
 // "roberta", "t5", "bart", or "mixtape".
 std::string model_type_of(const ModelSpec& spec);

@@ -22,6 +22,7 @@ class ShapeList {
   }
   void layer(const std::string& prefix, bool cross);
   void stack(const StackAxes& axes);
+  void head();
 
   const ModelSpec& s;
   std::vector<ParameterShape> list;
@@ -54,18 +55,33 @@ void ShapeList::stack(const StackAxes& axes) {
   if (s.final_norm) norm(axes.prefix + "final_norm", s.d_model);
 }
 
+void ShapeList::head() {
+  if (s.head != Head::vocabulary) {
+    if (s.head == Head::sequence_labels) linear("pooler.dense", s.d_model, s.d_model, s.bias);
+    linear("classifier", s.n_labels, s.d_model, s.bias);
+    return;
+  }
+  if (s.mlm_head) {
+    linear("mlm_head.dense", s.d_model, s.d_model, s.bias);
+    norm("mlm_head.norm", s.d_model);
+  }
+  if (!s.tied_embeddings) add("lm_head.weight", {s.vocab_size, s.d_model});
+  if (s.lm_head_bias) add("lm_head.bias", {s.vocab_size});
+}
+
 }  // namespace
+
+bool is_of_head(std::string_view parameter) {
+  for (const char* prefix : {"mlm_head.", "lm_head.", "pooler.", "classifier."})
+    if (parameter.starts_with(prefix)) return true;
+  return false;
+}
 
 std::vector<ParameterShape> parameter_shapes(const ModelSpec& s) {
   ShapeList shapes(s);
   shapes.add("embedding.token", {s.vocab_size, s.d_model});
   for (const StackAxes& axes : stacks_of(s)) shapes.stack(axes);
-  if (s.mlm_head) {
-    shapes.linear("mlm_head.dense", s.d_model, s.d_model, s.bias);
-    shapes.norm("mlm_head.norm", s.d_model);
-  }
-  if (!s.tied_embeddings) shapes.add("lm_head.weight", {s.vocab_size, s.d_model});
-  if (s.lm_head_bias) shapes.add("lm_head.bias", {s.vocab_size});
+  shapes.head();
   return std::move(shapes.list);
 }
 
