@@ -24,7 +24,7 @@ def compile_file(nvcc, file, arch):
     """What ptxas says about the kernels of one file."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [nvcc, "-std=c++20", "-O3", "-I.", f"-arch={arch}", "--expt-relaxed-constexpr", "-DFMT_CONSTEVAL=", "-Xptxas", "-v",
+            [nvcc, "-std=c++20", "-O3", "-I.", f"-arch={arch}", "--expt-relaxed-constexpr", "-DFMT_USE_CONSTEXPR=1", "-DFMT_CONSTEVAL=", "-Xptxas", "-v",
              "-cubin", file, "-o", f"{folder}/kernel.cubin"], capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"kernel_report: {file} does not compile for {arch}:\n{run.stderr}")
