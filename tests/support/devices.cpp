@@ -1,20 +1,33 @@
 #include <cstdlib>
 
 #include "cuda/backend.h"
-#include "cuda/emulator/threads.h"
 #include "tests/support/op_test.h"
+#if !MIXTAPE_TEST_GPU
+#include "cuda/emulator/threads.h"
+#endif
 
 namespace mixtape {
 namespace {
 
-std::vector<TestDevice> all_devices() {
-  const auto emulated = [](CpuOptions) -> std::unique_ptr<Backend> {
+#if MIXTAPE_TEST_GPU
+TestDevice cuda() {
+  return {.name = "cuda",
+          .make = [](CpuOptions) -> std::unique_ptr<Backend> { return std::make_unique<CudaBackend>(); }};
+}
+#else
+// Each run has a seed of its own.
+TestDevice cuda() {
+  const auto make = [](CpuOptions) -> std::unique_ptr<Backend> {
     emulator::set_seed(emulator::seed() + 1);
     return std::make_unique<CudaBackend>();
   };
+  return {.name = "cuda-emulated", .make = make, .host_memory = true};
+}
+#endif
+
+std::vector<TestDevice> all_devices() {
   const auto cpu = [](CpuOptions options) -> std::unique_ptr<Backend> { return std::make_unique<CpuBackend>(options); };
-  return {{.name = "cpu", .make = cpu, .threads = true, .host_memory = true},
-          {.name = "cuda-emulated", .make = emulated, .host_memory = true}};
+  return {{.name = "cpu", .make = cpu, .threads = true, .host_memory = true}, cuda()};
 }
 
 bool wanted(const std::string& name) {
