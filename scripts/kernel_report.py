@@ -24,8 +24,8 @@ def compile_file(nvcc, file, arch):
     """What ptxas says about the kernels of one file."""
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
-            [nvcc, "-std=c++20", "-O3", "-I.", f"-arch={arch}", "--expt-relaxed-constexpr", "-DFMT_USE_CONSTEXPR=1", "-DFMT_CONSTEVAL=", "-Xptxas", "-v",
-             "-cubin", file, "-o", f"{folder}/kernel.cubin"], capture_output=True, text=True)
+            [nvcc, "-std=c++20", "-O3", "-I.", f"-arch={arch}", "--expt-relaxed-constexpr", "-DFMT_USE_CONSTEXPR=1",
+             "-DFMT_CONSTEVAL=", "--Werror=all-warnings", "-Xptxas", "-v", "-cubin", file, "-o", f"{folder}/kernel.cubin"], capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"kernel_report: {file} does not compile for {arch}:\n{run.stderr}")
     return run.stderr
@@ -106,10 +106,11 @@ def markdown(table, architectures):
 
 
 def explained():
-    """The kernels (beginnings of names) whose spills are known; each line: NAME REASON."""
+    """The kernels (beginnings of names, _ for a blank) whose spills are known; each line: NAME REASON."""
     if not os.path.exists(SPILLS):
         return []
-    return [line.split()[0] for line in open(SPILLS) if line.strip() and not line.startswith("#")]
+    lines = [line for line in open(SPILLS) if line.strip() and not line.startswith("#")]
+    return [line.split()[0].replace(",_", ", ") for line in lines]
 
 
 def main():
