@@ -27,7 +27,7 @@ determinism: fast
 objective: {{name: {objective}}}
 data:
   tokenizer: {work}/{tokenizer}/tokenizer
-  sources: [{{name: text, path: {work}/{tokenizer}/shards}}]
+  sources: [{{name: text, path: {work}/{tokenizer}/{data}}}]
   validation_split: 0
   seq_length: 32
 train: {{micro_batch_size: 2, global_batch_size: 2, max_steps: 4}}
@@ -65,14 +65,21 @@ MODELS = {
     "t5-v1.1": T5 + ", relative_buckets: 16, relative_distance: 20, activation: geglu_tanh, tied_embeddings: false",
     "bart": POST + ", family: encoder_decoder, position_offset: 2, pad_id: 1",
 }
+MODELS |= {f"{family}-{task}": MODELS[family] for family in ("bert", "roberta") for task in ("classify", "tag")}
 # Objective, tokenizer and class of those that are no decoders.
 MASKED_LM, SEQ2SEQ = transformers.AutoModelForMaskedLM, transformers.AutoModelForSeq2SeqLM
+SEQUENCES, TOKENS = transformers.AutoModelForSequenceClassification, transformers.AutoModelForTokenClassification
+LABELS = ", labels: [first, second, third]"
 OTHERS = {
     "bert": ("masked_lm", "wordpiece", MASKED_LM),
     "roberta": ("masked_lm", "roberta", MASKED_LM),
     "t5": ("span_corruption", "unigram", SEQ2SEQ),
     "t5-v1.1": ("span_corruption", "unigram", SEQ2SEQ),
     "bart": ("denoising", "roberta", SEQ2SEQ),
+    "bert-classify": ("classify" + LABELS, "wordpiece", SEQUENCES),
+    "bert-tag": ("tag" + LABELS, "wordpiece", TOKENS),
+    "roberta-classify": ("classify" + LABELS, "roberta", SEQUENCES),
+    "roberta-tag": ("tag" + LABELS, "roberta", TOKENS),
 }
 
 
@@ -91,6 +98,9 @@ def prepare(mixtape, work, kind):
     folder.mkdir()
     text = folder / "text.jsonl"
     text.write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXT * 60))
+    examples = [{"text": line, "label": i % 3, "tokens": line.split(), "tags": [i % 3 for i in range(len(line.split()))]}
+                for i, line in enumerate(TEXT * 4)]
+    (folder / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
     tokenizer = folder / "tokenizer"
     run(mixtape, "tokenizer", "train", text, "-o", tokenizer, "--vocab-size", 320, *TOKENIZERS[kind])
     run(mixtape, "data", "prepare", text, "-t", tokenizer, "-o", folder / "shards")
@@ -134,11 +144,13 @@ def check_logits(mixtape, model, path, work):
     save_file(inputs, work / "inputs.safetensors")
     run(mixtape, "forward", path, "--inputs", work / "inputs.safetensors", "--output", work / "outputs.safetensors")
     ours = load_file(work / "outputs.safetensors")["logits"]
+    if "SequenceClassification" in type(model).__name__:
+        ours = ours[:, 0]  # the others are of tokens that are not the first
     with torch.no_grad():
         theirs = model(**inputs).logits
     assert ours.shape == theirs.shape, f"logits {tuple(ours.shape)}, expected {tuple(theirs.shape)}"
     differences = (ours - theirs).abs()
-    if "attention_mask" in inputs and "decoder_input_ids" not in inputs:
+    if "attention_mask" in inputs and "decoder_input_ids" not in inputs and theirs.dim() == 3:
         differences = differences[inputs["attention_mask"] == 1]  # what padding attends to is nobody's affair
     difference = (differences.max() / theirs.abs().max()).item()
     assert difference < LOGIT_TOLERANCE, f"logits differ by {difference:.2e} of the largest"
@@ -165,7 +177,10 @@ def check_family(mixtape, family, work):
     prepare(mixtape, work, tokenizer)
     config = work / f"{family}.yaml"
     config.write_text(
-        COMMON.format(name=family, work=work, objective=objective, tokenizer=tokenizer, model=MODELS[family])
+        COMMON.format(
+            name=family, work=work, objective=objective, tokenizer=tokenizer, model=MODELS[family],
+            data="examples.jsonl" if LABELS in objective else "shards",
+        )
     )
     run(mixtape, "train", config)
     path = work / "exports" / family
@@ -174,10 +189,12 @@ def check_family(mixtape, family, work):
         path, torch_dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
     )
     assert model.config.model_type == family.split("-")[0], f"exported as {model.config.model_type}"
+    if LABELS in objective:
+        assert list(model.config.id2label.values()) == ["first", "second", "third"], model.config.id2label
     tensors = check_parameters(model, report, path)
     difference = check_logits(mixtape, model.eval(), path, work)
     check_tokens(mixtape, path, family)
-    print(f"{family:8} {tensors} tensors equal, logits within {difference:.1e}, token ids equal", flush=True)
+    print(f"{family:16} {tensors} tensors equal, logits within {difference:.1e}, token ids equal", flush=True)
 
 
 def main():
@@ -191,7 +208,7 @@ def main():
                 check_family(mixtape, family, work)
                 passed += 1
             except AssertionError as error:
-                print(f"{family:8} FAILED: {error}", flush=True)
+                print(f"{family:16} FAILED: {error}", flush=True)
                 failed += 1
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)

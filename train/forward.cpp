@@ -78,9 +78,9 @@ void add_targets(const Integers& labels, const Extents& shape, const ModelSpec& 
   for (int64_t i = 0; i < shape[0] * length; ++i) {
     const bool has = !labels.empty() && i % length + shift < length && labels[size_t(i + shift)] != -100;
     const int64_t target = has ? labels[size_t(i + shift)] : -1;
-    if (has && (target < 0 || target >= spec.vocab_size))
-      throw DataError("forward: labels[{}, {}] is {}, expected -100 or a token", i / length, i % length + shift,
-                      target);
+    if (has && (target < 0 || target >= spec.n_outputs()))
+      throw DataError("forward: labels[{}, {}] is {}, expected -100 or a token or label", i / length,
+                      i % length + shift, target);
     batch.targets.push_back(int32_t(target));
     batch.n_targets += has;
   }

@@ -15,7 +15,8 @@ namespace mixtape {
 // shifted either: labels[:, u] is the target of position u. Throws DataError for what is missing or malformed.
 Batch batch_from_inputs(const SafetensorsFile& file, const ModelSpec& spec);
 
-// The logits of the batch that the engine has loaded, [B * T * V]; empty while planning.
+// The logits of the batch that the engine has loaded, [B * T * V] (of a head of labels V is their number, at every
+// token); empty while planning.
 std::vector<float> logits_of(Engine& engine);
 
 }  // namespace mixtape

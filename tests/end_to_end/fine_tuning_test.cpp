@@ -51,8 +51,8 @@ determinism: strict
     space.write("task.yaml", model + std::string("objective: {name: ") + GetParam().name + GetParam().settings + R"(}
 run: {name: task, init_from: runs/base}
 data: {tokenizer: tokenizer, sources: [{name: examples, path: examples.jsonl, validation: examples.jsonl}], seq_length: 64}
-train: {micro_batch_size: 2, global_batch_size: 4, max_steps: 120}
-optimizer: {lr: 4.0e-3}
+train: {micro_batch_size: 2, global_batch_size: 4, max_steps: 200}
+optimizer: {lr: 3.0e-3}
 schedule: {warmup_steps: 10}
 eval: {interval: 60}
 checkpoint: {interval: 40}
@@ -73,7 +73,7 @@ determinism: strict
     return nlohmann::json::parse(metrics.substr(begin, end - begin)).at(GetParam().score);
   }
   std::string weights(const std::string& name) const {
-    return space.read("runs/" + name + "/checkpoints/step-00000120/model.safetensors");
+    return space.read("runs/" + name + "/checkpoints/step-00000200/model.safetensors");
   }
   Workspace space;
   std::string output;
@@ -83,7 +83,7 @@ TEST_P(FineTuning, LearnsScoresResumesAndExports) {
   run({"data", "inspect", "task.yaml", "-n", "1"});
   EXPECT_NE(output.find("96 examples"), std::string::npos) << output;
   run({"train", "task.yaml"});
-  EXPECT_GT(last_score("task"), 0.95);
+  EXPECT_GT(last_score("task"), 0.9);
 
   run({"train", "task.yaml", "run.name=pieces", "train.stop_at_step=50"});
   run({"train", "task.yaml", "run.name=pieces"});
@@ -96,10 +96,18 @@ TEST_P(FineTuning, LearnsScoresResumesAndExports) {
     const auto json = nlohmann::json::parse(output.substr(output.find('{')));
     EXPECT_NEAR(json.at(GetParam().score).get<double>(), last_score("task"), 1e-9) << model;
   }
+  if (std::string(GetParam().score) != "exact_match") return;
+  // Exact match was counted without generating; generation agrees.
+  const auto first = nlohmann::json::parse(GetParam().example(5));
+  const bool two = first.contains("source");
+  const std::string prompt = first.at(two ? "source" : "prompt"), wanted = first.at(two ? "target" : "response");
+  run({"generate", "runs/task", "--prompt", prompt, "--greedy", "-q", "-n", "20"});
+  EXPECT_NE(output.find(wanted), std::string::npos) << output;
 }
 
 TEST_P(FineTuning, WithAdapters) {
-  if (GetParam().name != std::string("classify")) GTEST_SKIP() << "one task suffices";
+  const std::string name = GetParam().name;
+  if (name != "classify" && name != "instruct") GTEST_SKIP() << "two tasks suffice";
   const std::vector<std::string> lora{"lora.rank=8", "lora.targets=['*']", "optimizer.lr=1e-2"};
   const auto train = [&](std::vector<std::string> more) {
     more.insert(more.begin(), {"train", "task.yaml"});
@@ -108,11 +116,11 @@ TEST_P(FineTuning, WithAdapters) {
   };
   train({"run.name=lora"});
   EXPECT_NE(output.find("of which learn"), std::string::npos) << output;
-  EXPECT_GT(last_score("lora"), 0.9);
+  EXPECT_GT(last_score("lora"), 0.8);
   train({"run.name=lora-pieces", "train.stop_at_step=50"});
   train({"run.name=lora-pieces"});
   const auto adapter = [&](const std::string& run) {
-    return space.read("runs/" + run + "/checkpoints/step-00000120/adapter_model.safetensors");
+    return space.read("runs/" + run + "/checkpoints/step-00000200/adapter_model.safetensors");
   };
   EXPECT_FALSE(adapter("lora").empty());
   EXPECT_TRUE(adapter("lora") == adapter("lora-pieces")) << "a resumed run has other bits";
@@ -156,6 +164,10 @@ std::string quoted(const std::string& text) { return "\"" + text + "\""; }
 const char* const bert =
     "family: encoder, norm_placement: post, final_norm: false, embedding_norm: true, activation: gelu, "
     "init_residual_scaled: false, mlm_head: true, lm_head_bias: true, token_types: 2";
+const char* const bart =
+    "family: encoder_decoder, norm_placement: post, final_norm: false, embedding_norm: true, activation: gelu, "
+    "init_residual_scaled: false, position_offset: 2";
+
 const TaskCase cases[] = {
     {"classify", "masked_lm", bert, ", labels: [cat, dog, bird, fish]", "macro_f1",
      [](int i) { return "{\"text\": " + quoted(phrase(i)) + ", \"label\": " + quoted(animals[i % 4]) + "}"; },
@@ -167,6 +179,18 @@ const TaskCase cases[] = {
               "], \"tags\": [\"O\", \"B-ANIMAL\", \"VERB\", \"O\", \"B-ANIMAL\"]}";
      },
      "BertForTokenClassification"},
+    // Which animal is seen by which: what a tiny model learns in seconds.
+    {"seq2seq", "denoising", bart, "", "exact_match",
+     [](int i) {
+       return "{\"source\": " + quoted(animals[i % 4]) + ", \"target\": " + quoted(animals[(i + 1) % 4]) + "}";
+     },
+     "BartForConditionalGeneration"},
+    {"instruct", "causal_lm", "family: decoder", "", "exact_match",
+     [](int i) {
+       return "{\"prompt\": " + quoted(std::string(animals[i % 4]) + ":") +
+              ", \"response\": " + quoted(std::string(" ") + animals[(i + 1) % 4]) + "}";
+     },
+     "GPT2LMHeadModel"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Tasks, FineTuning, testing::ValuesIn(cases),

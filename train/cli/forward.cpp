@@ -40,7 +40,7 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
 
   std::vector<NamedTensor> outputs;
   outputs.push_back(
-      {"logits", {batch.rows, engine.predicting_rows() / batch.rows, spec.vocab_size}, logits_of(engine)});
+      {"logits", {batch.rows, engine.predicting_rows() / batch.rows, spec.n_outputs()}, logits_of(engine)});
   if (batch.n_targets > 0) {
     engine.parameters().new_step();
     outputs.push_back({"loss", {1}, {float(engine.run_micro_batch(a.gradients))}});
