@@ -2,8 +2,9 @@
 
 A step is forward, backward, clipping of the norm to 1 and AdamW (PyTorch's fused one), on random tokens, without dropout.
 PyTorch's best way counts: for GPT a module in nanoGPT's style, for LLaMA the one of transformers, each in eager mode and
-under torch.compile. Every side runs in a process of its own and counts a step only if the machine ran at full rate right
-before and after it; memory is the peak resident size less what the process held when its imports were done.
+under torch.compile. Each side is a process of its own, and after PyTorch's step comes at once one of Mixtape's: a machine
+that slows down slows both, and no core falls idle between. The ratio is the median over these pairs, beside it the range
+that holds the middle half of them. Memory is the peak resident size less what the process held when its imports were done.
 """
 
 import argparse
@@ -13,44 +14,64 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
-# Mixtape's configuration and its overrides; PyTorch's model by the same numbers. `goal`: PyTorch's time / Mixtape's.
+# Mixtape's configuration and its overrides; PyTorch's model by the same numbers. `steps`: of a turn. `goal`: PyTorch's time / Mixtape's.
 GPT2 = dict(config="configs/gpt2-124m.yaml", layers=12, width=768, heads=12, vocabulary=50257, positions=1024, bias=True)
 LLAMA = dict(config="configs/llama-134m.yaml", layers=12, width=768, heads=12, vocabulary=32000, positions=1024, inner=2048)
 MODEL_10M = dict(config="configs/10m.yaml", layers=6, width=384, heads=6, vocabulary=257, positions=256, bias=False)
 CHAR = dict(config="configs/char.yaml", layers=4, width=128, heads=4, vocabulary=257, positions=64, bias=False)
 CASES = {
-    "gpt2-4x64": dict(GPT2, rows=4, length=64, steps=5, goal=1.3),
-    "gpt2-4x256": dict(GPT2, rows=4, length=256, steps=3, goal=1.25),
-    "gpt2-1x1024": dict(GPT2, rows=1, length=1024, steps=3, goal=1.25),
-    "gpt2-8x512": dict(GPT2, rows=8, length=512, steps=2, goal=1.3),
-    "llama-4x256": dict(LLAMA, rows=4, length=256, steps=3, goal=1.15),
-    "10m-64x256": dict(MODEL_10M, rows=64, length=256, steps=3, goal=1.35),
-    "char-12x64": dict(CHAR, rows=12, length=64, steps=40, goal=1.8),
+    "gpt2-4x64": dict(GPT2, rows=4, length=64, steps=2, goal=1.3),
+    "gpt2-4x256": dict(GPT2, rows=4, length=256, steps=1, goal=1.25),
+    "gpt2-1x1024": dict(GPT2, rows=1, length=1024, steps=1, goal=1.25),
+    "gpt2-8x512": dict(GPT2, rows=8, length=512, steps=1, goal=1.3),
+    "llama-4x256": dict(LLAMA, rows=4, length=256, steps=1, goal=1.15),
+    "10m-64x256": dict(MODEL_10M, rows=64, length=256, steps=1, goal=1.35),
+    "char-12x64": dict(CHAR, rows=12, length=64, steps=20, goal=1.8),
 }
 MODES = ["eager", "compile"]
 
 
-def mixtape_step(mixtape, case, precision):
+class Side:
+    """A process that takes a number of steps whenever it is told to."""
+
+    def __init__(self, name, command):
+        self.name = name
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(list(map(str, command)), text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=self.errors)
+        self.setup = self.read()
+        self.seconds = []
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            sys.exit(f"bench_vs_pytorch: {self.name}: {self.errors.read()[-2000:].decode()}")
+        return json.loads(line)
+
+    def turn(self, steps):
+        print(steps, file=self.process.stdin, flush=True)
+        answer = self.read()
+        self.seconds.append(answer["seconds_per_step"])
+        self.memory = answer["peak_resident_bytes"] - self.setup["resident_before_bytes"]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def mixtape_side(mixtape, case, precision):
     rows = case["rows"]
-    command = [mixtape, "bench", "train", case["config"], f"data.seq_length={case['length']}",
-               f"train.micro_batch_size={rows}", f"train.global_batch_size={rows}", "model.dropout=0",
-               "model.attention_dropout=0", f"precision.mode={precision}", "--steps", str(case["steps"]), "--json"]
-    output = subprocess.run(command, capture_output=True, text=True)
-    if output.returncode != 0:
-        sys.exit(f"bench_vs_pytorch: {' '.join(map(str, command))}: {output.stderr}")
-    r = json.loads(output.stdout)
-    return dict(seconds=r["seconds_per_step"], memory=r["peak_resident_bytes"] - r["resident_before_bytes"],
-                parameters=r["parameters"], disturbed=r["disturbed"], share_of_fma=r["share_of_fma"])
+    return Side("Mixtape", [mixtape, "bench", "train", case["config"], f"data.seq_length={case['length']}",
+                            f"train.micro_batch_size={rows}", f"train.global_batch_size={rows}", "model.dropout=0",
+                            "model.attention_dropout=0", f"precision.mode={precision}", "--turns"])
 
 
-def pytorch_step(name, mode, precision):
-    command = [sys.executable, __file__, "--worker", name, mode, precision]
-    output = subprocess.run(command, capture_output=True, text=True)
-    if output.returncode != 0:
-        sys.exit(f"bench_vs_pytorch: PyTorch, {name}, {mode}: {output.stderr[-2000:]}")
-    return json.loads(output.stdout.splitlines()[-1])
+def pytorch_side(name, mode, precision):
+    return Side(f"PyTorch, {name}, {mode}", [sys.executable, __file__, "--worker", name, mode, precision])
 
 
 # PyTorch's side
@@ -125,42 +146,6 @@ def llama(case):
     return Llama()
 
 
-class Steady:
-    """Counts a step only if the machine ran at full rate before and after it (train/bench/steady.h)."""
-
-    def __init__(self):
-        import torch
-
-        self.a, self.b = torch.randn(768, 768), torch.randn(768, 768)
-        self.best = 0.0
-
-    def probe(self, seconds=0.012):
-        start, products = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            self.a @ self.b
-            products += 1
-        return products / (time.perf_counter() - start)
-
-    def measure(self, wanted, step):
-        self.best = max(self.probe(0.1) for _ in range(3))
-        samples = []
-
-        def counting():
-            return [s for s, probe in samples if probe >= 0.85 * self.best]
-
-        while len(counting()) < wanted and len(samples) < 3 * wanted:
-            self.probe(0.1)
-            before = self.probe()
-            start = time.perf_counter()
-            step()
-            seconds = time.perf_counter() - start
-            after = self.probe()
-            self.best = max(self.best, before, after)
-            samples.append((seconds, min(before, after)))
-        counted = counting()
-        return statistics.median(counted or [s for s, _ in samples]), 2 * len(counted) < len(samples)
-
-
 def worker(name, mode, precision):
     import torch
     import torch._dynamo
@@ -190,68 +175,81 @@ def worker(name, mode, precision):
     step(), step()
     # What the compiler itself needed is not the step's.
     pathlib.Path("/proc/self/clear_refs").write_text("5")
-    seconds, disturbed = Steady().measure(case["steps"], step)
-    print(json.dumps(dict(seconds=seconds, memory=resident("VmHWM") - before, parameters=parameters, disturbed=disturbed)))
+    print(json.dumps(dict(resident_before_bytes=before, parameters=parameters)), flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            step()
+        print(json.dumps(dict(seconds_per_step=(time.perf_counter() - start) / int(line),
+                              peak_resident_bytes=resident("VmHWM"))), flush=True)
 
 
 # The comparison
 
 
-def compare(mixtape, name, precision, rounds):
-    case, modes, ours, theirs = CASES[name], list(MODES), [], {mode: [] for mode in MODES}
-    for _ in range(rounds):
-        for mode in modes:
-            theirs[mode].append(pytorch_step(name, mode, precision))
-        ours.append(mixtape_step(mixtape, case, precision))
-        # A way that is clearly slower is not the rival.
-        fastest = min(theirs[mode][0]["seconds"] for mode in modes)
-        modes = [mode for mode in modes if theirs[mode][0]["seconds"] < 1.1 * fastest]
-    if ours[0]["parameters"] != theirs[modes[0]][0]["parameters"]:
-        sys.exit(f"bench_vs_pytorch: {name}: {ours[0]['parameters']} parameters here, "
-                 f"{theirs[modes[0]][0]['parameters']} in PyTorch: not the same model")
-    best = min(modes, key=lambda mode: min(r["seconds"] for r in theirs[mode]))
-    # Of each side the fastest round: disturbance only ever slows.
-    mine = min(ours, key=lambda r: r["seconds"])
-    rival = min(theirs[best], key=lambda r: r["seconds"])
-    tokens = case["rows"] * case["length"]
-    return dict(case=name, mode=best, goal=case["goal"], tokens=tokens, mixtape_seconds=mine["seconds"],
-                pytorch_seconds={mode: min(r["seconds"] for r in runs) for mode, runs in theirs.items() if runs},
-                speed=rival["seconds"] / mine["seconds"], mixtape_memory=mine["memory"], pytorch_memory=rival["memory"],
-                memory=mine["memory"] / rival["memory"], share_of_fma=mine["share_of_fma"],
-                disturbed=mine["disturbed"] or rival["disturbed"])
+def fastest_mode(name, precision, steps):
+    """The process of PyTorch's faster mode, by two turns of each."""
+    best = None
+    for mode in MODES:
+        side = pytorch_side(name, mode, precision)
+        side.turn(steps), side.turn(steps)
+        side.mode = mode
+        slower = max((side, best), key=lambda s: min(s.seconds)) if best else None
+        best = side if slower is not side else best
+        if slower:
+            slower.end()
+    best.seconds.clear()
+    return best
+
+
+def compare(mixtape, name, precision, pairs):
+    case = CASES[name]
+    rival = fastest_mode(name, precision, case["steps"])
+    ours = mixtape_side(mixtape, case, precision)
+    if ours.setup["parameters"] != rival.setup["parameters"]:
+        sys.exit(f"bench_vs_pytorch: {name}: {ours.setup['parameters']} parameters here, "
+                 f"{rival.setup['parameters']} in PyTorch: not the same model")
+    for _ in range(pairs):
+        rival.turn(case["steps"])
+        ours.turn(case["steps"])
+    rival.end(), ours.end()
+    ratios = sorted(theirs / mine for theirs, mine in zip(rival.seconds, ours.seconds))
+    return dict(case=name, mode=rival.mode, goal=case["goal"], tokens=case["rows"] * case["length"],
+                mixtape_seconds=statistics.median(ours.seconds), pytorch_seconds=statistics.median(rival.seconds),
+                speed=statistics.median(ratios), speed_low=ratios[pairs // 4], speed_high=ratios[-1 - pairs // 4],
+                mixtape_memory=ours.memory, pytorch_memory=rival.memory, memory=ours.memory / rival.memory)
 
 
 HEADER = (f"{'case':<13} {'PyTorch':<8} {'s/step':>8} {'tokens/s':>9} {'MiB':>7}   {'Mixtape':>8} {'tokens/s':>9} {'MiB':>7}   "
-          f"{'speed':>6} {'goal':>5} {'memory':>6}")
+          f"{'speed':>6} {'range':>12} {'goal':>5} {'memory':>6}")
 
 
 def line(r):
-    rival = r["pytorch_seconds"][r["mode"]]
-    text = (f"{r['case']:<13} {r['mode']:<8} {rival:>8.4f} {r['tokens'] / rival:>9,.0f} {r['pytorch_memory'] / 2**20:>7,.0f}"
-            f"   {r['mixtape_seconds']:>8.4f} {r['tokens'] / r['mixtape_seconds']:>9,.0f} "
-            f"{r['mixtape_memory'] / 2**20:>7,.0f}   {r['speed']:>5.2f}x {r['goal']:>5} {r['memory']:>6.2f}")
-    return text + ("   MACHINE DISTURBED: most steps were dropped; says little" if r["disturbed"] else "")
+    theirs, mine = r["pytorch_seconds"], r["mixtape_seconds"]
+    return (f"{r['case']:<13} {r['mode']:<8} {theirs:>8.4f} {r['tokens'] / theirs:>9,.0f} {r['pytorch_memory'] / 2**20:>7,.0f}"
+            f"   {mine:>8.4f} {r['tokens'] / mine:>9,.0f} {r['mixtape_memory'] / 2**20:>7,.0f}   {r['speed']:>5.2f}x "
+            f"{r['speed_low']:>5.2f} to {r['speed_high']:.2f} {r['goal']:>5} {r['memory']:>6.2f}")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="bench_vs_pytorch")
     parser.add_argument("mixtape")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=7, help="turns of each side that are compared")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--json", type=pathlib.Path, help="write all figures to this file")
     a = parser.parse_intermixed_args()
     for name in a.cases:
         if name not in CASES:
             parser.error(f"{name} is no case; there are {', '.join(CASES)}")
-    if a.rounds < 1:
-        parser.error("--rounds: expected at least 1")
+    if a.pairs < 1:
+        parser.error("--pairs: expected at least 1")
     os.environ.pop("OMP_NUM_THREADS", None)
 
     print(HEADER, flush=True)
     results = []
     for name in a.cases or CASES:
-        results.append(compare(a.mixtape, name, a.precision, a.rounds))
+        results.append(compare(a.mixtape, name, a.precision, a.pairs))
         print(line(results[-1]), flush=True)
         if a.json:
             a.json.write_text(json.dumps(results, indent=1))

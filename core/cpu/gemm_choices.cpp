@@ -35,8 +35,8 @@ Table& table() {
 int parts(int64_t extent, int64_t most) { return int(std::max<int64_t>(1, (extent + most - 1) / most)); }
 
 // Parts of C of at most 256 x 512, which stay in the second-level cache; fewer than `least` are halved along their
-// longer side while that leaves 96 or more, and many columns are cut into a multiple of `least`, so that up to `least`
-// threads have equally much to do.
+// longer side while that leaves 96 or more, and many columns, or else rows, are cut into a multiple of `least`, so that
+// up to `least` threads have equally much to do.
 GemmChoice partition(const Gemm& p, int least) {
   GemmChoice c{.row_parts = parts(p.m, 256), .col_parts = parts(p.n, 512)};
   while (c.row_parts * c.col_parts < least) {
@@ -46,8 +46,11 @@ GemmChoice partition(const Gemm& p, int least) {
   }
   const int64_t tiles = int64_t(c.row_parts) * c.col_parts;
   if (tiles > least && tiles < 8 * least) {
-    const int rounded = (c.col_parts + least - 1) / least * least;
-    if (p.n / rounded >= 96) c.col_parts = rounded;
+    const auto rounded = [&](int parts) { return (parts + least - 1) / least * least; };
+    if (p.n / rounded(c.col_parts) >= 96)
+      c.col_parts = rounded(c.col_parts);
+    else if (tiles % least != 0 && p.m / rounded(c.row_parts) >= 96)
+      c.row_parts = rounded(c.row_parts);
   }
   return c;
 }

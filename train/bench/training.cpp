@@ -1,9 +1,11 @@
 #include "train/bench/training.h"
 
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 
 #include "core/base/clock.h"
+#include "core/base/error.h"
 #include "core/ops/optimizer.h"
 #include "train/bench/model_work.h"
 #include "train/bench/synthetic.h"
@@ -24,10 +26,26 @@ int64_t status_bytes(const std::string& key) {
   return 0;
 }
 
+const ResolvedConfig& checked(ResolvedConfig& resolved) {
+  leave_data_out(resolved.config);
+  check(resolved.config, resolved.origins);
+  return resolved;
+}
+
+int parse_count(const std::string& line) {
+  int count = 0;
+  const auto [end, error] = std::from_chars(line.data(), line.data() + line.size(), count);
+  if (error != std::errc() || end != line.data() + line.size() || count < 1)
+    throw ConfigError("bench train --turns: '{}', expected a number of steps in each line of the input", line);
+  return count;
+}
+
 class Bench {
  public:
-  explicit Bench(const ResolvedConfig& resolved)
-      : config_(resolved.config),
+  // Fills in what is known of `result` before a step is timed.
+  Bench(const ResolvedConfig& resolved, TrainingBench& result)
+      : before_(resident_bytes()),
+        config_(resolved.config),
         options_(training_options(config_)),
         plan_(plan_training(options_, config_)),
         engine_(options_, plan_.peak),
@@ -35,11 +53,14 @@ class Bench {
     engine_.backend().set_choices(load_tuning(engine_.backend()));
     engine_.parameters().initialise(uint64_t(config_.seed));
     step_ = std::make_unique<TrainingStep>(engine_, config_);
+    result.resident_before_bytes = before_;
+    result.parameters = count();
+    result.tokens = batch_.n_tokens;
+    result.flops = engine_.model().flops_per_token(options_.lengths()) * double(result.tokens);
+    result.arena_bytes = plan_.peak;
   }
 
   Engine& engine() { return engine_; }
-  int64_t arena_bytes() const { return plan_.peak; }
-  int64_t tokens() const { return batch_.n_tokens; }
   void run() { step_->run(batch_, config_.optimizer.lr); }
 
   // Pages, timed choices, threads.
@@ -84,6 +105,7 @@ class Bench {
   Parameters& parameters() { return engine_.parameters(); }
   int64_t count() { return parameters().layout().learning_count(); }
 
+  int64_t before_;
   Config config_;
   EngineOptions options_;
   MemoryPlan plan_;
@@ -132,17 +154,8 @@ int64_t peak_resident_bytes() { return status_bytes("VmHWM"); }
 int64_t resident_bytes() { return status_bytes("VmRSS"); }
 
 TrainingBench bench_training(ResolvedConfig resolved, const TrainingBenchOptions& options) {
-  leave_data_out(resolved.config);
-  check(resolved.config, resolved.origins);
   TrainingBench result;
-  result.resident_before_bytes = resident_bytes();
-  Bench bench(resolved);
-  const Transformer& model = bench.engine().model();
-  result.parameters = model.layout().parameter_count();
-  result.tokens = bench.tokens();
-  result.flops = model.flops_per_token(bench.engine().options().lengths()) * double(result.tokens);
-  result.arena_bytes = bench.arena_bytes();
-
+  Bench bench(checked(resolved), result);
   bench.warm_up();
   SteadyTimer timer;
   result.step = timer.time(options.steps, [&] { bench.run(); });
@@ -152,6 +165,19 @@ TrainingBench bench_training(ResolvedConfig resolved, const TrainingBenchOptions
   result.limits = measure_limits();
   result.limits.fma = std::max(result.limits.fma, timer.best_probe());
   return result;
+}
+
+void take_turns(ResolvedConfig resolved, std::istream& in, const TrainingTurns& turns) {
+  TrainingBench result;
+  Bench bench(checked(resolved), result);
+  bench.warm_up();
+  turns.ready(result);
+  for (std::string line; std::getline(in, line);) {
+    const int steps = parse_count(line);
+    const double start = now_seconds();
+    for (int i = 0; i < steps; ++i) bench.run();
+    turns.done((now_seconds() - start) / steps, peak_resident_bytes());
+  }
 }
 
 }  // namespace mixtape

@@ -1,6 +1,8 @@
 // Times training steps of a configuration on synthetic tokens.
 #pragma once
 
+#include <functional>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,6 +42,14 @@ struct TrainingBench {
 
 // Keys that only name data are ignored. Throws ConfigError where check() does.
 TrainingBench bench_training(ResolvedConfig config, const TrainingBenchOptions& options);
+
+// Takes turns with another program: says what it is when it is ready, then for each line of `in`, a number of steps,
+// runs them and says how long one took. Ends with `in`.
+struct TrainingTurns {
+  std::function<void(const TrainingBench& b)> ready;  // all but step, limits and profile
+  std::function<void(double seconds_per_step, int64_t peak_resident_bytes)> done;
+};
+void take_turns(ResolvedConfig config, std::istream& in, const TrainingTurns& turns);
 
 // Of this process, in bytes: VmHWM and VmRSS; 0 where the system does not say.
 int64_t peak_resident_bytes();

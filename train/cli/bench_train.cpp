@@ -1,4 +1,6 @@
 // mixtape bench train CONFIG... [key=value...]
+#include <cstdio>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "train/bench/training.h"
@@ -13,7 +15,7 @@ namespace {
 struct Arguments {
   TrainingBenchOptions options;
   std::string trace;
-  bool json = false;
+  bool json = false, turns = false;
 };
 
 void print_profile(const TrainingBench& b) {
@@ -48,22 +50,26 @@ void print(const TrainingBench& b) {
   if (!b.profile.empty()) print_profile(b);
 }
 
+nlohmann::json json_of_setup(const TrainingBench& b) {
+  return {{"parameters", b.parameters},
+          {"tokens_per_step", b.tokens},
+          {"flop_per_step", b.flops},
+          {"arena_bytes", b.arena_bytes},
+          {"resident_before_bytes", b.resident_before_bytes}};
+}
+
 nlohmann::json json_of(const TrainingBench& b) {
-  nlohmann::json j = {{"seconds_per_step", b.step.median},
-                      {"least_seconds", b.step.least},
-                      {"most_seconds", b.step.most},
-                      {"steps", b.step.counted},
-                      {"dropped", b.step.dropped},
-                      {"disturbed", b.step.disturbed},
-                      {"parameters", b.parameters},
-                      {"tokens_per_step", b.tokens},
-                      {"tokens_per_second", b.tokens_per_second()},
-                      {"flop_per_step", b.flops},
-                      {"share_of_fma", b.share_of_fma()},
-                      {"arena_bytes", b.arena_bytes},
-                      {"peak_resident_bytes", b.peak_resident_bytes},
-                      {"resident_before_bytes", b.resident_before_bytes},
-                      {"limits", limits_json(b.limits)}};
+  nlohmann::json j = json_of_setup(b);
+  j.update({{"seconds_per_step", b.step.median},
+            {"least_seconds", b.step.least},
+            {"most_seconds", b.step.most},
+            {"steps", b.step.counted},
+            {"dropped", b.step.dropped},
+            {"disturbed", b.step.disturbed},
+            {"tokens_per_second", b.tokens_per_second()},
+            {"share_of_fma", b.share_of_fma()},
+            {"peak_resident_bytes", b.peak_resident_bytes},
+            {"limits", limits_json(b.limits)}});
   for (const ProfileLine& line : b.profile)
     j["profile"].push_back({{"operation", line.name},
                             {"pass", line.pass},
@@ -74,12 +80,27 @@ nlohmann::json json_of(const TrainingBench& b) {
   return j;
 }
 
+void print_line(const nlohmann::json& j) {
+  fmt::print("{}\n", j.dump());
+  std::fflush(stdout);
+}
+
+void run_turns(const std::vector<std::string>& words) {
+  take_turns(load_arguments(words), std::cin,
+             {.ready = [](const TrainingBench& b) { print_line(json_of_setup(b)); },
+              .done =
+                  [](double seconds, int64_t peak) {
+                    print_line({{"seconds_per_step", seconds}, {"peak_resident_bytes", peak}});
+                  }});
+}
+
 void run(const std::vector<std::string>& words, const Arguments& a) {
+  if (a.turns) return run_turns(words);
   TrainingBenchOptions options = a.options;
   options.profile = options.profile || !a.trace.empty();
   const TrainingBench bench = bench_training(load_arguments(words), options);
   if (a.json)
-    fmt::print("{}\n", json_of(bench).dump());
+    print_line(json_of(bench));
   else
     print(bench);
   if (a.trace.empty()) return;
@@ -97,6 +118,9 @@ void add_bench_train(Command& bench) {
   command.flag("--profile", a->options.profile, "a table of operations");
   command.option("--trace", a->trace, "write a Chrome trace of one step").type_name("FILE.json");
   command.flag("--json", a->json, "one line of JSON in place of text");
+  command.flag("--turns", a->turns,
+               "to take turns with another program: for each line of standard input, a number of steps, runs them and "
+               "prints the time of one as a line of JSON; the first line says that it is ready");
   command.action([arguments, a] { run(arguments(), *a); });
 }
 
