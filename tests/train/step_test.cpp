@@ -84,7 +84,7 @@ const PlannedRun planned_runs[] = {
     {"one_micro_batch", [](Config& c) { c.train.global_batch_size = 2; }},
     {"bf16", [](Config& c) { c.precision.mode = PrecisionMode::bf16; }},
     {"fp16", [](Config& c) { c.precision.mode = PrecisionMode::fp16, c.precision.loss_scale.initial = 1; }},
-    {"selective", [](Config& c) { c.memory.recompute = RecomputeMode::selective; }},
+    {"keeps_all", [](Config& c) { c.memory.recompute = RecomputeMode::none; }},
     {"full", [](Config& c) { c.memory.recompute = RecomputeMode::full, c.precision.mode = PrecisionMode::bf16; }},
     {"fast", [](Config& c) { c.determinism = Determinism::fast; }},
     {"one_thread", [](Config& c) { c.runtime.threads.emplace(1); }},

@@ -33,7 +33,7 @@ constexpr auto names(std::type_identity<Determinism>) {
 }
 
 struct MemoryConfig {
-  RecomputeMode recompute = RecomputeMode::none;
+  RecomputeMode recompute = RecomputeMode::selective;
   OffloadMode offload = OffloadMode::none;
   Auto<int64_t> loss_chunk_tokens;
 };
@@ -42,8 +42,9 @@ constexpr auto fields(std::type_identity<MemoryConfig>) {
   using C = MemoryConfig;
   return std::tuple{
       field("recompute", &C::recompute,
-            "none: keep every activation; selective: compute cheap operations again in backward; full: keep only the "
-            "input of each block. The same bits in every mode",
+            "none: keep every activation; selective: make norms and activations again in backward, which costs no time "
+            "worth "
+            "naming; full: keep only the input of each block, and compute forward twice. The same bits in every mode",
             Aliases{"recompute_granularity", "activation_checkpointing"}),
       field("offload", &C::offload, "what is kept in the host's memory"),
       field("loss_chunk_tokens", &C::loss_chunk_tokens,
