@@ -101,9 +101,11 @@ GemmChoice measure(const Gemm& p) {
   std::vector<float> scratch(small.m * small.n, 0.f);
   small.c = scratch.data();
   small.ldc = small.n;
+  // A product of less than a millisecond says little by itself.
+  const int calls = int(std::clamp(2e8 / (2.0 * small.m * small.n * small.k), 1.0, 100.0));
   const auto time = [&](size_t i) {
     const double start = now_seconds();
-    run_gemm(small, scaled(list[i], p, share));
+    for (int call = 0; call < calls; ++call) run_gemm(small, scaled(list[i], p, share));
     return now_seconds() - start;
   };
   for (size_t i = 0; i < list.size(); ++i) time(i);
