@@ -47,9 +47,9 @@ inline void philox_words(PhiloxKey key, uint64_t index, uint32_t site, Purpose p
     hn::StoreInterleaved2(low, high, d, reinterpret_cast<uint64_t*>(words + 4 * i));
   }
 #endif
-  for (; i < count; ++i) {
+  for (uint32_t* out = words + 4 * i; i < count; ++i, out += 4) {
     const auto w = philox(key, index + uint64_t(i), site, purpose);
-    std::copy(w.begin(), w.end(), words + 4 * i);
+    std::copy(w.begin(), w.end(), out);
   }
 }
 

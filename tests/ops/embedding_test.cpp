@@ -105,7 +105,9 @@ TEST(SinusoidalPositions, AreThoseOfThePaper) {
     for (int64_t i = 0; 2 * i < d; ++i) {
       const double angle = double(p) / std::pow(10000.0, 2.0 * double(i) / d);
       EXPECT_NEAR(table[p * d + 2 * i], std::sin(angle), 1e-7);
-      if (2 * i + 1 < d) EXPECT_NEAR(table[p * d + 2 * i + 1], std::cos(angle), 1e-7);
+      if (2 * i + 1 < d) {
+        EXPECT_NEAR(table[p * d + 2 * i + 1], std::cos(angle), 1e-7);
+      }
     }
   EXPECT_NEAR(table[2 * d], 0.909297427, 1e-7);       // sin 2
   EXPECT_NEAR(table[3 * d + 1], -0.989992497, 1e-7);  // cos 3

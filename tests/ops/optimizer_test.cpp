@@ -199,7 +199,9 @@ TEST_F(Optimizer, UpdatesItsRangesOnlyAndKnowsNoThreads) {
         ASSERT_NEAR(w.data<float>()[i], expected, 2e-6 * (1 + std::abs(expected))) << i;
       }
     for (int64_t i = 0; i < total; ++i)
-      if (!in_range[i]) ASSERT_EQ(w.data<float>()[i], w0[i]) << i;
+      if (!in_range[i]) {
+        ASSERT_EQ(w.data<float>()[i], w0[i]) << i;
+      }
     if (first.empty()) first = bits(w);
     EXPECT_EQ(bits(w), first) << threads << " threads";
   }

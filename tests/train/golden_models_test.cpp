@@ -127,7 +127,9 @@ TEST_P(GoldenModel, LogitsAndLoss) {
   const double limit = 1e-5 * largest(want);
   const size_t vocab = size_t(golden.model.spec.vocab_size);
   for (size_t i = 0; i < got.size(); ++i)
-    if (golden.mask[i / vocab]) ASSERT_NEAR(got[i], want[i], limit) << "logit " << i;
+    if (golden.mask[i / vocab]) {
+      ASSERT_NEAR(got[i], want[i], limit) << "logit " << i;
+    }
   EXPECT_NEAR(engine->run_micro_batch(false), golden.number(golden.facts["loss"]), 1e-5);
 }
 
@@ -141,7 +143,9 @@ void expect_gradients(const Golden& golden, Mode mode) {
     ASSERT_EQ(t.values.size(), want.size()) << t.name;
     const double limit = 1e-4 * largest(want);
     for (size_t i = 0; i < want.size(); ++i)
-      if (!is_noise(golden, t.name, i)) ASSERT_NEAR(t.values[i], want[i], limit) << t.name << " element " << i;
+      if (!is_noise(golden, t.name, i)) {
+        ASSERT_NEAR(t.values[i], want[i], limit) << t.name << " element " << i;
+      }
     ++compared;
   }
   size_t stored = 0;
@@ -216,7 +220,9 @@ TEST_P(GoldenModel, TenAdamWSteps) {
         sum += std::abs(double(t.values[i]) - double(want[i]));
         ++counted;
       }
-      if (counted) EXPECT_LT(sum / double(counted), 1e-5) << t.name;
+      if (counted) {
+        EXPECT_LT(sum / double(counted), 1e-5) << t.name;
+      }
     }
   }
 }
@@ -252,7 +258,9 @@ TEST_P(GoldenModel, TrainsInBf16) {
       dot += double(t.values[i]) * want[i], a += double(t.values[i]) * t.values[i], b += double(want[i]) * want[i];
     }
     // A key bias is noise throughout.
-    if (b > 0) EXPECT_GT(dot / std::sqrt(a * b), 0.99) << t.name;
+    if (b > 0) {
+      EXPECT_GT(dot / std::sqrt(a * b), 0.99) << t.name;
+    }
   }
   std::vector<double> norms;
   const std::vector<double> losses = ten_steps(golden, *engine, mode, &norms);
@@ -320,7 +328,9 @@ TEST_P(GoldenVariant, Logits) {
   const std::vector<float> got = logits_of(*engine), want = golden.values("logits");
   const size_t vocab = size_t(golden.model.spec.vocab_size);
   for (size_t i = 0; i < got.size(); ++i)
-    if (golden.mask[i / vocab]) ASSERT_NEAR(got[i], want[i], 1e-5 * largest(want)) << "logit " << i;
+    if (golden.mask[i / vocab]) {
+      ASSERT_NEAR(got[i], want[i], 1e-5 * largest(want)) << "logit " << i;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, GoldenVariant,
@@ -342,7 +352,9 @@ TEST(GoldenVariantBf16, LogitsOfRoundedWeights) {
   const std::vector<float> got = logits_of(*engine);
   const size_t vocab = size_t(golden.model.spec.vocab_size);
   for (size_t i = 0; i < got.size(); ++i)
-    if (golden.mask[i / vocab]) ASSERT_NEAR(got[i], want[i], 1e-5 * largest(want)) << "logit " << i;
+    if (golden.mask[i / vocab]) {
+      ASSERT_NEAR(got[i], want[i], 1e-5 * largest(want)) << "logit " << i;
+    }
 }
 
 }  // namespace
