@@ -27,11 +27,10 @@ struct Buckets {
   }
 };
 
-// What all kernels have in common: K is one of their argument structs, A is Attention or AttentionBackward.
-template <template <class> class K, class T, class A>
-K<T> common(const A& a, const Buckets& buckets) {
+// Fills in what Attention and AttentionBackward have in common.
+template <class T, class A>
+void fill_common(AttentionArguments<T>& k, const A& a, const Buckets& buckets) {
   const AttentionSpec& s = a.spec;
-  K<T> k{};
   k.q = rows_of<const T>(a.q);
   k.k = rows_of<const T>(a.k);
   k.v = rows_of<const T>(a.v);
@@ -46,12 +45,18 @@ K<T> common(const A& a, const Buckets& buckets) {
   k.head_dim = int(s.head_dim);
   k.rows_q = a.q.rows();
   k.scale = s.scale;
+}
+template <class T>
+AttentionArguments<T> arguments_of(const Attention& a, const Buckets& buckets) {
+  AttentionArguments<T> k{};
+  fill_common(k, a, buckets);
+  k.out = rows_of<T>(a.out);
   return k;
 }
-// And all kernels of backward.
-template <template <class> class K, class T>
-K<T> common_backward(const AttentionBackward& a, const Buckets& buckets, const Tensor& delta) {
-  K<T> k = common<K, T>(a, buckets);
+template <class T>
+AttentionBackwardArguments<T> arguments_of(const AttentionBackward& a, const Buckets& buckets, const Tensor& delta) {
+  AttentionBackwardArguments<T> k{};
+  fill_common(k, a, buckets);
   k.dout = rows_of<const T>(a.dout);
   k.delta = delta.data<float>();
   k.dq = a.dq ? rows_of<T>(a.dq.tensor) : Rows<T>{};
@@ -157,7 +162,7 @@ void backward_tiled(CudaBackend& backend, const AttentionBackward& a, const Back
   Runtime& runtime = backend.runtime();
   const AttentionSpec& s = a.spec;
   const int tile = tiled_warps * rows_of_warp(s.head_dim);
-  auto b = common_backward<TiledBackward, T>(a, memory.buckets, memory.delta);
+  auto b = arguments_of<T>(a, memory.buckets, memory.delta);
   b.relative_parts = data_of<float>(memory.parts);
   b.buckets = memory.parts ? int(s.relative_buckets) : 0;
   dispatch_head(s.head_dim, [&]<int R, int DI>() {
@@ -182,7 +187,7 @@ void backward_tiled(CudaBackend& backend, const AttentionBackward& a, const Back
 template <int D, class T>
 void backward_flash(CudaBackend& backend, const AttentionBackward& a, const BackwardMemory& memory) {
   Runtime& runtime = backend.runtime();
-  auto b = common_backward<FlashBackward, T>(a, memory.buckets, memory.delta);
+  auto b = arguments_of<T>(a, memory.buckets, memory.delta);
   if (a.drelative) {
     backward_tiled<T>(backend, a, memory, true, false);  // T5's table: its gradient is a sum of ds by bucket
   } else if (a.dq) {
@@ -211,8 +216,7 @@ void backward(CudaBackend& backend, const AttentionBackward& a, const BackwardMe
 
 template <int D, class T>
 void forward_flash(Runtime& runtime, const Attention& a, const TileMemory& tiles, const Buckets& buckets) {
-  auto f = common<FlashAttention, T>(a, buckets);
-  f.out = rows_of<T>(a.out);
+  auto f = arguments_of<T>(a, buckets);
   f.list = tiles.list(runtime, a.segments, a.n_segments, flash_rows, false);
   launch(runtime, flash_forward_kernel<D, T>, dim3(tiles.blocks(), unsigned(a.spec.n_heads)), dim3(flash_threads),
          sizeof(FlashStorage<D, T>), f);
@@ -225,8 +229,7 @@ void forward(Runtime& runtime, const Attention& a, const TileMemory& tiles, cons
       return a.spec.head_dim <= 64 ? forward_flash<64, T>(runtime, a, tiles, buckets)
                                    : forward_flash<128, T>(runtime, a, tiles, buckets);
   const int tile = tiled_warps * rows_of_warp(a.spec.head_dim);
-  auto t = common<TiledAttention, T>(a, buckets);
-  t.out = rows_of<T>(a.out);
+  auto t = arguments_of<T>(a, buckets);
   t.list = tiles.list(runtime, a.segments, a.n_segments, tile, false);
   dispatch_head(a.spec.head_dim, [&]<int R, int DI>() {
     launch(runtime, attention_kernel<T, R, DI>, dim3(tiles.blocks(), unsigned(a.spec.n_heads)), dim3(tiled_threads),

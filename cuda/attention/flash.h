@@ -22,32 +22,6 @@ namespace mixtape::cuda {
 constexpr int flash_rows = 64, flash_threads = 128;
 constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
 
-template <class T>
-struct FlashAttention {
-  Rows<const T> q, k, v;
-  Rows<T> out;
-  float* lse;  // [n_heads, rows_q], natural; or null
-  const Segment* segments;
-  TileList list;
-  Visibility visibility;
-  Bias<T> bias;
-  AttentionDropout dropout;
-  int n_heads, n_kv_heads, head_dim;
-  int64_t rows_q;
-  float scale;
-
-  __device__ int kv_head(int head) const { return head / (n_heads / n_kv_heads); }
-  __device__ bool has_bias() const { return bias.slopes || bias.table; }
-};
-
-template <class T>
-struct FlashBackward : FlashAttention<T> {
-  Rows<const T> dout;
-  const float* delta;  // [n_heads, rows_q]: sum of dout * out
-  Rows<T> dq, dk, dv;
-  bool add_dq, add_dk, add_dv;
-};
-
 // Row r of a tile in shared memory is D / 8 chunks of 16 bytes; chunk c is kept at place c ^ (r % 8), so that the eight
 // rows which ldmatrix reads at one time lie in different banks.
 template <int D>
@@ -140,7 +114,7 @@ struct Pair {
 // Drops attention weights of a warp's 16 queries. Where both tiles begin at a multiple of 16 and 32 in the tensors, one
 // Philox call a lane serves 16 x 32 pairs (docs of the mapping: core/ops/attention.h); elsewhere each has its own.
 template <class T, int N>
-__device__ inline void drop(const FlashAttention<T>& a, float (&p)[N][4], const Pair& pair, int head) {
+__device__ inline void drop(const AttentionArguments<T>& a, float (&p)[N][4], const Pair& pair, int head) {
   const AttentionDropout& mask = a.dropout;
   const int q_row = pair.s.q_start + pair.q0 + warp_id() * 16, k_row = pair.s.k_start + pair.k0;
   if (q_row % 16 || k_row % 32) {
@@ -206,7 +180,7 @@ struct Softmax {
 
 // Scores in base 2, with bias and mask.
 template <class T, int N>
-__device__ inline void finish_scores(const FlashAttention<T>& a, float (&s)[N][4], const Pair& pair, int head) {
+__device__ inline void finish_scores(const AttentionArguments<T>& a, float (&s)[N][4], const Pair& pair, int head) {
   const float scale = a.scale * log2_e;
   const bool edge = pair.at_edge(a.visibility), biased = a.has_bias();
 #pragma unroll
@@ -223,7 +197,7 @@ __device__ inline void finish_scores(const FlashAttention<T>& a, float (&s)[N][4
 
 // One block: 64 queries of one head at a time.
 template <int D, class T>
-__global__ void __launch_bounds__(flash_threads) flash_forward_kernel(FlashAttention<T> a) {
+__global__ void __launch_bounds__(flash_threads) flash_forward_kernel(AttentionArguments<T> a) {
   auto& s = shared_memory<FlashStorage<D, T>>();
   const int head = int(blockIdx.y);
   const int64_t q_col = int64_t(head) * a.head_dim, kv_col = int64_t(a.kv_head(head)) * a.head_dim;
@@ -299,8 +273,8 @@ __device__ inline void store_gradient(const Rows<T>& to, const float (&acc)[D / 
 
 // p and ds of element (i, j), whose score's product is qk and whose dout . v is dp; ds without the scale.
 template <class T>
-__device__ inline void weigh(const FlashBackward<T>& a, const Pair& pair, bool edge, int head, int i, int j, float& qk,
-                             float& dp) {
+__device__ inline void weigh(const AttentionBackwardArguments<T>& a, const Pair& pair, bool edge, int head, int i,
+                             int j, float& qk, float& dp) {
   if (edge && !pair.sees(a.visibility, i, j)) {
     qk = dp = 0;
     return;
@@ -324,7 +298,7 @@ struct FlashQueries {  // dQ: a block's queries, and passing keys
 };
 
 template <int D, class T>
-__global__ void __launch_bounds__(flash_threads) flash_dq_kernel(FlashBackward<T> a) {
+__global__ void __launch_bounds__(flash_threads) flash_dq_kernel(AttentionBackwardArguments<T> a) {
   constexpr int other = flash_other<D>;
   auto& s = shared_memory<FlashQueries<D, T>>();
   const int head = int(blockIdx.y);
@@ -378,7 +352,7 @@ struct FlashKeys {  // dK, dV: a block's keys, and passing queries
 
 // The transposed scores K q^T, so that weights and their gradients are operands of dV and dK as they lie.
 template <int D, class T>
-__global__ void __launch_bounds__(flash_threads) flash_dkv_kernel(FlashBackward<T> a) {
+__global__ void __launch_bounds__(flash_threads) flash_dkv_kernel(AttentionBackwardArguments<T> a) {
   constexpr int other = flash_other<D>;
   auto& s = shared_memory<FlashKeys<D, T>>();
   const int group = a.n_heads / a.n_kv_heads, first_head = int(blockIdx.y) * group;

@@ -75,6 +75,35 @@ struct TileList {
   int* count;  // in device memory: it depends on the segments' contents
 };
 
+// What every kernel of attention is given.
+template <class T>
+struct AttentionArguments {
+  Rows<const T> q, k, v;
+  Rows<T> out;
+  float* lse;  // [n_heads, rows_q], natural; or null
+  const Segment* segments;
+  TileList list;
+  Visibility visibility;
+  Bias<T> bias;
+  AttentionDropout dropout;
+  int n_heads, n_kv_heads, head_dim;
+  int64_t rows_q;
+  float scale;
+
+  __device__ int kv_head(int head) const { return head / (n_heads / n_kv_heads); }
+  __device__ bool has_bias() const { return bias.slopes || bias.table; }
+};
+
+template <class T>
+struct AttentionBackwardArguments : AttentionArguments<T> {
+  Rows<const T> dout;
+  const float* delta;  // [n_heads, rows_q]: sum of dout * out
+  Rows<T> dq, dk, dv;
+  bool add_dq, add_dk, add_dv;
+  float* relative_parts;  // tiled.h: [tiles, n_heads, buckets], or null
+  int buckets;
+};
+
 constexpr int list_threads = 256;
 
 // One block lists the tiles of all segments, in order. `keys` says whose lengths are meant.

@@ -13,33 +13,6 @@ namespace mixtape::cuda {
 
 constexpr int tiled_warps = 4, tiled_threads = tiled_warps * warp_size, other_rows = 32;
 
-template <class T>
-struct TiledAttention {
-  Rows<const T> q, k, v;
-  Rows<T> out;
-  float* lse;  // [n_heads, rows_q], or null
-  const Segment* segments;
-  TileList list;
-  Visibility visibility;
-  Bias<T> bias;
-  AttentionDropout dropout;
-  int n_heads, n_kv_heads, head_dim;
-  int64_t rows_q;
-  float scale;
-
-  __device__ int kv_head(int head) const { return head / (n_heads / n_kv_heads); }
-};
-
-template <class T>
-struct TiledBackward : TiledAttention<T> {
-  Rows<const T> dout;
-  const float* delta;  // [n_heads, rows_q]: sum of dout * out
-  Rows<T> dq, dk, dv;
-  bool add_dq, add_dk, add_dv;
-  float* relative_parts;  // [tiles, n_heads, buckets], or null
-  int buckets;
-};
-
 // Copies `rows` rows of one head into shared memory, as floats `stride` apart; those from `valid` on become zeros.
 template <class T>
 __device__ inline void load_rows(float* to, int stride, const Rows<const T>& from, int64_t first, int64_t col, int rows,
@@ -71,7 +44,7 @@ __device__ inline void add_rows(float (&acc)[DI], const float* factor, const flo
 
 // One block: tiled_warps * R queries of one head at a time. DI: values of a head that a lane holds.
 template <class T, int R, int DI>
-__global__ void __launch_bounds__(tiled_threads) attention_kernel(TiledAttention<T> a) {
+__global__ void __launch_bounds__(tiled_threads) attention_kernel(AttentionArguments<T> a) {
   constexpr int queries = tiled_warps * R;
   const int D = a.head_dim, padded = D + 1, head = int(blockIdx.y), warp = warp_id(), lane = lane_id();
   float* q = shared_array<float>(queries * D + other_rows * (padded + D) + queries * other_rows);
@@ -144,8 +117,8 @@ struct PairGradient {
   float kept, ds;  // p with its dropout; ds without the scale
 };
 template <class T>
-__device__ inline PairGradient pair_gradient(const TiledBackward<T>& a, const Segment& s, int head, int i, int j,
-                                             float qk, float dout_v, float lse, float delta) {
+__device__ inline PairGradient pair_gradient(const AttentionBackwardArguments<T>& a, const Segment& s, int head, int i,
+                                             int j, float qk, float dout_v, float lse, float delta) {
   const float score = qk * a.scale + a.bias.of(head, j - (i + s.k_len - s.q_len));
   const float p = expf(score - lse), factor = a.dropout.factor(head, s.q_start + i, s.k_start + j);
   return {p * factor, p * (dout_v * factor - delta)};
@@ -153,7 +126,7 @@ __device__ inline PairGradient pair_gradient(const TiledBackward<T>& a, const Se
 
 // dQ, and the sums of ds by bucket: a block's queries, as forward.
 template <class T, int R, int DI>
-__global__ void __launch_bounds__(tiled_threads) attention_dq_kernel(TiledBackward<T> a) {
+__global__ void __launch_bounds__(tiled_threads) attention_dq_kernel(AttentionBackwardArguments<T> a) {
   constexpr int queries = tiled_warps * R;
   const int D = a.head_dim, padded = D + 1, head = int(blockIdx.y), warp = warp_id(), lane = lane_id();
   float* q =
@@ -220,7 +193,7 @@ __global__ void __launch_bounds__(tiled_threads) attention_dq_kernel(TiledBackwa
 
 // dK and dV: a block's keys of one key/value head; the queries of all heads that share it pass by.
 template <class T, int R, int DI>
-__global__ void __launch_bounds__(tiled_threads) attention_dkv_kernel(TiledBackward<T> a) {
+__global__ void __launch_bounds__(tiled_threads) attention_dkv_kernel(AttentionBackwardArguments<T> a) {
   constexpr int keys = tiled_warps * R;
   const int D = a.head_dim, padded = D + 1, group = a.n_heads / a.n_kv_heads, warp = warp_id(), lane = lane_id();
   float* k = shared_array<float>(2 * keys * D + 2 * other_rows * padded + 2 * keys * other_rows);
