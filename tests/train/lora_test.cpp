@@ -8,6 +8,7 @@
 
 #include "core/model/transformer.h"
 #include "tests/checkpoint/temporary_directory.h"
+#include "tests/train/tiny_run.h"
 #include "train/checkpoint/huggingface/adapter.h"
 #include "train/resume.h"
 #include "train/step.h"
@@ -16,31 +17,15 @@ namespace mixtape {
 namespace {
 
 Config tiny(const std::vector<std::string>& more = {}) {
-  std::vector<std::string> overrides{"model.n_layers=2",          "model.d_model=32",          "model.n_heads=4",
-                                     "model.vocab_size=50",       "model.max_positions=16",    "data.seq_length=16",
-                                     "train.micro_batch_size=2",  "train.global_batch_size=2", "train.max_steps=4",
-                                     "logging.sample_interval=0", "determinism=strict",        "lora.rank=4"};
+  std::vector<std::string> overrides{"model.n_layers=2", "model.n_heads=4", "lora.rank=4"};
   overrides.insert(overrides.end(), more.begin(), more.end());
-  return load_config({}, overrides).config;
-}
-
-GlobalBatch some_batch() {
-  Batch batch{.rows = 2, .row_length = 16};
-  for (int32_t i = 0; i < 32; ++i) {
-    batch.tokens.push_back(i * 7 % 50);
-    batch.targets.push_back((i * 7 + 3) % 50);
-    batch.positions.push_back(i % 16);
-  }
-  batch.segments = {{0, 16, 0, 16}, {16, 16, 16, 16}};
-  GlobalBatch global{.micro_batches = {batch}};
-  global.n_targets = 32;
-  return global;
+  return tiny_config(overrides);
 }
 
 double loss_of(Engine& engine) {
   engine.state().inverse_targets = 1.f / 32;
   engine.upload_state();
-  engine.load(some_batch().micro_batches[0]);
+  engine.load(tiny_batch().micro_batches[0]);
   return engine.run_micro_batch(false);
 }
 
@@ -66,7 +51,7 @@ TEST(Lora, StartsAsTheModelWasAndOnlyAdaptersLearn) {
   EXPECT_EQ(loss_of(run.engine), loss_of(plain.engine));  // B is zero
   const auto weight = run.value("layers.0.attention.qkv.weight"), a = run.value("layers.0.attention.qkv.lora_a");
   const double before = loss_of(run.engine);
-  for (int i = 0; i < 20; ++i) run.step.run(some_batch(), 1e-2);
+  for (int i = 0; i < 20; ++i) run.step.run(tiny_batch(), 1e-2);
   EXPECT_LT(loss_of(run.engine), before - 0.1);
   EXPECT_EQ(run.value("layers.0.attention.qkv.weight"), weight);
   EXPECT_EQ(run.value("embedding.token"), plain.value("embedding.token"));
@@ -110,7 +95,7 @@ TEST_P(LoraCheckpoint, MergesAndResumes) {
   const std::string model = GetParam();
   const std::vector<std::string> more{"lora.targets=['*']", "lora.alpha=8", model};
   Training run(more);
-  for (int i = 0; i < 5; ++i) run.step.run(some_batch(), 1e-2);
+  for (int i = 0; i < 5; ++i) run.step.run(tiny_batch(), 1e-2);
   const double loss = loss_of(run.engine);
   const TemporaryDirectory directory;
   const CheckpointDirectory checkpoints(directory / "checkpoints");
@@ -137,8 +122,8 @@ TEST_P(LoraCheckpoint, MergesAndResumes) {
 
   Training resumed(more);
   load_run(resumed.engine, resumed.step, CheckpointReader(path));
-  run.step.run(some_batch(), 1e-2);
-  resumed.step.run(some_batch(), 1e-2);
+  run.step.run(tiny_batch(), 1e-2);
+  resumed.step.run(tiny_batch(), 1e-2);
   for (const ParameterEntry& entry : run.engine.model().layout().entries())
     EXPECT_EQ(run.value(entry.name), resumed.value(entry.name)) << entry.name;
 

@@ -5,6 +5,7 @@
 
 #include "core/cpu/backend.h"
 #include "core/model/transformer.h"
+#include "tests/train/tiny_run.h"
 #include "train/config/config.h"
 #include "train/step.h"
 
@@ -12,25 +13,9 @@ namespace mixtape {
 namespace {
 
 Config tiny(const std::vector<std::string>& more) {
-  std::vector<std::string> overrides{"model.n_layers=3",          "model.d_model=32",           "model.n_heads=2",
-                                     "model.vocab_size=50",       "model.max_positions=16",     "data.seq_length=16",
-                                     "train.micro_batch_size=2",  "train.global_batch_size=2",  "train.max_steps=4",
-                                     "logging.sample_interval=0", "optimizer.weight_decay=0.5", "determinism=strict"};
+  std::vector<std::string> overrides{"model.n_layers=3", "model.n_heads=2", "optimizer.weight_decay=0.5"};
   overrides.insert(overrides.end(), more.begin(), more.end());
-  return load_config({}, overrides).config;
-}
-
-GlobalBatch some_batch() {
-  Batch batch{.rows = 2, .row_length = 16};
-  for (int32_t i = 0; i < 32; ++i) {
-    batch.tokens.push_back(i * 7 % 50);
-    batch.targets.push_back((i * 7 + 3) % 50);
-    batch.positions.push_back(i % 16);
-  }
-  batch.segments = {{0, 16, 0, 16}, {16, 16, 16, 16}};
-  GlobalBatch global{.micro_batches = {batch}};
-  global.n_targets = 32;
-  return global;
+  return tiny_config(overrides);
 }
 
 // A run of some steps, and its parameters before and after.
@@ -44,7 +29,7 @@ struct Training {
     engine.parameters().initialise(1);
     TrainingStep step(engine, config);
     before = values();
-    for (int i = 0; i < steps; ++i) step.run(some_batch(), 1e-2);
+    for (int i = 0; i < steps; ++i) step.run(tiny_batch(), 1e-2);
     after = values();
   }
   std::vector<std::vector<float>> values() {
