@@ -99,9 +99,13 @@ concept HasFields = requires {
   fields(std::type_identity<T>{});
 };
 
+// A constant, so that no walk makes the table anew.
+template <HasFields T>
+inline constexpr auto field_table = fields(std::type_identity<T>{});
+
 template <HasFields T, class Visitor>
 constexpr void for_each_field(Visitor&& visit) {
-  std::apply([&](const auto&... f) { (visit(f), ...); }, fields(std::type_identity<T>{}));
+  std::apply([&](const auto&... f) { (visit(f), ...); }, field_table<T>);
 }
 
 // One value of an enum and its text in files and messages.

@@ -143,6 +143,10 @@ std::string deadlock_text() {
 [[noreturn]] void abandon() {
   const std::string deadlock = block->error ? "" : deadlock_text();
   for (auto& t : block->fibers) {
+#if MIXTAPE_TSAN
+    __tsan_switch_to_fiber(t->tsan_fiber, __tsan_switch_to_fiber_no_sync);
+    __tsan_switch_to_fiber(block->host.tsan_fiber, 0);  // what it did lies before all that the host does from here on
+#endif
     allow_access(t->stack, t->stack_bytes);
     munmap(t->stack, t->stack_bytes);  // its fiber stays known to the thread sanitizer, which would miss its end
   }

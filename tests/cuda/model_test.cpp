@@ -11,6 +11,7 @@ namespace mixtape {
 namespace {
 
 constexpr int64_t sequences = 2, length = 24, decoder_length = 10;
+constexpr bool sanitized = MIXTAPE_ASAN || MIXTAPE_TSAN;  // a step of a minute shows what they look for
 
 struct Training {
   std::vector<float> losses, norms;
@@ -144,12 +145,13 @@ ModelSpec t5() {
 }
 
 void expect_same_training(const char* name, const ModelSpec& spec, DType type, double within) {
-  const std::vector<float> scales(3, 1.f);
+  const std::vector<float> scales(sanitized ? 1 : 3, 1.f);
   const Training want = train_model(cpu(), spec, type, scales), got = train_model(emulated(), spec, type, scales);
   for (size_t step = 0; step < scales.size(); ++step) {
     EXPECT_NEAR(got.losses[step], want.losses[step], within * want.losses[0]) << name << " step " << step;
     EXPECT_NEAR(got.norms[step], want.norms[step], 20 * within * want.norms[step]) << name << " step " << step;
   }
+  if (sanitized) return;
   EXPECT_LT(got.losses.back(), got.losses[0]) << name;
   EXPECT_EQ(train_model(emulated(99), spec, type, scales).weights, got.weights) << name << ": another order of threads";
 }

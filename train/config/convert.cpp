@@ -155,6 +155,9 @@ Tree write_value(const T& value) {
   }
 }
 
+// What is done for each of some hundred fields stands in functions that are no templates: compiled once, not inlined.
+void add_entry(Tree& to, std::string_view name, Tree value) { to.entries.push_back({std::string(name), std::move(value)}); }
+
 template <HasFields T>
 Tree write_section(const T& section) {
   Tree t;
@@ -162,9 +165,9 @@ Tree write_section(const T& section) {
   for_each_field<T>([&](const auto& f) {
     using M = typename std::decay_t<decltype(f)>::Type;
     if constexpr (HasFields<M>)
-      t.entries.push_back({std::string(f.name), write_section(section.*f.member)});
+      add_entry(t, f.name, write_section(section.*f.member));
     else
-      t.entries.push_back({std::string(f.name), write_value(section.*f.member)});
+      add_entry(t, f.name, write_value(section.*f.member));
   });
   return t;
 }
