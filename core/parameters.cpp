@@ -1,16 +1,19 @@
 #include "core/parameters.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/base/dispatch.h"
 #include "core/ops/cast.h"
 
 namespace mixtape {
 
-int ParameterLayout::add(std::string name, Shape shape, Init init) {
+int ParameterLayout::add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces) {
   const int id = int(entries_.size());
   if (!ids_.emplace(name, id).second) throw Error("parameters: two are named {}", name);
-  entries_.push_back({std::move(name), shape, init});
+  if (!pieces.empty() && std::accumulate(pieces.begin(), pieces.end(), int64_t(0)) != shape[0])
+    throw Error("parameters: the pieces of {} are not its {} rows", name, shape[0]);
+  entries_.push_back({std::move(name), shape, init, std::move(pieces)});
   return id;
 }
 
@@ -18,11 +21,14 @@ void ParameterLayout::finish() { assign_offsets(); }
 
 void ParameterLayout::assign_offsets() {
   int64_t offset = 0;
+  factored_count_ = 0;
   for (const bool learns : {true, false}) {
     for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
       if (entry->learns != learns) continue;
       entry->offset = offset;
       offset += (entry->count() + alignment - 1) / alignment * alignment;
+      entry->factored_offset = factored_count_;
+      if (learns) factored_count_ += entry->factored_count();
     }
     if (learns) learning_flat_count_ = offset;
   }
@@ -59,9 +65,10 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
   const Shape flat{layout.learning_flat_count()};
   if (storage.master) master = backend.make(flat, DType::f32, Category::master);
   if (storage.gradients) gradients = backend.make(flat, DType::f32, Category::gradients);
-  if (storage.moments) {
-    m = backend.make(flat, DType::f32, Category::optimizer);
-    v = backend.make(flat, DType::f32, Category::optimizer);
+  if (storage.moments.first) m = backend.make(flat, DType::f32, Category::optimizer);
+  if (storage.moments.second != SecondMoments::none) {
+    const bool factored = storage.moments.second == SecondMoments::factored;
+    v = backend.make(factored ? Shape{layout.factored_count()} : flat, DType::f32, Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
   for (const Tensor& t : {weights, master, gradients, m, v})
@@ -124,21 +131,54 @@ void Parameters::store(int id, float* values) const {
   });
 }
 
+std::vector<std::pair<const ParameterEntry*, UpdateTensor>> Parameters::learning_tensors(
+    float weight_decay, const std::vector<ParameterFactors>& factors) const {
+  std::vector<std::pair<const ParameterEntry*, UpdateTensor>> tensors;
+  for (int id = 0; id < layout_.size(); ++id) {
+    const ParameterEntry& entry = layout_[id];
+    if (!entry.learns) continue;
+    const ParameterFactors factor = factors.empty() ? ParameterFactors{} : factors[size_t(id)];
+    tensors.push_back({&entry,
+                       {.offset = entry.offset,
+                        .cols = entry.count(),
+                        .lr_factor = factor.lr,
+                        .weight_decay = entry.decays() ? weight_decay * factor.weight_decay : 0.f}});
+  }
+  std::sort(tensors.begin(), tensors.end(), [](auto& a, auto& b) { return a.second.offset < b.second.offset; });
+  return tensors;
+}
+
 std::vector<UpdateRange> Parameters::update_ranges(float weight_decay,
                                                    const std::vector<ParameterFactors>& factors) const {
-  std::vector<int> by_offset;
-  for (int id = 0; id < layout_.size(); ++id)
-    if (layout_[id].learns) by_offset.push_back(id);
-  std::sort(by_offset.begin(), by_offset.end(), [&](int a, int b) { return layout_[a].offset < layout_[b].offset; });
+  std::vector<UpdateTensor> whole;
+  for (const auto& [entry, tensor] : learning_tensors(weight_decay, factors)) whole.push_back(tensor);
+  return ranges_of(whole);
+}
 
+std::vector<UpdateTensor> Parameters::update_tensors(float weight_decay,
+                                                     const std::vector<ParameterFactors>& factors) const {
+  std::vector<UpdateTensor> tensors;
+  for (auto [entry, next] : learning_tensors(weight_decay, factors)) {
+    const bool matrix = entry->is_matrix();
+    const int64_t cols = matrix ? entry->shape.cols() : 1, rows = entry->count() / cols;
+    next.column_moments = entry->factored_offset;
+    next.row_moments = entry->factored_offset + entry->n_pieces() * cols;
+    for (const int64_t piece : entry->pieces.empty() ? std::vector{rows} : entry->pieces) {
+      next.rows = matrix ? piece : 1, next.cols = matrix ? cols : piece;
+      tensors.push_back(next);
+      next.offset += next.count(), next.column_moments += next.cols, next.row_moments += next.rows;
+    }
+  }
+  return tensors;
+}
+
+std::vector<UpdateRange> Parameters::ranges_of(const std::vector<UpdateTensor>& tensors) {
   std::vector<UpdateRange> ranges;
-  for (const int id : by_offset) {
-    const ParameterEntry& entry = layout_[id];
-    const ParameterFactors factor = factors.empty() ? ParameterFactors{} : factors[size_t(id)];
-    const int64_t end = entry.offset + entry.count();
-    for (int64_t at = entry.offset; at < end;) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const int64_t end = tensors[i].offset + tensors[i].count();
+    for (int64_t at = tensors[i].offset; at < end;) {
       const int64_t stop = std::min(end, (at / chunk_elements + 1) * chunk_elements);
-      ranges.push_back({at, stop - at, factor.lr, entry.decays() ? weight_decay * factor.weight_decay : 0.f});
+      ranges.push_back({at, stop - at, tensors[i].lr_factor, tensors[i].weight_decay, int32_t(i)});
       at = stop;
     }
   }

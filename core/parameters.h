@@ -27,11 +27,19 @@ struct ParameterEntry {
   std::string name;
   Shape shape;
   Init init;
+  // Tensors that are stored as one because one product reads them, such as queries, keys and values: the rows of each.
+  // Update rules that look at a tensor as a whole take them apart. Empty: it is one.
+  std::vector<int64_t> pieces;
   int64_t offset = 0;  // in elements, a multiple of Layout::alignment
   bool learns = true;  // false: frozen
+  // Of its factored second moments, if it learns: those of columns, piece by piece, then of rows.
+  int64_t factored_offset = 0;
   int64_t count() const { return shape.count(); }
+  bool is_matrix() const { return shape.rank() >= 2; }
+  int64_t n_pieces() const { return pieces.empty() ? 1 : int64_t(pieces.size()); }
+  int64_t factored_count() const { return is_matrix() ? n_pieces() * shape.cols() + shape.rows() : count(); }
   // Weight decay applies to matrices and tables, not to biases and norm weights.
-  bool decays() const { return shape.rank() >= 2; }
+  bool decays() const { return is_matrix(); }
 };
 
 class ParameterLayout {
@@ -39,7 +47,7 @@ class ParameterLayout {
   static constexpr int64_t alignment = 64;  // elements
 
   // In the order of forward. Returns the parameter's id.
-  int add(std::string name, Shape shape, Init init);
+  int add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces = {});
   // Assigns offsets; no parameter can be added after.
   void finish();
   // Before there are buffers: these parameters, by name, do not learn. Throws ConfigError if none does then.
@@ -57,13 +65,15 @@ class ParameterLayout {
   // The length of a flat buffer, padding included: of weights, and of what only those have that learn.
   int64_t flat_count() const { return flat_count_; }
   int64_t learning_flat_count() const { return learning_flat_count_; }
+  // The length of a buffer of factored second moments.
+  int64_t factored_count() const { return factored_count_; }
 
  private:
   void assign_offsets();
 
   std::vector<ParameterEntry> entries_;
   std::unordered_map<std::string, int> ids_;
-  int64_t flat_count_ = 0, learning_flat_count_ = 0;
+  int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0;
 };
 
 // How the update of a parameter differs from the others'.
@@ -71,12 +81,20 @@ struct ParameterFactors {
   float lr = 1, weight_decay = 1;
 };
 
+// What an optimizer keeps of the gradients so far: an average of each, and one of its square, or as Adafactor of rows
+// and columns of squares.
+enum class SecondMoments { none, full, factored };
+struct Moments {
+  bool first = false;
+  SecondMoments second = SecondMoments::none;
+};
+
 // Which buffers there are, and of what type.
 struct ParameterStorage {
   DType weights = DType::f32;
   bool master = false;    // a float32 copy that the optimizer updates
   bool gradients = true;  // training
-  bool moments = true;    // AdamW's m and v
+  Moments moments;
 };
 
 class Parameters {
@@ -108,11 +126,17 @@ class Parameters {
   // The ranges of the optimizer's kernels: one treatment each, none across a chunk. `factors`: of each parameter, or
   // none.
   std::vector<UpdateRange> update_ranges(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
+  // The same by tensor, for update rules that look at one as a whole, and the ranges of those tensors.
+  std::vector<UpdateTensor> update_tensors(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
+  static std::vector<UpdateRange> ranges_of(const std::vector<UpdateTensor>& tensors);
 
   Tensor weights, master, gradients, m, v;  // flat; the last four of what learns
 
  private:
   Tensor slice(const Tensor& flat, int id) const;
+  // All that learns, a tensor each, in the order of offsets.
+  std::vector<std::pair<const ParameterEntry*, UpdateTensor>> learning_tensors(
+      float weight_decay, const std::vector<ParameterFactors>& factors) const;
   const ParameterLayout& layout_;
   ParameterStorage storage_;
   Backend& backend_;

@@ -113,7 +113,9 @@ class CudaOptimizer : public OptimizerKernels {
  public:
   explicit CudaOptimizer(CudaBackend& backend) : backend_(backend) {}
   void gradient_norm(const GradientNorm&) override;
+  void parameter_scales(const ParameterScales&) override;
   void adamw(const AdamW&) override;
+  void adafactor(const Adafactor&) override;
 
  private:
   CudaBackend& backend_;

@@ -1,4 +1,4 @@
-// The global gradient norm with its check for finiteness, and AdamW, over flat buffers.
+// The global gradient norm with its check for finiteness, the scales of tensors, and AdamW, over flat buffers.
 //
 // Both are one pass and bound by memory. Norm: 4 bytes a parameter, 2 FLOPs, in double precision, where squares of
 // finite floats cannot overflow, so that the sum is finite exactly if all gradients are. AdamW: m, v, master read and
@@ -6,6 +6,7 @@
 // weights alone; about 15 FLOPs.
 //
 // What changes from step to step is read from the StepState in device memory.
+#include "core/ops/optimizer_pieces.h"
 #include "core/step_state.h"
 #include "cuda/device/reduce.h"
 #include "cuda/launch.h"
@@ -72,6 +73,25 @@ __global__ void __launch_bounds__(tree_threads)
   state->grad_factor = finite ? float(factor / double(state->loss_scale)) : 0.f;
 }
 
+// scales[tensor] = max(least, the root mean square over its pieces, in order), by the first piece of each.
+struct ScalesBody {
+  float* scales;
+  const double* partials;
+  const UpdateRange* pieces;
+  int64_t n;
+  float least;
+  __device__ void operator()(int64_t, int64_t p) const {
+    const int32_t tensor = pieces[p].tensor;
+    if (p > 0 && pieces[p - 1].tensor == tensor) return;
+    double sum = 0, count = 0;
+    for (int64_t i = p; i < n && pieces[i].tensor == tensor; ++i) {
+      sum += partials[i];
+      count += double(pieces[i].count);
+    }
+    scales[tensor] = fmaxf(least, float(sqrt(sum / count)));
+  }
+};
+
 constexpr int adamw_threads = 256;
 constexpr int64_t adamw_piece = 4096;  // elements of a block
 
@@ -81,10 +101,11 @@ struct AdamWCorrections {
   float second;  // 1 / sqrt(1 - beta2^t)
   float keep_m, add_m, keep_v, add_v;
 };
-__global__ void adamw_corrections_kernel(AdamWCorrections* to, const StepState* state, float beta1, float beta2) {
+__global__ void adamw_corrections_kernel(AdamWCorrections* to, const StepState* state, float beta1, float beta2,
+                                         bool corrects) {
   const double t = double(state->updates) + 1;
-  *to = {.step = 1 / (1 - pow(double(beta1), t)),
-         .second = float(1 / sqrt(1 - pow(double(beta2), t))),
+  *to = {.step = corrects ? 1 / (1 - pow(double(beta1), t)) : 1,
+         .second = corrects ? float(1 / sqrt(1 - pow(double(beta2), t))) : 1,
          .keep_m = beta1,
          .add_m = float(1 - double(beta1)),
          .keep_v = beta2,
@@ -96,8 +117,9 @@ struct AdamWOf {
   const StepState* state;
   const AdamWCorrections* corrections;
   const UpdateRange* ranges;
-  float* weights;  // the master copy where there is one
-  T* rounded;      // what the model computes with, else null
+  const float* scales;  // of tensors, or null
+  float* weights;       // the master copy where there is one
+  T* rounded;           // what the model computes with, else null
   const float* gradients;
   float *m, *v;
   float eps;
@@ -134,10 +156,11 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWOf<T> a) {
   if (!a.state->finite) return;
   const UpdateRange range = a.ranges[blockIdx.x];
   const double lr = double(a.state->learning_rate) * double(range.lr_factor);
+  const double scale = a.scales ? double(a.scales[range.tensor]) : 1;
   const AdamWFactors f{.c = *a.corrections,
                        .gradient = a.state->grad_factor,
                        .decay = float(1 - lr * double(range.weight_decay)),
-                       .step = float(lr * a.corrections->step),
+                       .step = float(lr * scale * a.corrections->step),
                        .eps = a.eps};
   const int64_t begin = blockIdx.y * adamw_piece, end = std::min(range.count, begin + adamw_piece);
   const int64_t whole = range.offset % 4 == 0 && end > begin ? begin + (end - begin) / 4 * 4 : begin;
@@ -175,6 +198,19 @@ void CudaOptimizer::gradient_norm(const GradientNorm& a) {
                chunks, a.clip);
 }
 
+void CudaOptimizer::parameter_scales(const ParameterScales& a) {
+  const std::vector<UpdateRange> list = pieces_of(a.tensors, a.n_tensors);
+  const auto n = int64_t(list.size());
+  const Tensor table = cuda::room_for_ranges(backend_, n);
+  const Tensor sums = backend_.workspace({n}, DType::i64);  // doubles
+  if (backend_.planning() || n == 0) return;
+  double* partials = reinterpret_cast<double*>(sums.raw());
+  const UpdateRange* pieces = cuda::upload(backend_, table, list.data(), n);
+  cuda::launch(backend_.runtime(), cuda::range_norms_kernel, dim3(unsigned(n)), dim3(cuda::norm_threads),
+               cuda::warp_size * sizeof(double), partials, a.weights.data<float>(), pieces);
+  cuda::elementwise(backend_.runtime(), 1, n, cuda::ScalesBody{a.scales.data<float>(), partials, pieces, n, a.least});
+}
+
 void CudaOptimizer::adamw(const AdamW& a) {
   const Tensor table = cuda::room_for_ranges(backend_, a.n_ranges);
   const Tensor factors = backend_.workspace({int64_t(sizeof(cuda::AdamWCorrections))}, DType::u8);
@@ -182,7 +218,7 @@ void CudaOptimizer::adamw(const AdamW& a) {
   const UpdateRange* ranges = cuda::upload(backend_, table, a.ranges, a.n_ranges);
   auto* corrections = reinterpret_cast<cuda::AdamWCorrections*>(factors.raw());
   cuda::launch(backend_.runtime(), cuda::adamw_corrections_kernel, dim3(1), dim3(1), 0, corrections, a.state, a.beta1,
-               a.beta2);
+               a.beta2, a.bias_correction);
   int64_t longest = 1;
   for (int64_t r = 0; r < a.n_ranges; ++r) longest = std::max(longest, a.ranges[r].count);
   dispatch<float, fp16, bf16>(a.weights.dtype(), "adamw", [&]<class T>() {
@@ -192,6 +228,7 @@ void CudaOptimizer::adamw(const AdamW& a) {
                  cuda::AdamWOf<T>{.state = a.state,
                                   .corrections = corrections,
                                   .ranges = ranges,
+                                  .scales = cuda::data_of<const float>(a.scales),
                                   .weights = a.master ? a.master.data<float>() : a.weights.data<float>(),
                                   .rounded = a.master ? a.weights.data<T>() : nullptr,
                                   .gradients = a.gradients.data<float>(),

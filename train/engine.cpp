@@ -26,7 +26,7 @@ void Engine::make_buffers() {
                                              ParameterStorage{.weights = options_.types.compute,
                                                               .master = training && options_.types.master,
                                                               .gradients = training || options_.gradients,
-                                                              .moments = training},
+                                                              .moments = training ? options_.moments : Moments{}},
                                              *backend_);
   arena_.set_context("batch");
   state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);

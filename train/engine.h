@@ -18,6 +18,7 @@ struct EngineOptions {
   DeviceOptions device;
   ComputeTypes types;
   bool training = false;       // gradients, master weights and moments too
+  Moments moments;             // in training
   bool gradients = false;      // gradients without the rest (parity checks)
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence

@@ -14,30 +14,66 @@ Extents extents_of(const Shape& shape) {
   return extents;
 }
 
-// Whether a flat buffer has a part of its own for the parameter: a short one ends before those that do not learn.
-bool holds(const Tensor& flat, const ParameterEntry& entry) { return entry.offset < flat.count(); }
+// A tensor of the checkpoint and its place in a flat buffer.
+struct Stored {
+  std::string name;
+  Extents shape;
+  int64_t offset = 0;  // elements
+};
 
-// All parameters of one flat buffer, as the checkpoint sees them. `held` keeps what had to be copied from the device.
-std::vector<ConstTensorRef> views(Engine& engine, const Tensor& flat, std::deque<std::vector<std::byte>>& held) {
-  std::vector<ConstTensorRef> list;
-  const auto* base = static_cast<const std::byte*>(engine.backend().host_view(flat, held.emplace_back()));
-  for (const ParameterEntry& entry : engine.model().layout().entries())
-    if (holds(flat, entry))
-      list.push_back({entry.name, flat.dtype(), extents_of(entry.shape), base + entry.offset * size_of(flat.dtype())});
+// Of a flat buffer of all parameters, or of those that learn.
+std::vector<Stored> parameters_of(const ParameterLayout& layout, const std::string& prefix, bool learning) {
+  std::vector<Stored> list;
+  for (const ParameterEntry& entry : layout.entries())
+    if (entry.learns || !learning) list.push_back({prefix + entry.name, extents_of(entry.shape), entry.offset});
   return list;
 }
 
-// Reads all parameters of one flat buffer through a host copy; the padding between them stays 0.
-template <class Read>
-void fill(Engine& engine, const Tensor& flat, Read&& read) {
-  std::vector<std::byte> host(size_t(flat.bytes()));
+// Of a matrix v_col.NAME [columns], or [pieces, columns], and v_row.NAME [rows]; of a vector v.NAME.
+std::vector<Stored> factored_moments_of(const ParameterLayout& layout) {
+  std::vector<Stored> list;
+  for (const ParameterEntry& entry : layout.entries()) {
+    if (!entry.learns) continue;
+    if (!entry.is_matrix()) {
+      list.push_back({"v." + entry.name, extents_of(entry.shape), entry.factored_offset});
+      continue;
+    }
+    const int64_t pieces = entry.n_pieces(), cols = entry.shape.cols();
+    list.push_back({"v_col." + entry.name, pieces > 1 ? Extents{pieces, cols} : Extents{cols}, entry.factored_offset});
+    list.push_back({"v_row." + entry.name, {entry.shape.rows()}, entry.factored_offset + pieces * cols});
+  }
+  return list;
+}
+
+// The flat buffers that an optimizer updates beside the weights, and what is in them.
+std::vector<std::pair<Tensor, std::vector<Stored>>> optimizer_buffers(Engine& engine) {
+  const ParameterLayout& layout = engine.model().layout();
+  const Parameters& p = engine.parameters();
+  const bool factored = p.storage().moments.second == SecondMoments::factored;
+  std::vector<std::pair<Tensor, std::vector<Stored>>> buffers;
+  if (p.master) buffers.emplace_back(p.master, parameters_of(layout, "master.", true));
+  if (p.m) buffers.emplace_back(p.m, parameters_of(layout, "m.", true));
+  if (p.v) buffers.emplace_back(p.v, factored ? factored_moments_of(layout) : parameters_of(layout, "v.", true));
+  return buffers;
+}
+
+// What is in a flat buffer on the device, as the checkpoint sees it. `held` keeps what had to be copied.
+std::vector<ConstTensorRef> views(Engine& engine, const Tensor& flat, const std::vector<Stored>& stored,
+                                  std::deque<std::vector<std::byte>>& held) {
+  std::vector<ConstTensorRef> list;
+  const auto* base = static_cast<const std::byte*>(engine.backend().host_view(flat, held.emplace_back()));
+  for (const Stored& s : stored)
+    list.push_back({s.name, flat.dtype(), s.shape, base + s.offset * size_of(flat.dtype())});
+  return list;
+}
+
+// The same to be written to, on the host; the padding between parameters stays 0.
+std::vector<TensorRef> places(const Tensor& flat, const std::vector<Stored>& stored, std::vector<std::byte>& host) {
+  host.assign(size_t(flat.bytes()), std::byte{});
   std::vector<TensorRef> list;
-  for (const ParameterEntry& entry : engine.model().layout().entries())
-    if (holds(flat, entry))
-      list.push_back(
-          {entry.name, flat.dtype(), extents_of(entry.shape), host.data() + entry.offset * size_of(flat.dtype())});
-  read(std::span<const TensorRef>(list));
-  engine.backend().copy_from_host(flat, host.data());
+  for (const Stored& s : stored)
+    list.push_back({s.name, flat.dtype(), s.shape, host.data() + s.offset * size_of(flat.dtype())});
+  return list;
 }
 
 }  // namespace
@@ -53,24 +89,34 @@ std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& sta
   state.matmul_table = engine.backend().choices();
   Parameters& p = engine.parameters();
   std::deque<std::vector<std::byte>> held;
-  CheckpointContents contents{.spec = engine.model().spec(),
-                              .lora = engine.options().lora,
-                              .model = views(engine, p.weights, held),
-                              .m = views(engine, p.m, held),
-                              .v = views(engine, p.v, held),
-                              .state = state,
-                              .ids = ids,
-                              .tokenizer_files = tokenizer_files};
-  if (p.master) contents.master = views(engine, p.master, held);
+  CheckpointContents contents{
+      .spec = engine.model().spec(),
+      .lora = engine.options().lora,
+      .model = views(engine, p.weights, parameters_of(engine.model().layout(), "", false), held),
+      .state = state,
+      .ids = ids,
+      .tokenizer_files = tokenizer_files};
+  for (const auto& [flat, stored] : optimizer_buffers(engine))
+    for (ConstTensorRef& tensor : views(engine, flat, stored, held)) contents.optimizer.push_back(std::move(tensor));
   return save_checkpoint(directory, contents);
 }
 
 RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& checkpoint) {
   Parameters& p = engine.parameters();
-  fill(engine, p.weights, [&](std::span<const TensorRef> list) { checkpoint.read_model(list); });
-  if (p.master) fill(engine, p.master, [&](std::span<const TensorRef> list) { checkpoint.read_master(list); });
-  fill(engine, p.m, [&](std::span<const TensorRef> list) { checkpoint.read_m(list); });
-  fill(engine, p.v, [&](std::span<const TensorRef> list) { checkpoint.read_v(list); });
+  std::vector<std::byte> host;
+  checkpoint.read_model(places(p.weights, parameters_of(engine.model().layout(), "", false), host));
+  engine.backend().copy_from_host(p.weights, host.data());
+
+  const auto buffers = optimizer_buffers(engine);
+  std::vector<TensorRef> all;
+  for (const auto& [flat, stored] : buffers)
+    for (const Stored& s : stored) all.push_back({s.name, flat.dtype(), s.shape});
+  checkpoint.expect_optimizer(all);
+  for (const auto& [flat, stored] : buffers) {
+    checkpoint.read_optimizer(places(flat, stored, host));
+    engine.backend().copy_from_host(flat, host.data());
+  }
+
   const RunState& state = checkpoint.state();
   engine.state().attempts = uint64_t(state.attempts);
   engine.state().updates = uint64_t(state.updates);

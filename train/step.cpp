@@ -2,25 +2,18 @@
 
 #include <cmath>
 
-#include "core/ops/optimizer.h"
 #include "train/generate.h"
 #include "train/objective/make.h"
 #include "train/optim/lora.h"
-#include "train/optim/parameter_groups.h"
 
 namespace mixtape {
 
 TrainingStep::TrainingStep(Engine& engine, const Config& config)
     : engine_(engine),
       seed_(uint64_t(config.seed)),
-      clip_(float(config.train.clip_grad)),
-      beta1_(float(config.optimizer.betas[0])),
-      beta2_(float(config.optimizer.betas[1])),
-      eps_(float(config.optimizer.eps)),
       scales_loss_(config.precision.mode == PrecisionMode::fp16),
       scaler_(config.precision.loss_scale),
-      ranges_(engine.parameters().update_ranges(float(config.optimizer.weight_decay),
-                                                parameter_factors(engine.model().layout(), config.parameters))) {}
+      optimizer_(config, engine.parameters(), engine.backend()) {}
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
   StepState& state = engine_.state();
@@ -38,22 +31,8 @@ StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
     result.loss += engine_.run_micro_batch(true);
   }
 
-  gradient_norm(engine_.backend(), {.state = engine_.device_state(),
-                                    .gradients = parameters.gradients,
-                                    .ranges = ranges_.data(),
-                                    .n_ranges = int64_t(ranges_.size()),
-                                    .clip = clip_});
-  adamw(engine_.backend(), {.state = engine_.device_state(),
-                            .weights = parameters.learning_weights(),
-                            .master = parameters.master,
-                            .gradients = parameters.gradients,
-                            .m = parameters.m,
-                            .v = parameters.v,
-                            .ranges = ranges_.data(),
-                            .n_ranges = int64_t(ranges_.size()),
-                            .beta1 = beta1_,
-                            .beta2 = beta2_,
-                            .eps = eps_});
+  optimizer_.measure_gradients(engine_.device_state());
+  optimizer_.update(engine_.device_state());
   engine_.download_state();
   result.grad_norm = state.grad_norm;
   result.finite = state.finite != 0;
@@ -81,6 +60,7 @@ EngineOptions training_options(const Config& config) {
           .device = device_options(config),
           .types = compute_types(config.precision),
           .training = true,
+          .moments = moments_of(config.optimizer),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
           .decoder_length = row.decoder_length,
@@ -101,7 +81,8 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config) {
   // A second micro-batch adds gradients to what is there, which may take other scratch than storing them.
   batch.micro_batches.assign(config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1, micro);
   batch.n_targets = 1;
-  TrainingStep(dry, config).run(batch, 0);
+  TrainingStep step(dry, config);  // what it holds is there during validations and samples too
+  step.run(batch, 0);
   dry.run_micro_batch(false);
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();

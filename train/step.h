@@ -4,6 +4,7 @@
 #include "train/engine.h"
 #include "train/objective/batch.h"
 #include "train/optim/loss_scaler.h"
+#include "train/optim/optimizer.h"
 
 namespace mixtape {
 
@@ -21,16 +22,16 @@ class TrainingStep {
   // One attempt. `micro_batches` are this process's; counters come from and go to engine.state().
   StepResult run(const GlobalBatch& batch, double learning_rate);
 
+  const Optimizer& optimizer() const { return optimizer_; }
   LossScaler& scaler() { return scaler_; }
   bool scales_loss() const { return scales_loss_; }
 
  private:
   Engine& engine_;
   uint64_t seed_;
-  float clip_, beta1_, beta2_, eps_;
   bool scales_loss_;
   LossScaler scaler_;
-  std::vector<UpdateRange> ranges_;
+  Optimizer optimizer_;
 };
 
 // The memory of a run: what the dry run of a step, a validation and a sample needs.

@@ -113,7 +113,9 @@ class CpuOptimizer : public OptimizerKernels {
  public:
   explicit CpuOptimizer(CpuBackend& backend) : backend_(backend) {}
   void gradient_norm(const GradientNorm&) override;
+  void parameter_scales(const ParameterScales&) override;
   void adamw(const AdamW&) override;
+  void adafactor(const Adafactor&) override;
 
  private:
   CpuBackend& backend_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/model/rotary.h"
 #include "core/ops/activation.h"
@@ -64,10 +65,11 @@ Init matrix_init(const ModelSpec& spec, int64_t inputs) {
   return {Init::normal, float(spec.init_std / fan)};
 }
 
-LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout) {
+LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout,
+                     std::vector<int64_t> pieces) {
   LinearIds ids;
-  ids.weight = {layout.add(name + ".weight", {out, in}, init)};
-  if (bias) ids.bias = {layout.add(name + ".bias", {out}, {Init::zeros})};
+  ids.weight = {layout.add(name + ".weight", {out, in}, init, pieces)};
+  if (bias) ids.bias = {layout.add(name + ".bias", {out}, {Init::zeros}, pieces)};
   return ids;
 }
 
@@ -109,25 +111,27 @@ Block::Block(const ModelSpec& spec, const StackAxes& axes, int64_t layer, const 
     : spec_(spec), layer_(layer), cross_(axes.cross_attention) {
   const int64_t d = spec.d_model, heads = spec.n_heads, kv = spec.kv_heads(), width = spec.head_width();
   const int64_t projections = axes.n_layers * (cross_ ? 3 : 2);
-  const auto add = [&](const char* name, int64_t out, int64_t in, bool bias, Init init) {
-    LinearIds ids = add_linear(prefix + name, out, in, bias, init, layout);
+  // `pieces`: the outputs of each of the layers that are computed as one.
+  const auto add = [&](const char* name, const std::vector<int64_t>& pieces, int64_t in, bool bias, Init init) {
+    const int64_t out = std::accumulate(pieces.begin(), pieces.end(), int64_t(0));
+    LinearIds ids = add_linear(prefix + name, out, in, bias, init, layout, pieces);
     add_adapter(axes.lora, prefix + name, out, in, ids, layout);
     return ids;
   };
   norm1_ = add_norm(spec, prefix + "norm1", layout);
-  qkv_ = add("attention.qkv", (heads + 2 * kv) * width, d, spec.has_qkv_bias(), query_init(spec));
-  out_ = add("attention.out", d, heads * width, spec.has_out_bias(), residual_init(spec, heads * width, projections));
+  qkv_ = add("attention.qkv", {heads * width, kv * width, kv * width}, d, spec.has_qkv_bias(), query_init(spec));
+  out_ = add("attention.out", {d}, heads * width, spec.has_out_bias(), residual_init(spec, heads * width, projections));
   if (cross_) {
     norm_cross_ = add_norm(spec, prefix + "norm_cross", layout);
-    cross_q_ = add("cross_attention.q", heads * width, d, spec.has_qkv_bias(), query_init(spec));
-    cross_kv_ = add("cross_attention.kv", 2 * kv * width, d, spec.has_qkv_bias(), matrix_init(spec, d));
-    cross_out_ = add("cross_attention.out", d, heads * width, spec.has_out_bias(),
+    cross_q_ = add("cross_attention.q", {heads * width}, d, spec.has_qkv_bias(), query_init(spec));
+    cross_kv_ = add("cross_attention.kv", {kv * width, kv * width}, d, spec.has_qkv_bias(), matrix_init(spec, d));
+    cross_out_ = add("cross_attention.out", {d}, heads * width, spec.has_out_bias(),
                      residual_init(spec, heads * width, projections));
   }
   norm2_ = add_norm(spec, prefix + "norm2", layout);
-  const int64_t up = is_gated(spec.activation) ? 2 * spec.ff_width() : spec.ff_width();
-  up_ = add("mlp.up", up, d, spec.bias, matrix_init(spec, d));
-  down_ = add("mlp.down", d, spec.ff_width(), spec.bias, residual_init(spec, spec.ff_width(), projections));
+  const std::vector<int64_t> ups(is_gated(spec.activation) ? 2 : 1, spec.ff_width());
+  up_ = add("mlp.up", ups, d, spec.bias, matrix_init(spec, d));
+  down_ = add("mlp.down", {d}, spec.ff_width(), spec.bias, residual_init(spec, spec.ff_width(), projections));
 
   attention_ = {.n_heads = heads,
                 .n_kv_heads = kv,

@@ -82,8 +82,9 @@ class Block {
 
 // Adds a norm's parameters to the layout.
 NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayout& layout);
-// Adds a linear layer's.
-LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout);
+// Adds a linear layer's. `pieces`: the outputs of each of several layers that are computed as one.
+LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout,
+                     std::vector<int64_t> pieces = {});
 // A linear layer with its adapter, if it has one.
 Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary activation = Unary::none);
 // How a matrix of `inputs` columns starts (ModelSpec::init).

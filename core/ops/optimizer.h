@@ -1,4 +1,4 @@
-// The update of weights, over flat buffers: not on the tape.
+// The update of weights, over flat buffers: not on the tape. docs/optimizers.md has the formulas in full.
 //
 // Buffers are cut into chunks of 64 Ki elements; sums over them are taken per chunk, then over chunks in a fixed binary
 // tree, so that the bits depend on neither threads nor sharding.
@@ -14,6 +14,17 @@ inline constexpr int64_t chunk_elements = 65536;
 struct UpdateRange {
   int64_t offset = 0, count = 0;
   float lr_factor = 1, weight_decay = 0;
+  int32_t tensor = 0;  // whose scale it has (ParameterScales), where there are scales
+};
+
+// A tensor of the flat buffer with one treatment, as a matrix of contiguous rows; a vector is one row.
+struct UpdateTensor {
+  int64_t offset = 0, rows = 1, cols = 0;
+  float lr_factor = 1, weight_decay = 0;
+  // Where Adafactor's second moments begin in `v`: cols of columns, and rows of rows, which one row alone has not.
+  int64_t column_moments = 0, row_moments = 0;
+
+  int64_t count() const { return rows * cols; }
 };
 
 // Writes state->grad_norm (of gradients / loss_scale), state->finite and state->grad_factor =
@@ -27,29 +38,64 @@ struct GradientNorm {
   float clip = 0;
 };
 
+// scales[i] = max(least, sqrt(mean(w^2))) over tensor i: the size of a parameter, to which its steps are then relative.
+// Shazeer & Stern, arXiv 1804.04235, section 8. weights: float32, flat (the master where there is one); scales: float32
+// [n_tensors].
+struct ParameterScales {
+  Tensor scales, weights;
+  const UpdateTensor* tensors;
+  int64_t n_tensors;
+  float least;
+};
+
 // AdamW, Loshchilov & Hutter, arXiv 1711.05101, with bias correction for step t = state->updates + 1:
 //   g = gradient * grad_factor;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
-//   w = w (1 - lr * weight_decay);  w -= lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),   lr = learning_rate *
-//   lr_factor
-// Does nothing when state->finite is 0. weights: fp32, or fp16/bf16 with a float32 master of which they are the rounded
-// copy. gradients, m, v, master: float32, flat, all of one length.
+//   w = w (1 - lr * weight_decay);  w -= lr * scale * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),
+//   lr = learning_rate * lr_factor;  scale: 1, or where there are scales that of the range's tensor
+// Without bias correction (BERT's optimizer) both divisors of (1 - b^t) are 1. Does nothing when state->finite is 0.
+// weights: fp32, or fp16/bf16 with a float32 master of which they are the rounded copy. gradients, m, v, master:
+// float32, flat, all of one length.
 struct AdamW {
   StepState* state;
   Tensor weights, master, gradients, m, v;
   const UpdateRange* ranges;
   int64_t n_ranges;
   float beta1, beta2, eps;
+  bool bias_correction = true;
+  Tensor scales;
+};
+
+// Adafactor, Shazeer & Stern, arXiv 1804.04235, in the form of fairseq and transformers. Of an R x C matrix it keeps
+// R + C second moments; a vector's are those of a matrix with one row, so none is lost. t = state->updates + 1:
+//   g = gradient * grad_factor;  b2 = 1 - t^-decay_rate;  s = g^2 + eps
+//   row[r] = b2 row[r] + (1 - b2) mean_c s[r, c];  col[c] = b2 col[c] + (1 - b2) mean_r s[r, c]
+//   u[r, c] = g[r, c] / sqrt(row[r] col[c] / mean(row));  u /= max(1, sqrt(mean(u^2)) / clip_threshold)
+//   rate = learning_rate * lr_factor * scale;  m = b1 m + (1 - b1) rate u, in place of rate u where there is an m
+//   w = w (1 - rate * weight_decay) - rate u
+// Does nothing when state->finite is 0. weights, master, gradients, m: as for AdamW; m may be absent. v: float32, as
+// the tensors say. scales: absent, or one for each tensor.
+struct Adafactor {
+  StepState* state;
+  Tensor weights, master, gradients, m, v;
+  const UpdateTensor* tensors;
+  int64_t n_tensors;
+  float beta1 = 0, decay_rate = 0.8f, eps = 1e-30f, clip_threshold = 1;
+  Tensor scales;
 };
 
 // Checked calls.
 void gradient_norm(Backend& backend, const GradientNorm& arguments);
+void parameter_scales(Backend& backend, const ParameterScales& arguments);
 void adamw(Backend& backend, const AdamW& arguments);
+void adafactor(Backend& backend, const Adafactor& arguments);
 
 class OptimizerKernels {
  public:
   virtual ~OptimizerKernels() = default;
   virtual void gradient_norm(const GradientNorm&) = 0;
+  virtual void parameter_scales(const ParameterScales&) = 0;
   virtual void adamw(const AdamW&) = 0;
+  virtual void adafactor(const Adafactor&) = 0;
 };
 
 }  // namespace mixtape

@@ -278,9 +278,9 @@ struct TinyModel {
         w[i] = bf16(a[i]);
       }
       contents.model.push_back({p.name, DType::bf16, p.shape, w.data()});
-      contents.master.push_back({p.name, DType::f32, p.shape, a.data()});
-      contents.m.push_back({p.name, DType::f32, p.shape, b.data()});
-      contents.v.push_back({p.name, DType::f32, p.shape, c.data()});
+      contents.optimizer.push_back({"master." + p.name, DType::f32, p.shape, a.data()});
+      contents.optimizer.push_back({"m." + p.name, DType::f32, p.shape, b.data()});
+      contents.optimizer.push_back({"v." + p.name, DType::f32, p.shape, c.data()});
     }
     contents.spec = spec;
     contents.state.updates = int64_t(seed);
@@ -301,14 +301,12 @@ TEST(Checkpoint, comes_back_bit_for_bit) {
   verify_checkpoint(path, [](const std::string& text) { ADD_FAILURE() << text; });
   const CheckpointReader reader(path);
   EXPECT_EQ(reader.state(), saved.contents.state);
-  EXPECT_TRUE(reader.has_master());
   EXPECT_EQ(read_text_file(path / "config.resolved.yaml"), "seed: 1\n");
 
   TinyModel loaded(3);
   reader.read_model(TinyModel::mutable_refs(loaded.contents.model));
-  reader.read_master(TinyModel::mutable_refs(loaded.contents.master));
-  reader.read_m(TinyModel::mutable_refs(loaded.contents.m));
-  reader.read_v(TinyModel::mutable_refs(loaded.contents.v));
+  reader.expect_optimizer(TinyModel::mutable_refs(loaded.contents.optimizer));
+  reader.read_optimizer(TinyModel::mutable_refs(loaded.contents.optimizer));
   EXPECT_EQ(loaded.master, saved.master);
   EXPECT_EQ(loaded.m, saved.m);
   EXPECT_EQ(loaded.v, saved.v);
@@ -321,17 +319,17 @@ TEST(Checkpoint, another_model_is_refused_by_name) {
   TinyModel model(1);
   const CheckpointReader reader(save_checkpoint(CheckpointDirectory(root.path), model.contents));
   const auto error_with = [&](auto change) -> std::string {
-    auto refs = TinyModel::mutable_refs(model.contents.m);
+    auto refs = TinyModel::mutable_refs(model.contents.optimizer);
     change(refs);
     try {
-      reader.read_m(refs);
+      reader.expect_optimizer(refs);
       return "accepted";
     } catch (const CheckpointError& error) {
       return error.what();
     }
   };
   const auto has = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };
-  EXPECT_TRUE(has(error_with([](auto& r) { r[1].name = "other"; }), "lacks other; this run has no embedding.position"));
+  EXPECT_TRUE(has(error_with([](auto& r) { r[1].name = "other"; }), "lacks other; this run has no m.embedding.token"));
   EXPECT_TRUE(has(error_with([](auto& r) {
                     r[0].shape = {18, 12};
                   }),

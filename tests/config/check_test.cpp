@@ -128,6 +128,21 @@ TEST(Check, BatchAndLength) {
   EXPECT_EQ(violation({"train.max_steps=null", "train.max_tokens=1e6"}), "");
 }
 
+TEST(Check, KeysOfAnotherUpdateRuleAreRefused) {
+  expect_violations({
+      {{"optimizer.adafactor.beta1=0.9"}, "no effect with optimizer.name adamw; it is for adafactor"},
+      {{"optimizer.name=adafactor", "optimizer.betas=[0.9, 0.99]"}, "no effect with optimizer.name adafactor"},
+      {{"optimizer.name=adafactor", "optimizer.eps=1e-6"}, "it is for adamw"},
+      {{"optimizer.name=adafactor", "optimizer.bias_correction=false"}, "it is for adamw"},
+      {{"optimizer.least_scale=1e-2"}, "no effect without optimizer.scale_parameter"},
+      {{"optimizer.name=adafactor", "optimizer.scale_parameter=false", "optimizer.least_scale=1e-2"}, "no effect"},
+      {{"schedule.warmup_steps=0", "schedule.warmup_shape=constant"}, "no effect with schedule.warmup_steps 0"},
+  });
+  EXPECT_EQ(violation({"optimizer.name=adafactor", "optimizer.adafactor.beta1=0.9", "optimizer.least_scale=1e-2"}), "");
+  EXPECT_EQ(violation({"optimizer.scale_parameter=true", "optimizer.least_scale=1e-2"}), "");
+  EXPECT_EQ(violation({"optimizer.bias_correction=false"}), "");
+}
+
 TEST(Check, Schedule) {
   expect_violations({
       {{"schedule.min_lr=1"}, "expected at most optimizer.lr (0.0006)"},
@@ -189,7 +204,7 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.gradients=fused"}, "not available"},
       {{"precision.moments=int8"}, "not available"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
-      {{"optimizer.name=lion"}, "it has adamw"},
+      {{"optimizer.name=lion"}, "it has adamw and adafactor"},
       {{"memory.offload=optimizer"}, "not available"},
       {{"parallel.zero_stage=1"}, "not available"},
       {{"parallel.tensor_parallel_size=2"}, "not available"},

@@ -5,7 +5,7 @@
 
 #include "core/ops/cast.h"
 #include "core/ops/dropout.h"
-#include "core/ops/optimizer.h"
+#include "core/ops/optimizer_pieces.h"
 #include "tests/cuda/device.h"
 
 namespace mixtape {
@@ -242,6 +242,88 @@ TEST(Agreement, AdamW) {
       for (int64_t i = r.offset; i < r.offset + r.count; ++i)
         ASSERT_EQ(reinterpret_cast<const bf16*>(got.weights.data())[i].code, bf16(got.master[size_t(i)]).code) << i;
   }
+}
+
+// Without bias correction, and with steps relative to the tensors of which the ranges are parts.
+std::vector<float> scaled_update(Device d, bool corrects) {
+  const std::vector<UpdateTensor> tensors = {{.offset = 0, .rows = 300, .cols = 301}, {.offset = 100000, .cols = 77}};
+  std::vector<UpdateRange> pieces = pieces_of(tensors.data(), 2);
+  const Tensor w = d.normal({total}, DType::f32, 1), m = d.normal({total}, DType::f32, 2),
+               g = d.normal({total}, DType::f32, 4), scales = d.make({2}, DType::f32),
+               v = d.upload(std::vector<float>(total, 0.5f));
+  parameter_scales(*d, {scales, w, tensors.data(), 2, 1e-3f});
+  adamw(*d, {.state = d.upload_state(state),
+             .weights = w,
+             .gradients = g,
+             .m = m,
+             .v = v,
+             .ranges = pieces.data(),
+             .n_ranges = int64_t(pieces.size()),
+             .beta1 = 0.9f,
+             .beta2 = 0.95f,
+             .eps = 1e-8f,
+             .bias_correction = corrects,
+             .scales = scales});
+  std::vector<float> all = d.values<float>(w), size = d.values<float>(scales);
+  all.insert(all.end(), size.begin(), size.end());
+  return all;
+}
+
+TEST(Agreement, AdamWWithScales) {
+  for (const bool corrects : {false, true}) {
+    const std::vector<float> want = scaled_update(cpu(), corrects), got = scaled_update(emulated(), corrects);
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-6 * (1 + std::abs(want[i]))) << i;
+  }
+  EXPECT_NE(scaled_update(emulated(), false), scaled_update(emulated(), true));
+}
+
+Updated adafactor_update(Device d, DType type, bool momentum, int32_t finite) {
+  std::vector<UpdateTensor> tensors = {{.rows = 300, .cols = 67, .weight_decay = 0.1f},
+                                       {.offset = 20480, .rows = 1, .cols = 400, .lr_factor = 0.5f},
+                                       {.offset = 20992, .rows = 41, .cols = 1700}};
+  int64_t moments = 0;
+  for (UpdateTensor& t : tensors) {
+    t.column_moments = moments, t.row_moments = moments + t.cols;
+    moments += t.cols + t.rows;
+  }
+  StepState s = state;
+  s.grad_factor = 0.5f;
+  s.finite = finite;
+  const Tensor master = d.normal({total}, DType::f32, 1), m = d.normal({total}, DType::f32, 2),
+               g = d.normal({total}, DType::f32, 4), v = d.upload(std::vector<float>(size_t(moments), 0.25f));
+  const Tensor weights = type == DType::f32 ? master : d.normal({total}, type, 1);
+  adafactor(*d, {.state = d.upload_state(s),
+                 .weights = weights,
+                 .master = type == DType::f32 ? Tensor{} : master,
+                 .gradients = g,
+                 .m = momentum ? m : Tensor{},
+                 .v = v,
+                 .tensors = tensors.data(),
+                 .n_tensors = 3,
+                 .beta1 = 0.9f,
+                 .clip_threshold = 0.5f,
+                 .scales = d.upload<float>({0.5f, 2, 1})});
+  return {d.values<float>(master), d.values<float>(m), d.values<float>(v), d.bits(weights)};
+}
+
+TEST(Agreement, Adafactor) {
+  for (const DType type : {DType::f32, DType::bf16})
+    for (const bool momentum : {false, true}) {
+      const Updated want = adafactor_update(cpu(), type, momentum, 1);
+      const Updated got = adafactor_update(emulated(), type, momentum, 1);
+      const Updated before = adafactor_update(cpu(), type, momentum, 0);
+      EXPECT_NE(before.master, want.master);
+      for (size_t i = 0; i < want.master.size(); ++i) {
+        ASSERT_NEAR(got.master[i], want.master[i], 2e-6 * (1 + std::abs(want.master[i]))) << i;
+        ASSERT_NEAR(got.m[i], want.m[i], 2e-6) << i;
+      }
+      for (size_t i = 0; i < want.v.size(); ++i) ASSERT_NEAR(got.v[i], want.v[i], 2e-6 * (1 + want.v[i])) << i;
+      const Updated skipped = adafactor_update(emulated(), type, momentum, 0);
+      EXPECT_EQ(skipped.master, before.master);
+      EXPECT_EQ(skipped.v, before.v);
+      EXPECT_EQ(skipped.weights, before.weights);
+      EXPECT_EQ(adafactor_update(emulated(7), type, momentum, 1).weights, got.weights);
+    }
 }
 
 // Decoding: every row as linear gives it, whatever other rows there are.

@@ -161,6 +161,50 @@ TEST_F(Training, StoppedAndResumedIsTheSameRun) {
   }
 }
 
+TEST_F(Training, EveryUpdateRuleLearnsAndResumesExactly) {
+  struct Rule {
+    std::string name;
+    std::vector<std::string> settings;
+    std::vector<const char*> state;  // tensors of the checkpoint
+  };
+  const std::string adafactor = "optimizer.name=adafactor", lr = "optimizer.lr=5e-2";
+  const std::vector<Rule> rules = {
+      {"adafactor",
+       {adafactor, lr},
+       {"[3, 32]              v_col.layers.0.attention.qkv.weight", "v.layers.0.norm1.bias"}},
+      {"adafactor-fp16",
+       {adafactor, lr, "precision.mode=fp16"},
+       {"v_row.layers.0.mlp.up.weight", "master.embedding.token"}},
+      {"adafactor-m", {adafactor, lr, "optimizer.adafactor.beta1=0.9", "precision.mode=bf16"}, {"m.embedding.token"}},
+      {"relative", {"optimizer.scale_parameter=true", lr}, {"m.embedding.token", "v.embedding.token"}},
+      {"bert", {"optimizer.bias_correction=false"}, {"m.embedding.token", "v.embedding.token"}},
+  };
+  for (const Rule& rule : rules) {
+    const auto with = [&](std::vector<std::string> more) {
+      more.insert(more.end(), rule.settings.begin(), rule.settings.end());
+      return train(more);
+    };
+    ASSERT_EQ(with({"run.name=straight-" + rule.name}).exit_code, 0) << rule.name;
+    for (const char* stop : {"1", "17"}) {
+      const std::string name = "run.name=pieces-" + rule.name + stop;
+      ASSERT_EQ(with({name, std::string("train.stop_at_step=") + stop, "runtime.threads=1"}).exit_code, 0);
+      ASSERT_EQ(with({name}).exit_code, 0);
+      EXPECT_EQ(final_state("pieces-" + rule.name + stop), final_state("straight-" + rule.name)) << stop;
+    }
+    const std::string metrics = space.read("runs/straight-" + rule.name + "/metrics.jsonl");
+    const size_t last = metrics.find("\"event\":\"step\",\"step\":30,");
+    EXPECT_LT(std::stod(metrics.substr(metrics.find("\"loss\":", last) + 7, 12)), 5) << rule.name;
+    const ProcessResult files = space.mixtape(
+        {"inspect", "checkpoint", "runs/straight-" + rule.name + "/checkpoints/step-00000030", "--tensors"});
+    EXPECT_EQ(files.exit_code, 0) << files.err;
+    for (const char* tensor : rule.state) EXPECT_NE(files.out.find(tensor), std::string::npos) << tensor << files.out;
+  }
+  EXPECT_NE(final_state("straight-bert"), final_state("straight-relative"));
+  const ProcessResult changed = train({"run.name=straight-adafactor", adafactor, lr, "optimizer.adafactor.beta1=0.5"});
+  EXPECT_EQ(changed.exit_code, 2);
+  EXPECT_NE(changed.err.find("optimizer.adafactor.beta1"), std::string::npos) << changed.err;
+}
+
 TEST_F(Training, SignalsSaveAndExit75) {
   ASSERT_EQ(train({"run.name=straight", "train.max_steps=4000", "train.stop_at_step=30"}).exit_code, 0);
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {

@@ -68,6 +68,43 @@ TEST(Layout, UpdateRangesCoverEachElementOnceAndStayInTheirChunk) {
   EXPECT_EQ(covered, model.layout().parameter_count());
 }
 
+// As one matrix they would share moments and a scale, and T5's queries are eight times smaller than its keys.
+TEST(Layout, UpdateRulesSeeQueriesKeysAndValuesApart) {
+  for (const char* name : {"llama-3-8b", "t5-v1.1-small", "gpt2", "bert-base"}) {
+    const ModelSpec spec = preset(name);
+    const Transformer model(spec, 128);
+    Arena arena;
+    CpuBackend backend;
+    backend.bind(arena);
+    const Parameters parameters(model.layout(), {}, backend);
+    const std::vector<UpdateTensor> tensors = parameters.update_tensors(0.1f);
+    int64_t elements = 0, end = 0;
+    std::vector<int> owners(size_t(model.layout().factored_count()));
+    const auto own = [&](int64_t begin, int64_t count) {
+      for (int64_t i = begin; i < begin + count; ++i) ++owners[size_t(i)];
+    };
+    for (const UpdateTensor& t : tensors) {
+      EXPECT_GE(t.offset, end) << name;
+      end = t.offset + t.count();
+      elements += t.count();
+      own(t.column_moments, t.cols);
+      if (t.rows > 1) own(t.row_moments, t.rows);
+    }
+    EXPECT_EQ(elements, model.layout().parameter_count()) << name;
+    EXPECT_EQ(std::set<int>(owners.begin(), owners.end()), std::set<int>{1}) << name << ": moments of two or of none";
+    EXPECT_LT(model.layout().factored_count(), elements / 100) << name;
+
+    const ParameterEntry& qkv = model.layout()[model.layout().find(spec.family == Family::encoder_decoder
+                                                                       ? "decoder.layers.1.attention.qkv.weight"
+                                                                       : "layers.1.attention.qkv.weight")];
+    std::vector<int64_t> rows;
+    for (const UpdateTensor& t : tensors)
+      if (t.offset >= qkv.offset && t.offset < qkv.offset + qkv.count()) rows.push_back(t.rows);
+    const int64_t width = spec.head_width();
+    EXPECT_EQ(rows, (std::vector{spec.n_heads * width, spec.kv_heads() * width, spec.kv_heads() * width})) << name;
+  }
+}
+
 TEST(Spec, WhatDoesNotGoTogetherIsRefused) {
   EXPECT_THROW(Transformer(ModelSpec{.d_model = 100, .n_heads = 3}, 64), ConfigError);
   EXPECT_THROW(Transformer(ModelSpec{.n_heads = 12, .n_kv_heads = 5}, 64), ConfigError);

@@ -1,67 +1,12 @@
-#include "core/ops/optimizer.h"
-
-#include <gtest/gtest.h>
+#include "tests/ops/optimizer_support.h"
 
 #include <bit>
-#include <fstream>
-#include <nlohmann/json.hpp>
-
-#include "core/base/philox.h"
-#include "core/cpu/backend.h"
-#include "core/cpu/parallel.h"
 
 namespace mixtape {
 namespace {
 
-using Floats = std::vector<float>;
-
-nlohmann::json golden(const std::string& name) {
-  std::ifstream file(std::string(MIXTAPE_GOLDEN) + "/optim/" + name);
-  return nlohmann::json::parse(file);
-}
-
-// A vector or a matrix of the golden files, flat.
-std::vector<double> flat(const nlohmann::json& j) {
-  std::vector<double> values;
-  for (const auto& x : j)
-    if (x.is_array()) {
-      const auto row = flat(x);
-      values.insert(values.end(), row.begin(), row.end());
-    } else {
-      values.push_back(x.get<double>());
-    }
-  return values;
-}
-
-Floats random(int64_t n, uint64_t seed) {
-  Floats values(n);
-  for (int64_t i = 0; i < n; ++i) {
-    const auto r = philox(philox_key(seed), uint64_t(i), 0, Purpose::test);
-    values[i] = normal(r[0], r[1]);
-  }
-  return values;
-}
-
-class Optimizer : public testing::Test {
+class Optimizer : public OptimizerFixture {
  protected:
-  Optimizer() { backend.bind(arena); }
-  ~Optimizer() override { EXPECT_TRUE(arena.guard_errors().empty()); }
-
-  Tensor upload(const Floats& values, DType type = DType::f32) {
-    const Tensor t = backend.make({int64_t(values.size())}, type);
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (type == DType::f32)
-        t.data<float>()[i] = values[i];
-      else if (type == DType::f16)
-        t.data<fp16>()[i] = fp16(values[i]);
-      else
-        t.data<bf16>()[i] = bf16(values[i]);
-    }
-    return t;
-  }
-  static Floats values(const Tensor& t) { return {t.data<float>(), t.data<float>() + t.count()}; }
-  static std::vector<std::byte> bits(const Tensor& t) { return {t.raw(), t.raw() + t.bytes()}; }
-
   // 3 chunks and a bit, with padding between ranges that must neither count nor change.
   const std::vector<UpdateRange> ranges = {{0, 1000, 1, 0.1f},
                                            {1024, 64512, 1, 0.f},
@@ -69,16 +14,11 @@ class Optimizer : public testing::Test {
                                            {131072, 65529, 1, 0.1f},
                                            {196608, 13, 1, 0.1f}};
   static constexpr int64_t total = 196640;
-
-  CpuBackend backend;
-  HostMemory memory{1 << 26};
-  Arena arena{memory.data(), memory.bytes(), Arena::Guards::on};
-  StepState state;
 };
 
 TEST_F(Optimizer, AdamWFollowsTheGoldenTraces) {
   int cases = 0;
-  for (const auto& c : golden("optimizers.json")) {
+  for (const auto& c : golden_optim("optimizers.json")) {
     if (c["optimizer"] != "adamw") continue;
     ++cases;
     const auto& settings = c["settings"];
@@ -114,7 +54,7 @@ TEST_F(Optimizer, AdamWFollowsTheGoldenTraces) {
 }
 
 TEST_F(Optimizer, ClipsLikeTheGoldenCases) {
-  for (const auto& c : golden("clip.json")) {
+  for (const auto& c : golden_optim("clip.json")) {
     Floats gradients;
     for (const auto& g : c["gradients"])
       for (double x : flat(g)) gradients.push_back(float(x));
@@ -205,6 +145,97 @@ TEST_F(Optimizer, UpdatesItsRangesOnlyAndKnowsNoThreads) {
     if (first.empty()) first = bits(w);
     EXPECT_EQ(bits(w), first) << threads << " threads";
   }
+}
+
+// BERT's optimizer.
+TEST_F(Optimizer, WithoutBiasCorrectionMomentsAreTakenAsTheyAre) {
+  state = {.updates = 2, .learning_rate = 0.01f};
+  const int64_t n = 77;
+  const UpdateRange range{0, n, 1, 0.1f};
+  const Floats w0 = random(n, 10), g = random(n, 11), m0 = random(n, 12), v0(n, 0.25f);
+  const Tensor w = upload(w0);
+  adamw(backend, {.state = &state,
+                  .weights = w,
+                  .gradients = upload(g),
+                  .m = upload(m0),
+                  .v = upload(v0),
+                  .ranges = &range,
+                  .n_ranges = 1,
+                  .beta1 = 0.9f,
+                  .beta2 = 0.999f,
+                  .eps = 1e-6f,
+                  .bias_correction = false});
+  for (int64_t i = 0; i < n; ++i) {
+    const double m = 0.9 * m0[i] + 0.1 * g[i], v = 0.999 * 0.25 + 0.001 * double(g[i]) * g[i];
+    const double expected = w0[i] * (1 - 0.01 * 0.1) - 0.01 * m / (std::sqrt(v) + 1e-6);
+    ASSERT_NEAR(w.data<float>()[i], expected, 2e-6 * (1 + std::abs(expected))) << i;
+  }
+}
+
+// Of tensors across chunks, of one that is all but 0, and of none that stands between them.
+TEST_F(Optimizer, ScalesAreTheRootMeanSquaresOfTensors) {
+  const std::vector<UpdateTensor> tensors = {{.offset = 3, .rows = 700, .cols = 101},
+                                             {.offset = 80000, .cols = 5},
+                                             {.offset = 90000, .rows = 2, .cols = 50000}};
+  Floats w = random(total, 13);
+  for (int64_t i = 80000; i < 80005; ++i) w[i] = 1e-7f;
+  std::vector<bool> counts(total);
+  for (const UpdateTensor& t : tensors) std::fill_n(counts.begin() + t.offset, t.count(), true);
+  for (int64_t i = 0; i < total; ++i)
+    if (!counts[i]) w[i] = NAN;
+  const Tensor weights = upload(w);
+  Floats first;
+  for (int threads : {1, 2, 4}) {
+    set_thread_count(threads);
+    const Tensor scales = upload(Floats(3, NAN));
+    parameter_scales(backend, {scales, weights, tensors.data(), 3, 1e-3f});
+    for (int t = 0; t < 3; ++t) {
+      double squares = 0;
+      for (int64_t i = 0; i < tensors[t].count(); ++i) squares += std::pow(double(w[tensors[t].offset + i]), 2);
+      const double expected = std::max(1e-3, std::sqrt(squares / double(tensors[t].count())));
+      EXPECT_NEAR(values(scales)[t], expected, 1e-6 * expected) << t;
+    }
+    if (first.empty()) first = values(scales);
+    EXPECT_EQ(values(scales), first) << threads << " threads";
+  }
+}
+
+// A scale is a factor of the step, not of the decay, and each range has its tensor's.
+TEST_F(Optimizer, AdamWStepsByTheScaleOfEachTensor) {
+  state = {.learning_rate = 0.01f};
+  const int64_t n = 150;
+  const std::vector<UpdateRange> two = {{0, 100, 1, 0.1f, 1}, {100, 50, 1, 0.1f, 0}};
+  const Floats scales = {0.25f, 3};
+  const Floats start = random(n, 14), gradients = random(n, 15);
+  const auto after = [&](bool scaled, float decay) {
+    std::vector<UpdateRange> ranges = two;
+    for (UpdateRange& r : ranges) r.weight_decay = decay;
+    const Tensor w = upload(start), m = upload(Floats(n)), v = upload(Floats(n));
+    AdamW a{&state, w, {}, upload(gradients), m, v, ranges.data(), 2, 0.9f, 0.95f, 1e-8f};
+    if (scaled) a.scales = upload(scales);
+    adamw(backend, a);
+    return values(w);
+  };
+  const Floats plain = after(false, 0), scaled = after(true, 0), decayed = after(true, 0.1f);
+  for (int64_t i = 0; i < n; ++i) {
+    const float step = (i < 100 ? 3 : 0.25f) * (plain[i] - start[i]);
+    ASSERT_NEAR(scaled[i] - start[i], step, 1e-6) << i;
+    ASSERT_NEAR(decayed[i], scaled[i] - 0.001 * start[i], 1e-6) << i;
+  }
+  EXPECT_THROW(adamw(backend, {&state,
+                               upload(start),
+                               {},
+                               upload(start),
+                               upload(start),
+                               upload(start),
+                               two.data(),
+                               2,
+                               0.9f,
+                               0.95f,
+                               1e-8f,
+                               true,
+                               upload({1})}),
+               Error);
 }
 
 TEST_F(Optimizer, NarrowWeightsAreTheRoundedMaster) {

@@ -71,6 +71,7 @@ EngineOptions options_for(const Golden& golden, Mode mode, bool training) {
           .device = {.device = "cpu", .determinism = Determinism::strict},
           .types = {mode.type, mode.type != DType::f32},
           .training = training,
+          .moments = {.first = true, .second = SecondMoments::full},
           .gradients = true,
           .rows = golden.batch.rows,
           .row_length = golden.batch.row_length,

@@ -116,6 +116,21 @@ TEST(Schedule, WarmUpNeverLosesTheFirstUpdate) {
   EXPECT_DOUBLE_EQ(learning_rate(config, 1.0, 9, 100), 1.0);
 }
 
+// T5's, of which Adafactor's relative step is the same with a step that counts from 1.
+TEST(Schedule, AConstantWarmUpMakesT5s) {
+  const ScheduleConfig config{
+      .name = ScheduleKind::inverse_sqrt, .warmup_steps = 10000, .warmup_shape = WarmupShape::constant};
+  int compared = 0;
+  for (const auto& trace : golden("schedules.json")) {
+    if (trace.value("schedule", "") != "t5_adafactor") continue;
+    for (const auto& value : trace["values"]) {
+      EXPECT_NEAR(learning_rate(config, 0.01, value["step"], 1 << 20), value["lr"].get<double>(), 1e-15);
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 7);
+}
+
 TEST(Schedule, IsHeldBeyondTheEnd) {
   for (const ScheduleKind kind : {ScheduleKind::linear, ScheduleKind::cosine, ScheduleKind::wsd}) {
     const ScheduleConfig config{.name = kind, .warmup_steps = 5, .min_lr = 0.01};

@@ -99,9 +99,43 @@ const PlannedRun planned_runs[] = {
        c.model.position = Position::rope, c.model.norm = NormKind::rmsnorm, c.model.activation = Activation::swiglu;
        c.model.n_kv_heads = 2, c.model.bias = false, c.model.tied_embeddings = false;
      }},
+    {"adafactor", [](Config& c) { c.optimizer.name = OptimizerKind::adafactor; }},
+    {"adafactor_with_a_first_moment",
+     [](Config& c) {
+       c.optimizer.name = OptimizerKind::adafactor, c.optimizer.adafactor.beta1 = 0.9;
+       c.precision.mode = PrecisionMode::bf16;
+     }},
+    {"scaled_adamw", [](Config& c) { c.optimizer.scale_parameter.emplace(true); }},
     {"bloom", [](Config& c) { c.model.position = Position::alibi, c.model.embedding_norm = true; }},
 };
 INSTANTIATE_TEST_SUITE_P(Runs, Plan, testing::ValuesIn(planned_runs), [](const auto& run) { return run.param.name; });
+
+// The state of each rule in bytes, a scale for each tensor included.
+TEST(Step, TheOptimizersStateIsAsLargeAsItsRuleNeeds) {
+  const auto bytes = [](auto change) {
+    Config config = small();
+    change(config);
+    return plan_training(training_options(config), config).at_peak[int(Category::optimizer)];
+  };
+  const Config config = small();
+  const Transformer model(config.model, 48);
+  Engine engine(training_options(config));
+  const int64_t flat = model.layout().flat_count(), moments = model.layout().factored_count();
+  const auto scales = int64_t(engine.parameters().update_tensors(0).size());
+  EXPECT_LT(moments, flat / 20);
+  const auto near = [](int64_t found, int64_t elements) {  // allocations are rounded up
+    EXPECT_GE(found, 4 * elements);
+    EXPECT_LT(found, 4 * elements + 1024);
+  };
+  near(bytes([](Config&) {}), 2 * flat);
+  near(bytes([](Config& c) { c.optimizer.scale_parameter.emplace(true); }), 2 * flat + scales);
+  near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::adafactor; }), moments + scales);
+  near(bytes([](Config& c) {
+         c.optimizer.name = OptimizerKind::adafactor, c.optimizer.scale_parameter.emplace(false);
+         c.optimizer.adafactor.beta1 = 0.9;
+       }),
+       flat + moments);
+}
 
 // How many positions have a target changes from step to step. If that made new shapes of products, each would be timed
 // when it is first met, and a run that was stopped and resumed would choose otherwise than one that was not.

@@ -6,7 +6,6 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
-#include "core/ops/optimizer.h"
 #include "train/bench/model_work.h"
 #include "train/bench/synthetic.h"
 #include "train/step.h"
@@ -70,31 +69,17 @@ class Bench {
     run();
   }
 
-  void norm() {
-    gradient_norm(engine_.backend(), {.state = engine_.device_state(),
-                                      .gradients = parameters().gradients,
-                                      .ranges = ranges_.data(),
-                                      .n_ranges = int64_t(ranges_.size()),
-                                      .clip = float(config_.train.clip_grad)});
-  }
-  void update() {
-    adamw(engine_.backend(), {.state = engine_.device_state(),
-                              .weights = parameters().learning_weights(),
-                              .master = parameters().master,
-                              .gradients = parameters().gradients,
-                              .m = parameters().m,
-                              .v = parameters().v,
-                              .ranges = ranges_.data(),
-                              .n_ranges = int64_t(ranges_.size()),
-                              .beta1 = float(config_.optimizer.betas[0]),
-                              .beta2 = float(config_.optimizer.betas[1]),
-                              .eps = float(config_.optimizer.eps)});
-  }
+  const Optimizer& optimizer() const { return step_->optimizer(); }
+  void norm() { optimizer().measure_gradients(engine_.device_state()); }
+  void update() { optimizer().update(engine_.device_state()); }
 
   Work norm_work() { return gradient_norm_work(count()); }
   Work update_work() {
     const ParameterStorage& storage = parameters().storage();
-    return adamw_work(count(), storage.master ? size_of(storage.weights) : 0);
+    const int64_t rounded = storage.master ? size_of(storage.weights) : 0;
+    if (storage.moments.second == SecondMoments::factored)
+      return adafactor_work(count(), rounded, storage.moments.first);
+    return adamw_work(count(), rounded);
   }
   Work tape_work(const Profile::Key& key) {
     const MicroBatchShape shape{options_.rows, options_.lengths(), size_of(options_.types.compute)};
@@ -112,7 +97,6 @@ class Bench {
   Engine engine_;
   GlobalBatch batch_;
   std::unique_ptr<TrainingStep> step_;
-  std::vector<UpdateRange> ranges_ = engine_.parameters().update_ranges(float(config_.optimizer.weight_decay));
 };
 
 // Steps with every operation timed. The gradients' norm and the update lie outside of the tape and are timed alone;
@@ -142,7 +126,8 @@ void profile_steps(Bench& bench, SteadyTimer& timer, int steps, TrainingBench& r
   for (const auto& [key, row] : rows)
     add(key.first, key.second ? "backward" : "forward", double(row.calls), row.seconds, bench.tape_work(key));
   add("gradient_norm", "step", 1, timer.time_short(3, [&] { bench.norm(); }).median, bench.norm_work());
-  add("adamw", "step", 1, timer.time_short(3, [&] { bench.update(); }).median, bench.update_work());
+  add(std::string(bench.optimizer().name()), "step", 1, timer.time_short(3, [&] { bench.update(); }).median,
+      bench.update_work());
   add("everything else", "step", 1, std::max(left, 0.0), {});
   std::sort(result.profile.begin(), result.profile.end(),
             [](const ProfileLine& a, const ProfileLine& b) { return a.seconds > b.seconds; });

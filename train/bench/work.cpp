@@ -108,4 +108,11 @@ Work adamw_work(int64_t count, int64_t rounded) {
   return {0, 4 * float_bytes * double(count), (3 * float_bytes + double(rounded)) * double(count)};
 }
 
+Work adafactor_work(int64_t count, int64_t rounded, bool first_moment) {
+  const double moment = first_moment ? float_bytes : 0;
+  return {0, (2 * float_bytes + moment) * double(count), (float_bytes + moment + double(rounded)) * double(count)};
+}
+
+Work parameter_scales_work(int64_t count) { return gradient_norm_work(count); }
+
 }  // namespace mixtape

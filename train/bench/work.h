@@ -74,5 +74,8 @@ Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int
 Work gradient_norm_work(int64_t count);
 // Reads w, g, m, v and writes w, m, v; with a master, also weights rounded to `rounded` bytes.
 Work adamw_work(int64_t count, int64_t rounded);
+// The same without m and v; of those only a first moment counts, as rows and columns are few.
+Work adafactor_work(int64_t count, int64_t rounded, bool first_moment);
+Work parameter_scales_work(int64_t count);
 
 }  // namespace mixtape

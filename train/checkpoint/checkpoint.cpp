@@ -74,13 +74,8 @@ std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, cons
       draft.add(std::move(file));
 
   std::vector<TensorSource> optimizer;
-  const auto add = [&](const char* prefix, const std::vector<ConstTensorRef>& tensors) {
-    for (const ConstTensorRef& t : tensors)
-      optimizer.push_back(tensor_source(prefix + t.name, t.dtype, t.shape, t.data));
-  };
-  add("master.", contents.master);
-  add("m.", contents.m);
-  add("v.", contents.v);
+  for (const ConstTensorRef& t : contents.optimizer)
+    optimizer.push_back(tensor_source(t.name, t.dtype, t.shape, t.data));
   draft.add(write_safetensors(draft.path() / "optimizer.safetensors", std::move(optimizer)));
   draft.add_text("config.resolved.yaml", contents.state.config);
   draft.add_text("state.json", to_json(contents.state));
@@ -105,23 +100,21 @@ void CheckpointReader::read_model(std::span<const TensorRef> tensors) const {
     model.read(t.name, t.dtype, {static_cast<std::byte*>(t.data), bytes_of(t.shape, t.dtype)});
 }
 
-bool CheckpointReader::has_master() const {
-  return std::ranges::any_of(optimizer_.tensors(), [](const StoredTensor& t) { return t.name.starts_with("master."); });
-}
-
-void CheckpointReader::read_group(const std::string& prefix, std::span<const TensorRef> tensors) const {
-  const std::string what = (path_ / "optimizer.safetensors").string() + ": " + prefix.substr(0, prefix.size() - 1);
+void CheckpointReader::expect_optimizer(std::span<const TensorRef> tensors) const {
+  const std::string what = (path_ / "optimizer.safetensors").string();
   std::map<std::string, Extents> found;
-  for (const StoredTensor& t : optimizer_.tensors())
-    if (t.name.starts_with(prefix)) found[t.name.substr(prefix.size())] = t.shape;
+  for (const StoredTensor& t : optimizer_.tensors()) found[t.name] = t.shape;
   check_names(what, found, tensors);
   for (const TensorRef& t : tensors) {
-    const StoredTensor& stored = optimizer_.at(prefix + t.name);
+    const StoredTensor& stored = optimizer_.at(t.name);
     if (memory_type(stored.type) != t.dtype)
       throw CheckpointError("{}: '{}' is {} in the checkpoint, {} in this run: the precision settings differ", what,
                             t.name, name_of(stored.type), t.dtype);
-    std::ranges::copy(stored.data, static_cast<std::byte*>(t.data));
   }
+}
+
+void CheckpointReader::read_optimizer(std::span<const TensorRef> tensors) const {
+  for (const TensorRef& t : tensors) std::ranges::copy(optimizer_.at(t.name).data, static_cast<std::byte*>(t.data));
 }
 
 }  // namespace mixtape

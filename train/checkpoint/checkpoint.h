@@ -4,7 +4,7 @@
 //   config.json             the architecture; with model.safetensors a directory that transformers loads
 //   adapter_model.safetensors, adapter_config.json   of a run with LoRA (huggingface/adapter.h); the model is then the
 //                           one that it started from, but for a head of labels
-//   optimizer.safetensors   master.NAME, m.NAME, v.NAME under Mixtape's names
+//   optimizer.safetensors   master.NAME, m.NAME, v.NAME and others that an update rule keeps, under Mixtape's names
 //   state.json              RunState
 //   config.resolved.yaml    the run's configuration
 //   tokenizer.json, ...     as the run used them
@@ -42,11 +42,9 @@ struct TensorRef {
 
 struct CheckpointContents {
   ModelSpec spec;
-  LoraSpec lora;                       // rank 0: no adapters
-  std::vector<ConstTensorRef> model;   // every parameter of the spec and of adapters, by Mixtape's name and shape
-  std::vector<ConstTensorRef> master;  // empty where the model's own weights are the master
-  std::vector<ConstTensorRef> m;       // first moments
-  std::vector<ConstTensorRef> v;       // second moments
+  LoraSpec lora;                          // rank 0: no adapters
+  std::vector<ConstTensorRef> model;      // every parameter of the spec and of adapters, by Mixtape's name and shape
+  std::vector<ConstTensorRef> optimizer;  // masters and moments
   RunState state;
   SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
@@ -63,17 +61,15 @@ class CheckpointReader {
 
   const std::filesystem::path& path() const { return path_; }
   const RunState& state() const { return state_; }
-  // Fill the caller's buffers, which must be all of the checkpoint's tensors of that kind, each with its type and
-  // shape; the error lists missing and unexpected names.
+  // Fills the caller's buffers, which must be all of the model's tensors, each with its type and shape; the error lists
+  // missing and unexpected names.
   void read_model(std::span<const TensorRef> tensors) const;
-  void read_master(std::span<const TensorRef> tensors) const { read_group("master.", tensors); }
-  void read_m(std::span<const TensorRef> tensors) const { read_group("m.", tensors); }
-  void read_v(std::span<const TensorRef> tensors) const { read_group("v.", tensors); }
-  bool has_master() const;
+  // The same of masters and moments in two steps, so that a caller need not hold all of them at once: `tensors` are all
+  // of the checkpoint's (their data may be null), and then some of them.
+  void expect_optimizer(std::span<const TensorRef> tensors) const;
+  void read_optimizer(std::span<const TensorRef> tensors) const;
 
  private:
-  void read_group(const std::string& prefix, std::span<const TensorRef> tensors) const;
-
   std::filesystem::path path_;
   RunState state_;
   SafetensorsFile optimizer_;

@@ -182,22 +182,26 @@ ObjectiveKind owner_of(std::string_view key) {
   return Kind::denoising;
 }
 
+// visit(key, its name in the section) for each that differs from its default.
+template <class Visit>
+void each_changed(const Config& c, const std::string& section, Visit&& visit) {
+  const std::vector<Leaf> given = leaves(c), defaults = leaves(Config());
+  for (const Leaf& leaf : given) {
+    if (!leaf.key.starts_with(section + ".")) continue;
+    const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
+    if (known->value != leaf.value) visit(leaf.key, std::string_view(leaf.key).substr(section.size() + 1));
+  }
+}
+
 // A key that differs from its default and is not read.
 void refuse_idle_keys(const Config& c, Rules& rules) {
-  Config usual;
-  usual.objective.name = c.objective.name;
-  const std::vector<Leaf> given = leaves(c), defaults = leaves(usual);
-  constexpr std::string_view section = "objective.";
-  for (const Leaf& leaf : given) {
-    if (!leaf.key.starts_with(section)) continue;
-    const std::string_view key = std::string_view(leaf.key).substr(section.size());
-    if (key == "label_smoothing") continue;  // of any objective
-    if (key == "labels" && predicts_labels(c.objective.name)) continue;
-    const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
-    if (known->value != leaf.value && owner_of(key) != c.objective.name)
-      rules.refuse(leaf.key, fmt::format("which has no effect with objective.name {}; it is for {}", c.objective.name,
-                                         owner_of(key)));
-  }
+  each_changed(c, "objective", [&](const std::string& key, std::string_view name) {
+    if (name == "name" || name == "label_smoothing") return;  // of any objective
+    if (name == "labels" && predicts_labels(c.objective.name)) return;
+    if (owner_of(name) != c.objective.name)
+      rules.refuse(key, fmt::format("which has no effect with objective.name {}; it is for {}", c.objective.name,
+                                    owner_of(name)));
+  });
 }
 
 void check_labels(const ObjectiveConfig& o, Rules& rules) {
@@ -271,6 +275,21 @@ void check_length(const Config& c, Rules& rules) {
     rules.refuse("train.stop_at_step", fmt::format("expected at most the length of the run, {} steps", total));
 }
 
+void check_optimizer(const Config& c, Rules& rules) {
+  const OptimizerConfig& o = c.optimizer;
+  if (o.name != OptimizerKind::adamw && o.name != OptimizerKind::adafactor)
+    return rules.unavailable("optimizer.name", "adamw and adafactor");
+  each_changed(c, "optimizer", [&](const std::string& key, std::string_view name) {
+    const bool of_adamw = name == "betas" || name == "eps" || name == "bias_correction";
+    if (!of_adamw && !name.starts_with("adafactor.")) return;
+    const OptimizerKind owner = of_adamw ? OptimizerKind::adamw : OptimizerKind::adafactor;
+    if (owner != o.name)
+      rules.refuse(key, fmt::format("which has no effect with optimizer.name {}; it is for {}", o.name, owner));
+  });
+  if (o.least_scale != OptimizerConfig().least_scale && !o.scales_parameters())
+    rules.refuse("optimizer.least_scale", "which has no effect without optimizer.scale_parameter");
+}
+
 void check_schedule(const Config& c, Rules& rules) {
   const ScheduleConfig& s = c.schedule;
   const int64_t total = c.total_steps();
@@ -281,6 +300,8 @@ void check_schedule(const Config& c, Rules& rules) {
   if (s.name == ScheduleKind::inverse_sqrt && s.warmup_steps == 0)
     rules.refuse("schedule.warmup_steps",
                  "expected at least 1 with schedule.name inverse_sqrt: lr * sqrt(warmup / step)");
+  if (s.warmup_shape == WarmupShape::constant && s.warmup_steps == 0)
+    rules.refuse("schedule.warmup_shape", "which has no effect with schedule.warmup_steps 0");
   if (!s.decay_steps) return;
   const bool to_an_end = s.name == ScheduleKind::linear || s.name == ScheduleKind::cosine;
   if (to_an_end && *s.decay_steps <= s.warmup_steps)
@@ -346,7 +367,6 @@ void check_lora(const Config& c, Rules& rules) {
 }
 
 void check_available(const Config& c, Rules& rules) {
-  if (c.optimizer.name != OptimizerKind::adamw) rules.unavailable("optimizer.name", "adamw");
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
   if (c.parallel.zero_stage != 0) rules.unavailable("parallel.zero_stage", "0");
   if (c.parallel.tensor_parallel_size != 1) rules.unavailable("parallel.tensor_parallel_size", "1");
@@ -375,6 +395,7 @@ void check(const Config& config, const Origins& origins, const BuildFeatures& bu
   check_data(config, rules);
   check_objective_rules(config, rules);
   check_length(config, rules);
+  check_optimizer(config, rules);
   check_schedule(config, rules);
   check_precision(config, build, rules);
   check_lora(config, rules);

@@ -16,12 +16,40 @@ constexpr auto names(std::type_identity<OptimizerKind>) {
                     Named<E>{E::lion, "lion"},   Named<E>{E::muon, "muon"},           Named<E>{E::sgd, "sgd"}};
 }
 
+struct AdafactorConfig {
+  double decay_rate = 0.8;
+  double clip_threshold = 1;
+  double eps = 1e-30;
+  double beta1 = 0;
+};
+
+constexpr auto fields(std::type_identity<AdafactorConfig>) {
+  using C = AdafactorConfig;
+  return std::tuple{
+      field("decay_rate", &C::decay_rate, "the decay of second moments is 1 - t^-decay_rate at update t",
+            above_up_to(0, 1)),
+      field("clip_threshold", &C::clip_threshold,
+            "a tensor's update, which should have a root mean square of 1, is scaled down to this where it has more",
+            above_up_to(0, 1e6)),
+      field("eps", &C::eps, "added to squared gradients", Range{1e-36, 1}),
+      field("beta1", &C::beta1, "decay of a first moment of updates; 0: none, which saves its memory",
+            from_to_below(0, 1),
+            refused_on_resume("the checkpoint has its moments or has none; start a new run with run.init_from")),
+  };
+}
+
 struct OptimizerConfig {
   OptimizerKind name = OptimizerKind::adamw;
   double lr = 6e-4;
   std::array<double, 2> betas = {0.9, 0.95};
   double eps = 1e-8;
+  bool bias_correction = true;
   double weight_decay = 0.1;
+  Auto<bool> scale_parameter;
+  double least_scale = 1e-3;
+  AdafactorConfig adafactor;
+
+  bool scales_parameters() const { return scale_parameter.value_or(name == OptimizerKind::adafactor); }
 };
 
 constexpr auto fields(std::type_identity<OptimizerConfig>) {
@@ -31,11 +59,20 @@ constexpr auto fields(std::type_identity<OptimizerConfig>) {
             refused_on_resume("its state in the checkpoint belongs to it; start a new run with run.init_from")),
       field("lr", &C::lr, "peak learning rate, reached after schedule.warmup_steps", Range{0, 10},
             Aliases{"learning_rate", "max_lr"}),
-      field("betas", &C::betas, "decay of the first and the second moment", from_to_below(0, 1)),
-      field("eps", &C::eps, "added to the root of the second moment", above_up_to(0, 1),
+      field("betas", &C::betas, "adamw: decay of the first and the second moment", from_to_below(0, 1)),
+      field("eps", &C::eps, "adamw: added to the root of the second moment", above_up_to(0, 1),
             Aliases{"adam_eps", "epsilon"}),
+      field("bias_correction", &C::bias_correction,
+            "adamw: moments are corrected for their start at 0; BERT's optimizer does not", Aliases{"correct_bias"}),
       field("weight_decay", &C::weight_decay,
             "decoupled decay of parameters with two or more dimensions; norms and biases have none", Range{0, 10}),
+      field("scale_parameter", &C::scale_parameter,
+            "steps are relative to what they change: a tensor's learning rate is multiplied by the root mean square of "
+            "its weights; auto: with adafactor",
+            Aliases{"multiply_by_parameter_scale"}),
+      field("least_scale", &C::least_scale, "with scale_parameter: the least that the root mean square counts for",
+            above_up_to(0, 1)),
+      field("adafactor", &C::adafactor, "of name adafactor only"),
   };
 }
 

@@ -25,9 +25,17 @@ constexpr auto names(std::type_identity<DecayShape>) {
   return std::array{Named<E>{E::linear, "linear"}, Named<E>{E::cosine, "cosine"}, Named<E>{E::sqrt, "sqrt"}};
 }
 
+enum class WarmupShape { linear, constant };
+
+constexpr auto names(std::type_identity<WarmupShape>) {
+  using E = WarmupShape;
+  return std::array{Named<E>{E::linear, "linear"}, Named<E>{E::constant, "constant"}};
+}
+
 struct ScheduleConfig {
   ScheduleKind name = ScheduleKind::cosine;
   int64_t warmup_steps = 100;
+  WarmupShape warmup_shape = WarmupShape::linear;
   double min_lr = 0;
   Auto<int64_t> decay_steps;
   DecayShape decay_shape = DecayShape::linear;
@@ -43,6 +51,9 @@ constexpr auto fields(std::type_identity<ScheduleConfig>) {
       field("warmup_steps", &C::warmup_steps,
             "updates of linear warm-up: update i (from 0) has lr * (i + 1) / (warmup_steps + 1)", Range{0, 1e12},
             Aliases{"lr_warmup_steps", "warmup_iters", "lr_warmup_iters", "warmup"}),
+      field("warmup_shape", &C::warmup_shape,
+            "linear; or constant, all of lr from the first update, as in T5: inverse_sqrt then is min(lr, lr * "
+            "sqrt(warmup_steps / step))"),
       field("min_lr", &C::min_lr, "the least learning rate of a decay", Range{0, 10}),
       field(
           "decay_steps", &C::decay_steps,

@@ -29,7 +29,8 @@ double progress(int64_t step, int64_t begin, int64_t end) {
 
 double learning_rate(const ScheduleConfig& config, double peak, int64_t step, int64_t total_steps) {
   const int64_t warmup = config.warmup_steps;
-  if (step < warmup) return peak * double(step + 1) / double(warmup + 1);
+  if (step < warmup)
+    return config.warmup_shape == WarmupShape::constant ? peak : peak * double(step + 1) / double(warmup + 1);
   const double low = std::min(config.min_lr, peak);
   switch (config.name) {
     case ScheduleKind::constant:

@@ -1,0 +1,79 @@
+// The global gradient norm with its check for finiteness, and the root mean squares of tensors: one pass each, bound by
+// memory.
+#include "core/cpu/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/optimizer/norms.cpp"
+#include "hwy/foreach_target.h"
+//
+#include <cmath>
+
+#include "core/cpu/backend.h"
+#include "core/cpu/optimizer/sums-inl.h"
+#include "core/ops/optimizer_pieces.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mixtape::HWY_NAMESPACE {
+
+// partials[r]: the sum of squares of range r.
+void range_norms(const float* values, const UpdateRange* ranges, int64_t n_ranges, double* partials) {
+  parallel_tasks(n_ranges,
+                 [&](int64_t r) { partials[r] = sum_of_squares(values + ranges[r].offset, ranges[r].count); });
+}
+
+}  // namespace mixtape::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace mixtape {
+
+HWY_EXPORT(range_norms);
+
+namespace {
+
+// Neighbours are added, then neighbours of those: aligned halves of the buffer have sums of their own, which another
+// rank may have made.
+double tree_sum(double* values, int64_t n) {
+  if (n == 0) return 0;
+  for (int64_t width = 1; width < n; width *= 2)
+    for (int64_t i = 0; i + width < n; i += 2 * width) values[i] += values[i + width];
+  return values[0];
+}
+
+}  // namespace
+
+void CpuOptimizer::gradient_norm(const GradientNorm& a) {
+  const int64_t chunks = (a.gradients.count() + chunk_elements - 1) / chunk_elements;
+  const Tensor scratch = backend_.workspace({a.n_ranges + chunks}, DType::i64);  // doubles
+  if (backend_.planning()) return;
+  double* partials = reinterpret_cast<double*>(scratch.raw());
+  double* by_chunk = partials + a.n_ranges;
+  HWY_DYNAMIC_DISPATCH(range_norms)(a.gradients.data<float>(), a.ranges, a.n_ranges, partials);
+  std::fill(by_chunk, by_chunk + chunks, 0.0);
+  for (int64_t r = 0; r < a.n_ranges; ++r) by_chunk[a.ranges[r].offset / chunk_elements] += partials[r];
+
+  StepState& state = *a.state;
+  const double norm = std::sqrt(tree_sum(by_chunk, chunks)) / state.loss_scale;
+  const double clip = a.clip > 0 ? std::min(1.0, a.clip / (norm + 1e-6)) : 1.0;
+  state.grad_norm = float(norm);
+  state.finite = std::isfinite(norm) ? 1 : 0;
+  state.grad_factor = state.finite ? float(clip / state.loss_scale) : 0.f;
+}
+
+void CpuOptimizer::parameter_scales(const ParameterScales& a) {
+  const std::vector<UpdateRange> pieces = pieces_of(a.tensors, a.n_tensors);
+  const auto n_pieces = int64_t(pieces.size());
+  const Tensor scratch = backend_.workspace({n_pieces}, DType::i64);  // doubles
+  if (backend_.planning()) return;
+  double* partials = reinterpret_cast<double*>(scratch.raw());
+  HWY_DYNAMIC_DISPATCH(range_norms)(a.weights.data<float>(), pieces.data(), n_pieces, partials);
+  float* scales = a.scales.data<float>();
+  for (int64_t p = 0; p < n_pieces;) {
+    const int32_t tensor = pieces[p].tensor;
+    double sum = 0;
+    for (; p < n_pieces && pieces[p].tensor == tensor; ++p) sum += partials[p];
+    scales[tensor] = std::max(a.least, float(std::sqrt(sum / double(a.tensors[tensor].count()))));
+  }
+}
+
+}  // namespace mixtape
+#endif
