@@ -3,12 +3,14 @@
 #include <cmath>
 #include <functional>
 
+#include "train/score.h"
+
 namespace mixtape {
 
 double Evaluation::perplexity() const { return std::exp(loss); }
 
 Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
-                    const std::function<void(int64_t)>& progress) {
+                    const std::function<void(int64_t)>& progress, bool accuracy) {
   std::vector<int64_t> token_length;
   if (tokenizer)
     for (int32_t id = 0; id < tokenizer->vocab_size(); ++id)
@@ -22,7 +24,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
   const std::unique_ptr<Scorer> scorer = objective.scorer();
   Batch batch;
   double sum = 0;
-  int64_t bytes = 0;
+  int64_t bytes = 0, right = 0;
   const uint64_t rows = uint64_t(engine.options().rows);
   const uint64_t end = objective.size().value_or(UINT64_MAX);
   std::vector<uint64_t> samples;
@@ -32,8 +34,15 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
     objective.fill(samples, batch);
     pad_batch(batch, engine.options());
     engine.load(batch);
-    sum += engine.run_micro_batch(false);
-    if (scorer) scorer->add(batch, engine.predictions());
+    if (accuracy) {
+      for (const TargetScore& score : score_targets(engine, batch.targets)) {
+        sum -= score.log_likelihood;
+        right += score.likeliest;
+      }
+    } else {
+      sum += engine.run_micro_batch(false);
+      if (scorer) scorer->add(batch, engine.predictions());
+    }
     result.targets += batch.n_targets;
     if (tokenizer)
       for (int32_t target : batch.targets)
@@ -43,6 +52,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
   if (result.targets == 0) throw DataError("evaluation: the data has no targets");
   result.loss = sum / double(result.targets);
   if (scorer) result.scores = scorer->scores();
+  if (accuracy) result.accuracy = double(right) / double(result.targets);
   if (bytes > 0) result.bits_per_byte = sum / std::log(2.0) / double(bytes);
   return result;
 }

@@ -14,14 +14,16 @@ struct Evaluation {
   double loss = 0;  // mean over targets, nats
   int64_t targets = 0;
   std::optional<double>
-      bits_per_byte;          // loss in bits over the bytes of the target tokens, where the tokenizer is known
-  std::vector<Score> scores;  // of the objective's scorer
+      bits_per_byte;               // loss in bits over the bytes of the target tokens, where the tokenizer is known
+  std::vector<Score> scores;       // of the objective's scorer
+  std::optional<double> accuracy;  // the share of targets that were the likeliest token, where asked for
   double perplexity() const;
 };
 
 // Samples 0, 1, ... of the objective until `max_targets` or its end; the last micro-batch is filled with padding.
-// `tokenizer` may be null. `progress` is called with the number of targets done.
+// `tokenizer` may be null. `progress` is called with the number of targets done. Accuracy takes the logits of targets
+// to the host (score_targets).
 Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
-                    const std::function<void(int64_t)>& progress = {});
+                    const std::function<void(int64_t)>& progress = {}, bool accuracy = false);
 
 }  // namespace mixtape

@@ -1,9 +1,20 @@
 #include "train/text_sampler.h"
 
+#include <algorithm>
+
 #include "train/generate.h"
 #include "train/objective/text_frame.h"
 
 namespace mixtape {
+
+GeneratedText::GeneratedText(const Tokenizer& tokenizer, bool after_prompt)
+    : tokenizer_(tokenizer), decoder_(tokenizer, after_prompt, false) {}
+
+std::string GeneratedText::next(int32_t token) {
+  const auto& sentinels = tokenizer_.special_tokens().sentinels;
+  const bool hidden = tokenizer_.is_special(token) && std::ranges::find(sentinels, token) == sentinels.end();
+  return hidden ? "" : decoder_.next(token);
+}
 
 std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt, bool for_encoder) {
   std::vector<int32_t> ids = for_encoder ? TextFrame(tokenizer).one(prompt, INT32_MAX).tokens
@@ -37,7 +48,7 @@ std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer,
                                                    .decoder_start = decoder_start});
   std::vector<SampleText> texts;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    StreamDecoder decoder(tokenizer, !config.sample_prompts[i].empty());
+    GeneratedText decoder(tokenizer, decoder_length == 0 && !config.sample_prompts[i].empty());
     std::string text;
     for (int32_t token : tokens[i]) text += decoder.next(token);
     texts.push_back({config.sample_prompts[i], text + decoder.finish()});

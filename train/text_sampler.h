@@ -20,6 +20,20 @@ struct SampleText {
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
                                      uint64_t seed, int32_t decoder_start = 0);
 
+// Generated tokens as text, one at a time. Special tokens leave no trace, but T5's sentinels do: they say which span
+// follows.
+class GeneratedText {
+ public:
+  // `after_prompt`: it continues a text, so a blank at its start is kept.
+  GeneratedText(const Tokenizer& tokenizer, bool after_prompt);
+  std::string next(int32_t token);
+  std::string finish() { return decoder_.finish(); }
+
+ private:
+  const Tokenizer& tokenizer_;
+  StreamDecoder decoder_;
+};
+
 // A prompt as ids; an empty one begins a document: the end-of-sequence token, or the tokenizer's own beginning. What an
 // encoder reads is enclosed as training encloses texts (train/objective/text_frame.h).
 std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& prompt, bool for_encoder);

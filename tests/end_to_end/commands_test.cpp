@@ -80,7 +80,8 @@ TEST(Commands, EveryNumberHasARange) {
                                                                                        {"bench", "train"},
                                                                                        {"bench", "ops"},
                                                                                        {"bench", "tokenizer"},
-                                                                                       {"inspect", "checkpoint"}}) {
+                                                                                       {"inspect", "checkpoint"},
+                                                                                       {"inspect", "embeddings"}}) {
     std::vector<std::string> words = command;
     words.push_back("--help");
     const ProcessResult r = space.mixtape(words);

@@ -49,6 +49,14 @@ LoadedModel load_model(const ModelArguments& arguments,
   return loaded;
 }
 
+int32_t decoder_start_of(const HfModel& files, const std::string& model) {
+  const auto id = files.ids.decoder_start ? files.ids.decoder_start : files.ids.pad;
+  if (!id || *id >= files.spec.vocab_size)
+    throw DataError("{}: config.json: decoder_start_token_id, or else pad_token_id, is {}, expected a token", model,
+                    id ? fmt::to_string(*id) : "missing");
+  return int32_t(*id);
+}
+
 const Tokenizer& tokenizer_of(const LoadedModel& model) {
   if (!model.tokenizer)
     throw DataError(

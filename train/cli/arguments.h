@@ -43,6 +43,10 @@ struct EngineShape {
 LoadedModel load_model(const ModelArguments& arguments,
                        const std::function<EngineShape(const HfModel&, const Tokenizer*)>& shape);
 
+// The first token that a decoder after an encoder reads: what config.json says; T5's files may leave it out, where it
+// is the padding token.
+int32_t decoder_start_of(const HfModel& files, const std::string& model);
+
 // The tokenizer, or an error that says which command needs it.
 const Tokenizer& tokenizer_of(const LoadedModel& model);
 

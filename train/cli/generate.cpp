@@ -1,10 +1,11 @@
-// mixtape generate MODEL: text from a prompt, or from a file of prompts.
+// mixtape generate MODEL: text from a prompt, or from a file of prompts; or tokens in place of masks (fill_mask.cpp).
 #include <fstream>
 #include <iostream>
 
 #include "core/base/clock.h"
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
+#include "train/cli/fill_mask.h"
 #include "train/generate.h"
 #include "train/report/console.h"
 #include "train/text_sampler.h"
@@ -13,7 +14,7 @@ namespace mixtape {
 namespace {
 
 struct GenerateArguments {
-  std::string prompt, prompts_file;
+  std::string prompt, prompts_file, masked;
   SamplingOptions sampling;
   bool greedy = false, ignore_eos = false, quiet = false;
   int64_t batch_size = 8;
@@ -36,15 +37,6 @@ std::vector<std::string> read_prompts(const std::string& file) {
   return prompts;
 }
 
-// What config.json says; T5's files may leave it out, where it is the padding token.
-int32_t decoder_start(const HfModel& files, const std::string& model) {
-  const auto id = files.ids.decoder_start ? files.ids.decoder_start : files.ids.pad;
-  if (!id || *id >= files.spec.vocab_size)
-    throw DataError("{}: config.json: decoder_start_token_id, or else pad_token_id, is {}, expected a token", model,
-                    id ? fmt::to_string(*id) : "missing");
-  return int32_t(*id);
-}
-
 void generate(const ModelArguments& model_arguments, GenerateArguments a) {
   if (!a.prompt.empty() && !a.prompts_file.empty())
     throw ConfigError("generate: --prompt and --prompts are both given; keep one");
@@ -57,9 +49,10 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
   LoadedModel model = load_model(model_arguments, [&](const HfModel& files, const Tokenizer* tokenizer) {
     if (!tokenizer) throw DataError("{}: no tokenizer beside the model", model_arguments.model);
     if (!can_generate(files.spec))
-      throw ConfigError("generate: {} is an encoder, which has no next token", model_arguments.model);
+      throw ConfigError("generate: {} is an encoder, which has no next token; use --fill-mask \"... [MASK] ...\"",
+                        model_arguments.model);
     if (files.spec.family == Family::encoder_decoder)
-      a.sampling.decoder_start = decoder_start(files, model_arguments.model);
+      a.sampling.decoder_start = decoder_start_of(files, model_arguments.model);
     int64_t longest = 0;
     for (const std::string& prompt : prompts) {
       ids.push_back(prompt_ids(*tokenizer, prompt, files.spec.family == Family::encoder_decoder));
@@ -84,8 +77,10 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
 
   Generator generator(*model.engine, slots, capacity);
   const bool one = ids.size() == 1;
-  StreamDecoder stream(tokenizer, !prompts[0].empty());
-  if (one && !a.quiet) std::cout << prompts[0] << std::flush;
+  // After an encoder the text is an answer to the prompt, not its continuation.
+  const bool continues = model.files.spec.family == Family::decoder;
+  GeneratedText stream(tokenizer, continues && !prompts[0].empty());
+  if (one && continues && !a.quiet) std::cout << prompts[0] << std::flush;
   const auto started = Clock::now();
   const auto tokens = generator.generate(ids, a.sampling, [&](size_t, int32_t token) {
     if (one) std::cout << stream.next(token) << std::flush;
@@ -97,10 +92,11 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
     std::cout << stream.finish() << "\n";
   } else {
     for (size_t i = 0; i < tokens.size(); ++i) {
-      StreamDecoder decoder(tokenizer, !prompts[i].empty());
+      GeneratedText decoder(tokenizer, continues && !prompts[i].empty());
       std::string text;
       for (int32_t token : tokens[i]) text += decoder.next(token);
-      std::cout << (a.quiet ? "" : prompts[i]) << text << decoder.finish() << "\n" << (a.quiet ? "" : "---\n");
+      const std::string before = a.quiet ? "" : continues ? prompts[i] : prompts[i] + "\n";
+      std::cout << before << text << decoder.finish() << "\n" << (a.quiet ? "" : "---\n");
     }
   }
   if (!a.quiet)
@@ -124,7 +120,14 @@ void add_generate_command(Command& app) {
   command.flag("--greedy", a->greedy, "always the likeliest token");
   command.flag("--ignore-eos", a->ignore_eos, "go on after an end of sequence");
   command.flag("--quiet,-q", a->quiet, "print the new text only");
-  command.action([model, a] { generate(*model, *a); });
+  command.option("--fill-mask", a->masked,
+                 "of an encoder: a text with [MASK]; prints the --top-k (5) likeliest tokens with their probabilities");
+  command.action([model, a] {
+    if (a->masked.empty()) return generate(*model, *a);
+    if (!a->prompt.empty() || !a->prompts_file.empty())
+      throw ConfigError("generate: --fill-mask and --prompt are both given; keep one");
+    fill_mask(*model, a->masked, a->sampling.top_k > 0 ? a->sampling.top_k : 5);
+  });
 }
 
 }  // namespace mixtape

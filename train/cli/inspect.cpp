@@ -1,13 +1,15 @@
 // mixtape inspect checkpoint PATH: what a checkpoint, a model directory or a safetensors file holds, and if it is
-// whole.
+// whole. mixtape inspect embeddings MODEL: the vectors of its tokens.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 
 #include "train/checkpoint/directory.h"
 #include "train/checkpoint/huggingface/model.h"
 #include "train/checkpoint/run_state.h"
 #include "train/cli/commands.h"
+#include "train/embeddings.h"
 #include "train/report/units.h"
 
 namespace mixtape {
@@ -24,12 +26,23 @@ void print_tensor(const StoredTensor& tensor) {
   fmt::print("  {:<5} {:<20} {}\n", name_of(tensor.type), text_of(tensor.shape), tensor.name);
 }
 
+// What an optimizer keeps, by kind: "master 1.0 MiB, m 1.0 MiB, v 1.0 MiB".
+std::string state_text(const SafetensorsFile& file) {
+  std::map<std::string, int64_t> bytes;
+  for (const StoredTensor& tensor : file.tensors())
+    bytes[tensor.name.substr(0, tensor.name.find('.'))] += int64_t(tensor.data.size());
+  std::vector<std::string> kinds;
+  for (const auto& [kind, size] : bytes) kinds.push_back(fmt::format("{} {}", kind, human_bytes(double(size))));
+  return fmt::format("{}", fmt::join(kinds, ", "));
+}
+
 void print_file(const fs::path& path, bool list) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   int64_t elements = 0;
   for (const StoredTensor& tensor : file.tensors()) elements += count_of(tensor.shape);
-  fmt::print("{}: {}, {}\n", path.filename().string(), counted(int64_t(file.tensors().size()), "tensor"),
-             counted(elements, "element"));
+  const bool optimizer = path.filename() == "optimizer.safetensors" && !file.tensors().empty();
+  fmt::print("{}: {}, {}{}\n", path.filename().string(), counted(int64_t(file.tensors().size()), "tensor"),
+             counted(elements, "element"), optimizer ? ": " + state_text(file) : "");
   if (list)
     for (const StoredTensor& tensor : file.tensors()) print_tensor(tensor);
 }
@@ -43,7 +56,8 @@ void print_checkpoint(const fs::path& path, bool list) {
     const RunState state = run_state_from_json(read_text_file(path / "state.json"), (path / "state.json").string());
     fmt::print("step {} of {} tried, {}, best validation loss {}, written by {}\n", with_thousands(state.updates),
                with_thousands(state.attempts), counted(state.tokens, "token"),
-               std::isfinite(state.best_validation_loss) ? human_loss(state.best_validation_loss) : "none yet", state.written_by);
+               std::isfinite(state.best_validation_loss) ? human_loss(state.best_validation_loss) : "none yet",
+               state.written_by);
   }
   if (is_huggingface_directory(path)) {
     const HfModel model = import_huggingface(path);
@@ -76,6 +90,39 @@ void inspect_checkpoint(const Options& options) {
                           counted(int64_t(entries.size()), "checkpoint"));
 }
 
+struct EmbeddingOptions {
+  std::string model, nearest, output;
+  int64_t count = 10;
+};
+
+void inspect_embeddings(const EmbeddingOptions& options) {
+  if (options.nearest.empty() && options.output.empty())
+    throw ConfigError("inspect embeddings: expected --nearest WORD, --export FILE, or both");
+  const Embeddings embeddings(options.model);
+  const Tokenizer& tokenizer = embeddings.tokenizer();
+  if (!options.nearest.empty()) {
+    const std::vector<int32_t> tokens = embeddings.tokens_of(options.nearest);
+    std::vector<std::string> spelled;
+    for (const int32_t token : tokens) spelled.push_back(tokenizer.token_text(token));
+    fmt::print("nearest to {}{} by cosine\n", tokens.size() > 1 ? "the mean of " : "", fmt::join(spelled, " "));
+    for (const Neighbour& n : embeddings.nearest(tokens, options.count))
+      fmt::print("{:8.4f}  {}\n", n.cosine, tokenizer.token_text(n.token));
+  }
+  if (options.output.empty()) return;
+  embeddings.write_word2vec(options.output);
+  fmt::print("{}: {} of {} numbers\n", options.output, counted(embeddings.count(), "vector"), embeddings.width());
+}
+
+void add_embeddings_command(Command& inspect) {
+  Command command = inspect.subcommand("embeddings", "the vectors of a model's tokens: neighbours, word2vec's format");
+  const auto options = std::make_shared<EmbeddingOptions>();
+  command.option("model", options->model, "a run, a checkpoint or a Hugging Face directory").required();
+  command.option("--nearest", options->nearest, "the tokens nearest to this word");
+  command.option("--count,-n", options->count, "how many of them").range(1, 1e6);
+  command.option("--export", options->output, "write all vectors to this file, in word2vec's text format");
+  command.action([options] { inspect_embeddings(*options); });
+}
+
 }  // namespace
 
 void add_inspect_command(Command& app) {
@@ -86,6 +133,7 @@ void add_inspect_command(Command& app) {
   command.option("path", options->path, "what to look into").required();
   command.flag("--tensors", options->tensors, "list every tensor");
   command.action([options] { inspect_checkpoint(*options); });
+  add_embeddings_command(inspect);
 }
 
 }  // namespace mixtape
