@@ -44,11 +44,12 @@ TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
   const Workspace space;
   const nlohmann::json result = bench(space, {});
   EXPECT_EQ(operations_in(result),
-            (std::set<std::string>{"abs_max",       "activation",    "adamw",         "add",
-                                   "attention",     "cast",          "convert",       "cross_attention",
-                                   "cross_entropy", "dropout",       "embedding",     "gated_activation",
-                                   "gather_rows",   "gradient_norm", "linear",        "linear_activation",
-                                   "linear_rows",   "norm",          "residual_norm", "rope"}));
+            (std::set<std::string>{"abs_max",       "activation",    "adafactor",        "adamw",
+                                   "add",           "attention",     "cast",             "convert",
+                                   "cross_entropy", "dropout",       "cross_attention",  "embedding",
+                                   "gather_rows",   "gradient_norm", "gated_activation", "linear",
+                                   "linear_rows",   "norm",          "linear_activation", "parameter_scales",
+                                   "residual_norm", "rope"}));
   EXPECT_EQ(result["dtype"], "fp32");
   for (const char* limit : {"fma", "fma_one_thread", "read", "copy"}) EXPECT_GT(result["limits"][limit], 0) << limit;
   std::set<std::string> seen;
@@ -94,7 +95,7 @@ TEST(BenchOps, RefusesAnUnknownOperationWithTheChoices) {
   const Workspace space;
   const ProcessResult r = space.mixtape(tiny_with({"--only", "norm", "softplus"}));
   EXPECT_EQ(r.exit_code, 2);
-  EXPECT_NE(r.err.find("--only: 'softplus' is no operation; expected abs_max, activation, adamw"), std::string::npos)
+  EXPECT_NE(r.err.find("--only: 'softplus' is no operation; expected abs_max, activation, adafactor, adamw"), std::string::npos)
       << r.err;
   EXPECT_TRUE(r.out.empty()) << r.out;
 }

@@ -178,7 +178,7 @@ TEST(MultipleChoice, LongContextsLoseTheirBeginningAndWrongTokensAreRefused) {
   EXPECT_FALSE(r.has_bytes);
   const ChoiceResult end = answer(*engine, {{{context.end() - 56, context.end()}, choices, 1}}, {});
   EXPECT_EQ(end.shortened, 0);
-  EXPECT_EQ(r.answer_loss, end.answer_loss);
+  EXPECT_NEAR(r.answer_loss, end.answer_loss, 1e-5);  // in other rows of the batch
   // Without a context a decoder begins with a token of its own.
   const ChoiceResult bare = answer(*engine, {{{}, choices, 1}}, {.begin = 5});
   EXPECT_EQ(bare.answer_loss, answer(*engine, {{{5}, choices, 1}}, {}).answer_loss);
