@@ -142,10 +142,13 @@ std::string deadlock_text() {
 // A block whose threads wait in vain ends here, as does an error inside one. What was on their stacks is lost.
 [[noreturn]] void abandon() {
   const std::string deadlock = block->error ? "" : deadlock_text();
+#if MIXTAPE_TSAN
+  void* const host = block->host.tsan_fiber;
+#endif
   for (auto& t : block->fibers) {
 #if MIXTAPE_TSAN
     __tsan_switch_to_fiber(t->tsan_fiber, __tsan_switch_to_fiber_no_sync);
-    __tsan_switch_to_fiber(block->host.tsan_fiber, 0);  // what it did lies before all that the host does from here on
+    __tsan_switch_to_fiber(host, 0);  // what the fiber did lies before all that the host does from here on
 #endif
     allow_access(t->stack, t->stack_bytes);
     munmap(t->stack, t->stack_bytes);  // its fiber stays known to the thread sanitizer, which would miss its end
@@ -174,20 +177,20 @@ class SharedMemory {
   unsigned char* next() {
     if (pieces_.empty() || finds_races) {
       void* p = nullptr;
-      if (posix_memalign(&p, 128, std::max<size_t>(end_of_tags() + guard_bytes, 1)))
+      if (posix_memalign(&p, 128, std::max<size_t>(bytes_ + tail_bytes(), 1)))
         throw Error("emulator: no memory for {} bytes of shared memory", bytes_);
       pieces_.push_back(static_cast<unsigned char*>(p));
     }
     unsigned char* piece = pieces_.back();
     allow_access(piece, bytes_);
     std::memset(piece, poison_byte, bytes_);
-    std::memset(piece + end_of_tags(), guard, guard_bytes);
+    std::memset(piece + bytes_, guard, tail_bytes());
     return piece;
   }
   // After a block has ended.
   void check() const {
-    const unsigned char* end = pieces_.back() + end_of_tags();
-    for (size_t i = 0; i < guard_bytes; ++i)
+    const unsigned char* end = pieces_.back() + bytes_;
+    for (size_t i = 0; i < tail_bytes(); ++i)
       if (end[i] != guard)
         throw Error("block {},{},{}: byte {} past the end of {} bytes of shared memory was written", block->index.x,
                     block->index.y, block->index.z, i, bytes_);
@@ -195,9 +198,8 @@ class SharedMemory {
 
  private:
   static constexpr unsigned char guard = 0xa5;
-  static constexpr size_t guard_bytes = MIXTAPE_ASAN || finds_races ? 0 : 256;
-  // The barriers' tags lie between, where races are looked for.
-  size_t end_of_tags() const { return finds_races ? (bytes_ + 7) / 8 * 8 + 8 * tags : bytes_; }
+  // Where races are looked for, the barriers' tags are among them: of those the addresses count, not the bytes.
+  size_t tail_bytes() const { return MIXTAPE_ASAN ? 0 : finds_races ? 8 + 8 * tags : 256; }
   size_t bytes_;
   std::vector<unsigned char*> pieces_;
 };
