@@ -8,7 +8,8 @@ namespace mixtape::test {
 namespace {
 
 TEST(Denoising, GoldenPoissonTables) {
-  for (const auto& [lambda, table] : golden_objective("bart").at("poisson").items()) {
+  const nlohmann::json tables = golden_objective("bart", "poisson");
+  for (const auto& [lambda, table] : tables.items()) {
     const auto expected = table.get<std::vector<double>>();
     const auto actual = poisson_table(std::stod(lambda));
     ASSERT_EQ(actual.size(), expected.size());
@@ -17,7 +18,7 @@ TEST(Denoising, GoldenPoissonTables) {
 }
 
 TEST(Denoising, GoldenCases) {
-  for (const auto& c : golden_objective("bart").at("cases")) {
+  for (const auto& c : golden_objective("bart", "cases")) {
     const auto clean = c.at("clean").get<Tokens>();
     TokenTable table;
     table.is_full_stop.assign(50265, 0);

@@ -16,14 +16,14 @@ Tokens positions_of(const std::vector<TokenRange>& ranges) {
 }
 
 TEST(MaskedLm, GoldenCounts) {
-  for (const auto& c : golden_objective("masked_lm").at("counts"))
+  for (const auto& c : golden_objective("masked_lm", "counts"))
     EXPECT_EQ(bert_count(c.at("length"), 0.15, c.at("max_predictions").get<int64_t>()), c.at("count").get<int>());
   EXPECT_EQ(bert_count(512, 0.15, std::nullopt), 77);
 }
 
 // Which words there are and which of them are taken, given the order.
 TEST(MaskedLm, GoldenChoices) {
-  for (const auto& c : golden_objective("masked_lm").at("cases")) {
+  for (const auto& c : golden_objective("masked_lm", "cases")) {
     const auto ids = c.at("ids").get<Tokens>();
     const auto pieces = c.at("pieces").get<std::vector<std::string>>();
     TokenTable table;

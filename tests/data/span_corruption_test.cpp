@@ -8,7 +8,7 @@ namespace mixtape::test {
 namespace {
 
 TEST(SpanCorruption, GoldenLengths) {
-  for (const auto& c : golden_objective("span_corruption").at("lengths")) {
+  for (const auto& c : golden_objective("span_corruption", "lengths")) {
     const SpanPlan plan = plan_spans(c.at("inputs_length"), c.at("noise_density"), c.at("mean_span"));
     EXPECT_EQ(plan.raw_length, c.at("raw_length").get<int>()) << c;
     EXPECT_EQ(plan.targets_length, c.at("targets_length").get<int>()) << c;
@@ -19,7 +19,7 @@ TEST(SpanCorruption, GoldenLengths) {
 }
 
 TEST(SpanCorruption, GoldenCountsOfAText) {
-  for (const auto& c : golden_objective("span_corruption").at("mask_counts")) {
+  for (const auto& c : golden_objective("span_corruption", "mask_counts")) {
     const SpanPlan plan = spans_of(c.at("length"), c.at("noise_density"), c.value("mean_span", 3.0));
     EXPECT_EQ(plan.noise_tokens, c.at("noise_tokens").get<int>()) << c;
     EXPECT_EQ(plan.noise_spans, c.at("noise_spans").get<int>()) << c;
@@ -33,7 +33,7 @@ SpanCorruption::Ids ids_from(int32_t first_sentinel, int32_t eos, int sentinels 
 }
 
 TEST(SpanCorruption, GoldenCases) {
-  for (const auto& c : golden_objective("span_corruption").at("cases")) {
+  for (const auto& c : golden_objective("span_corruption", "cases")) {
     const auto tokens = c.at("tokens").get<Tokens>();
     const auto mask = c.at("mask").get<std::vector<uint8_t>>();
     const SpanCorruption::Ids ids = ids_from(c.at("first_sentinel"), c.at("eos"));
