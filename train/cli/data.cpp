@@ -1,12 +1,14 @@
 // mixtape data prepare | inspect | stats: text to token shards, and a look at what is in them.
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/base/error.h"
 #include "train/cli/commands.h"
 #include "train/cli/data_inspect.h"
+#include "train/cli/tokenizer_training.h"
 #include "train/data/manifest.h"
 #include "train/data/prepare.h"
 #include "train/data/statistics.h"
@@ -43,6 +45,29 @@ void report_prepared(const PrepareOptions& options, const PrepareResult& result)
                                result.text.first_skipped));
 }
 
+struct NewTokenizer {
+  std::string family;  // empty for none
+  std::optional<int32_t> vocab_size;
+};
+
+// OUTPUT/tokenizer.json, trained on the files unless it is there from before.
+std::string new_tokenizer(const NewTokenizer& wanted, const PrepareOptions& options) {
+  const fs::path file = options.output / "tokenizer.json";
+  if (fs::exists(file) && !options.overwrite) {
+    console().line(fmt::format("{} is there and is taken; --overwrite makes a new one", file.string()));
+    return file;
+  }
+  fs::create_directories(options.output);
+  TokenizerTraining training = tokenizer_like(wanted.family);
+  training.inputs = options.inputs;
+  training.output = file;
+  training.key = options.text.key;
+  training.vocab_size = wanted.vocab_size;
+  training.threads = options.workers;
+  train_tokenizer(training);
+  return file;
+}
+
 void run_prepare(const std::string& tokenizer_path, const PrepareOptions& options) {
   const auto tokenizer = load_tokenizer(tokenizer_path);
   std::unique_ptr<Progress> bar;
@@ -61,6 +86,7 @@ void run_prepare(const std::string& tokenizer_path, const PrepareOptions& option
 void add_prepare(Command& data) {
   struct Options {
     std::string tokenizer, invalid_utf8 = "replace";
+    NewTokenizer new_tokenizer;
     bool skip_bad_lines = false;
     PrepareOptions prepare;
   };
@@ -68,8 +94,12 @@ void add_prepare(Command& data) {
   PrepareOptions& p = options->prepare;
   Command command = data.subcommand("prepare", "Tokenize text files into a directory of shards");
   command.option("FILES", p.inputs, "Text or JSONL, also .gz or .zst; directories; patterns in quotes").required();
-  command.option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json, vocab.txt or a SentencePiece .model")
-      .required();
+  command.option("-t,--tokenizer", options->tokenizer, "bytes, tokenizer.json, vocab.txt or a SentencePiece .model");
+  command
+      .option("--new-tokenizer", options->new_tokenizer.family,
+              "Instead: train one on FILES first, as OUTPUT/tokenizer.json, of the kind that a family has")
+      .one_of(tokenizer_families());
+  command.option("--vocab-size", options->new_tokenizer.vocab_size, "Of the new tokenizer").range(1, 1 << 24);
   command.option("-o,--output", p.output, "The directory to write").required();
   command.option("--key", p.text.key, "JSONL: the key that holds a document");
   command.option("--separator", p.text.separator,
@@ -90,7 +120,11 @@ void add_prepare(Command& data) {
     TextOptions& text = options->prepare.text;
     if (options->invalid_utf8 == "error") text.invalid_utf8 = InvalidUtf8::error;
     if (options->skip_bad_lines) text.bad_line = BadLine::skip;
-    run_prepare(options->tokenizer, options->prepare);
+    const NewTokenizer& wanted = options->new_tokenizer;
+    if (options->tokenizer.empty() == wanted.family.empty())
+      throw ConfigError("data prepare: expected one of --tokenizer and --new-tokenizer");
+    if (wanted.vocab_size && wanted.family.empty()) throw ConfigError("--vocab-size is for --new-tokenizer");
+    run_prepare(wanted.family.empty() ? options->tokenizer : new_tokenizer(wanted, options->prepare), options->prepare);
   });
 }
 
