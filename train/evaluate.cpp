@@ -9,6 +9,20 @@ namespace mixtape {
 
 double Evaluation::perplexity() const { return std::exp(loss); }
 
+Evaluation together(const std::vector<Evaluation>& parts) {
+  if (parts.size() == 1) return parts.front();
+  Evaluation all;
+  double sum = 0;
+  for (const Evaluation& part : parts) {
+    sum += part.loss * double(part.targets);
+    all.targets += part.targets;
+    all.bytes += part.bytes;
+  }
+  all.loss = sum / double(all.targets);
+  if (all.bytes > 0) all.bits_per_byte = sum / std::log(2.0) / double(all.bytes);
+  return all;
+}
+
 Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targets, const Tokenizer* tokenizer,
                     const std::function<void(int64_t)>& progress, bool accuracy) {
   std::vector<int64_t> token_length;
@@ -24,7 +38,7 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
   const std::unique_ptr<Scorer> scorer = objective.scorer();
   Batch batch;
   double sum = 0;
-  int64_t bytes = 0, right = 0;
+  int64_t right = 0;
   const uint64_t rows = uint64_t(engine.options().rows);
   const uint64_t end = objective.size().value_or(UINT64_MAX);
   std::vector<uint64_t> samples;
@@ -46,14 +60,14 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
     result.targets += batch.n_targets;
     if (tokenizer)
       for (int32_t target : batch.targets)
-        if (target >= 0 && target < int32_t(token_length.size())) bytes += token_length[target];
+        if (target >= 0 && target < int32_t(token_length.size())) result.bytes += token_length[target];
     if (progress) progress(result.targets);
   }
   if (result.targets == 0) throw DataError("evaluation: the data has no targets");
   result.loss = sum / double(result.targets);
   if (scorer) result.scores = scorer->scores();
   if (accuracy) result.accuracy = double(right) / double(result.targets);
-  if (bytes > 0) result.bits_per_byte = sum / std::log(2.0) / double(bytes);
+  if (result.bytes > 0) result.bits_per_byte = sum / std::log(2.0) / double(result.bytes);
   return result;
 }
 

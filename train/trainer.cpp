@@ -6,7 +6,6 @@
 
 #include "train/evaluate.h"
 #include "train/generate.h"
-#include "train/objective/make.h"
 #include "train/optim/schedule.h"
 #include "train/report/machine.h"
 #include "train/report/units.h"
@@ -47,7 +46,7 @@ void Trainer::open_data() {
                       config_.data.tokenizer, pad < 0 ? "has no padding token" : fmt::format("pads with token {}", pad),
                       pad);
   objective_ = training_objective(config_, *tokenizer_);
-  validation_objective_ = validation_objective(config_, *tokenizer_);
+  validations_ = validations(config_, *tokenizer_);
   for (const SourceStatistics& s : objective_->statistics()) {
     if (s.cut > 0)
       console().warn(fmt::format("{}: {} longer than data.seq_length allows, and cut", s.name,
@@ -290,12 +289,18 @@ void Trainer::roll_back() {
 }
 
 void Trainer::validate() {
-  if (!validation_objective_ || validated_at_ == state_.updates) return;
+  if (validations_.empty() || validated_at_ == state_.updates) return;
   validated_at_ = state_.updates;
   const Clock::time_point start = Clock::now();
   // Bits per byte are of a text that is predicted whole.
   const Tokenizer* bytes = config_.objective.name == ObjectiveKind::causal_lm ? tokenizer_.get() : nullptr;
-  const Evaluation result = evaluate(*engine_, *validation_objective_, config_.eval.tokens, bytes);
+  std::vector<Evaluation> parts;
+  std::vector<SourceLoss> sources;
+  for (const Validation& v : validations_) {
+    parts.push_back(evaluate(*engine_, *v.objective, v.tokens, bytes));
+    if (validations_.size() > 1) sources.push_back({v.source, parts.back().loss});
+  }
+  const Evaluation result = together(parts);
   const bool best = result.loss < state_.best_validation_loss;
   if (best) state_.best_validation_loss = result.loss;
   state_.last_validation_loss = result.loss;
@@ -305,6 +310,7 @@ void Trainer::validate() {
                    .perplexity = result.perplexity(),
                    .bits_per_byte = result.bits_per_byte,
                    .scores = result.scores,
+                   .sources = std::move(sources),
                    .eval_tokens = result.targets,
                    .seconds = seconds_since(start),
                    .best = best});

@@ -12,6 +12,7 @@
 #include "train/data/tokenizer/tokenizer.h"
 #include "train/engine.h"
 #include "train/objective/loader.h"
+#include "train/objective/make.h"
 #include "train/objective/objective.h"
 #include "train/report/reporter.h"
 #include "train/report/run_directory.h"
@@ -65,7 +66,8 @@ class Trainer {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<std::filesystem::path> tokenizer_files_;
   SpecialIds special_ids_;
-  std::unique_ptr<Objective> objective_, validation_objective_;
+  std::unique_ptr<Objective> objective_;
+  std::vector<Validation> validations_;
   std::unique_ptr<Loader> loader_;
 
   MemoryPlan plan_;

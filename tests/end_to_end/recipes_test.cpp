@@ -61,6 +61,50 @@ TEST_P(Recipes, LearnAndResume) {
   EXPECT_TRUE(weights("pieces") == weights("straight")) << "a resumed run has other bits";
 }
 
+// A model of general text goes on with a mixture: it gains on the domain, and validation shows both.
+TEST(DomainMix, GainsOnTheDomainAndShowsBoth) {
+  const Workspace space;
+  const auto run = [&](std::vector<std::string> arguments) {
+    const ProcessResult r = space.mixtape(arguments);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return r.out;
+  };
+  space.write("general.txt", sample_text(300));
+  std::string domain;
+  for (int i = 0; i < 300; ++i)
+    domain += "rate " + std::to_string(i % 7) + " up; bond " + std::to_string(i % 5) + " down; cash flat.\n%\n";
+  space.write("domain.txt", domain);
+  run({"tokenizer", "train", "general.txt", "domain.txt", "--vocab-size", "400", "-o", "data/quickstart/tokenizer.json"});
+  for (const auto& [text, shards] : {std::pair{"general.txt", "fortunes"}, {"domain.txt", "gcide"}})
+    run({"data", "prepare", "-t", "data/quickstart/tokenizer.json", "--separator", "%", "-o",
+         std::string("data/quickstart/") + shards, text});
+  const auto train = [&](const std::string& recipe, const std::string& steps) {
+    return run({"train", MIXTAPE_SOURCE "/configs/" + recipe + ".yaml", "model.n_layers=2", "model.d_model=32",
+                "model.n_heads=2", "model.vocab_size=400", "data.seq_length=32", "data.validation_split=0.1",
+                "eval.tokens=2000", "eval.interval=20", "train.max_steps=" + steps, "schedule.warmup_steps=5",
+                "optimizer.lr=1e-2"});
+  };
+  train("general", "60");
+  const auto loss = [&](const std::string& model, const std::string& shards) {
+    const std::string out = run({"eval", model, "data/quickstart/" + shards, "--seq-length", "32", "--json"});
+    return std::stod(out.substr(out.find("\"loss\":") + 7));
+  };
+  const double before = loss("runs/general", "gcide");
+  train("domain-mix", "40");
+  EXPECT_LT(loss("runs/domain-mix", "gcide"), before - 1);
+  const std::string metrics = space.read("runs/domain-mix/metrics.jsonl");
+  const size_t at = metrics.rfind("\"event\":\"eval\""), sources = metrics.find("\"sources\":{", at);
+  ASSERT_NE(sources, std::string::npos) << metrics.substr(at);
+  const auto value = [&](const std::string& key, size_t from) {
+    return std::stod(metrics.substr(metrics.find("\"" + key + "\":", from) + key.size() + 3, 12));
+  };
+  const double of_domain = value("domain", sources), of_general = value("general", sources), of_both = value("loss", at);
+  EXPECT_LT(of_domain, of_general);
+  EXPECT_GT(of_both, of_domain);
+  EXPECT_LT(of_both, of_general);
+  EXPECT_NE(space.read("runs/domain-mix/report.html").find("domain, validation"), std::string::npos);
+}
+
 std::string name_of(const testing::TestParamInfo<Recipe>& info) {
   std::string name = info.param.name;
   std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');

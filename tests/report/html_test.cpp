@@ -52,6 +52,22 @@ TEST(ReadRun, ALineThatIsLoggedAgainReplacesWhatFollowed) {
   EXPECT_EQ(run.name, "r");
 }
 
+TEST(ReadRun, EachSourceOfAMixtureHasACurve) {
+  const TemporaryFolder folder;
+  write(folder / "r/metrics.jsonl",
+        json_line(EvalMetrics{.step = 1, .loss = 3, .sources = {{"web", 2}, {"a<b", 4}}}) + "\n" +
+            json_line(EvalMetrics{.step = 2, .loss = 2, .sources = {{"web", 1}, {"a<b", 3}}}) + "\n" +
+            R"({"event":"eval","step":3,"loss":1,"sources":{"web":{},"c":"x"}})" + "\n");
+  const RunData run = read_run(folder / "r");
+  ASSERT_EQ(run.source_losses.size(), 3u);
+  EXPECT_EQ(run.source_losses[0].first, "web");
+  EXPECT_EQ(run.source_losses[1].second.value, (std::vector<double>{4, 3}));
+  EXPECT_TRUE(std::isnan(run.source_losses[0].second.value[2]));
+  const std::string page = html_report({run});
+  EXPECT_NE(page.find("web, validation"), std::string::npos);
+  EXPECT_NE(page.find("a&lt;b, validation"), std::string::npos);
+}
+
 TEST(ReadRun, TornAndHostileLinesAreCountedNotBelieved) {
   const TemporaryFolder folder;
   write(folder / "r/metrics.jsonl", steps(1, 3) + "[]\n" + std::string(100000, '[') + "\n" +

@@ -8,12 +8,6 @@
 namespace mixtape {
 namespace {
 
-std::string name_of_source(const SourceConfig& source) {
-  if (!source.name.empty()) return source.name;
-  const std::filesystem::path path(source.path);
-  return (path.has_filename() ? path : path.parent_path()).filename().string();
-}
-
 std::shared_ptr<const TokenSource> open_source(const SourceConfig& source, const std::string& path,
                                                const Vocabulary& vocabulary) {
   return open_tokens(path, {.format = parse_token_format(source.format), .eos_id = vocabulary.eos_id});
@@ -34,6 +28,12 @@ std::optional<int32_t> opening_token(const Tokenizer& tokenizer) {
 }
 
 }  // namespace
+
+std::string name_of_source(const SourceConfig& source) {
+  if (!source.name.empty()) return source.name;
+  const std::filesystem::path path(source.path);
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
 
 Vocabulary vocabulary_of(const Tokenizer& tokenizer) {
   if (!tokenizer.eos_id())

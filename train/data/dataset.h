@@ -36,6 +36,7 @@
 namespace mixtape {
 
 struct DataConfig;
+struct SourceConfig;
 class PackedSource;
 class Tokenizer;
 
@@ -113,6 +114,9 @@ class Dataset {
   std::vector<std::unique_ptr<PackedSource>> sources_;
   std::unique_ptr<Mixture> mixture_;
 };
+
+// Its name, or the last part of its path.
+std::string name_of_source(const SourceConfig& source);
 
 // From the `data` section. Of `options`, seq_length, framing and seed are the caller's. The validation dataset is null
 // when neither a split nor a validation path is given; its order does not depend on the seed.

@@ -1,5 +1,8 @@
 #include "train/objective/make.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/base/error.h"
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
@@ -191,6 +194,27 @@ std::unique_ptr<Objective> validation_objective(const Config& config, const Toke
   if (is_fine_tuning(config.objective.name)) return of_examples(config, tokenizer, Split::validation);
   Data data = validation_dataset(config.data, vocabulary_of(tokenizer), dataset_options(config));
   return data ? of_text(config, tokenizer, std::move(data), 0) : nullptr;
+}
+
+std::vector<Validation> validations(const Config& config, const Tokenizer& tokenizer) {
+  std::vector<Validation> all;
+  const auto add = [&](std::string source, std::unique_ptr<Objective> objective, int64_t tokens) {
+    if (objective) all.push_back({std::move(source), std::move(objective), std::max<int64_t>(1, tokens)});
+  };
+  if (is_fine_tuning(config.objective.name) || config.data.sources.size() < 2) {
+    add("", validation_objective(config, tokenizer), config.eval.tokens);
+    return all;
+  }
+  double weights = 0;
+  for (const SourceConfig& source : config.data.sources)
+    if (source.validation || config.data.validation_split > 0) weights += source.weight;
+  for (const SourceConfig& source : config.data.sources) {
+    Config one = config;
+    one.data.sources = {source};
+    add(name_of_source(source), validation_objective(one, tokenizer),
+        std::llround(double(config.eval.tokens) * source.weight / weights));
+  }
+  return all;
 }
 
 }  // namespace mixtape

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "train/config/objective.h"
 #include "train/objective/objective.h"
@@ -25,5 +27,14 @@ std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokeni
 // objective needs, DataError for the data.
 std::unique_ptr<Objective> training_objective(const Config& config, const Tokenizer& tokenizer);
 std::unique_ptr<Objective> validation_objective(const Config& config, const Tokenizer& tokenizer);
+
+// Validation of one source of a mixture of texts: `tokens` is its part of eval.tokens, by weight. Examples of fine-tuning
+// are validated together, as their scores are. Empty where there is nothing to validate on.
+struct Validation {
+  std::string source;
+  std::unique_ptr<Objective> objective;
+  int64_t tokens = 0;
+};
+std::vector<Validation> validations(const Config& config, const Tokenizer& tokenizer);
 
 }  // namespace mixtape

@@ -95,6 +95,11 @@ std::string json_line(const EvalMetrics& e) {
   Line line("eval", e.step, e.tokens);
   line.put("loss", e.loss).put("perplexity", e.perplexity).put("bits_per_byte", e.bits_per_byte);
   for (const Score& score : e.scores) line.put(score.name.c_str(), score.value);
+  if (!e.sources.empty()) {
+    Json sources = Json::object();
+    for (const SourceLoss& source : e.sources) sources[source.name] = source.loss;
+    line.put("sources", std::move(sources));
+  }
   return line.put("eval_tokens", e.eval_tokens).put("seconds", e.seconds).put("best", e.best).text();
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/utf8.h"
+#include "train/report/console.h"
 #include "train/report/units.h"
 
 namespace mixtape {
@@ -127,6 +128,7 @@ void Reporter::eval(const EvalMetrics& e) {
     tensorboard_->scalar("eval/perplexity", e.step, e.perplexity);
     if (e.bits_per_byte) tensorboard_->scalar("eval/bits_per_byte", e.step, *e.bits_per_byte);
     for (const Score& score : e.scores) tensorboard_->scalar("eval/" + score.name, e.step, score.value);
+    for (const SourceLoss& source : e.sources) tensorboard_->scalar("eval/loss/" + source.name, e.step, source.loss);
     tensorboard_->flush();
   }
   std::string line =
@@ -135,6 +137,8 @@ void Reporter::eval(const EvalMetrics& e) {
   if (e.bits_per_byte) line += fmt::format("  {} {:.4f}", console_.dim("bits/byte"), *e.bits_per_byte);
   for (const Score& score : e.scores)
     line += fmt::format("  {} {}", console_.dim(score.name), human_percent(score.value));
+  for (const SourceLoss& source : e.sources)
+    line += fmt::format("  {} {}", console_.dim(printable(source.name)), human_loss(source.loss));
   line += fmt::format(
       "  {}", console_.dim(fmt::format("{} tokens in {}", with_thousands(e.eval_tokens), human_duration(e.seconds))));
   if (e.best) line += "  " + console_.accent("best so far");

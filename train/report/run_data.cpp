@@ -77,6 +77,8 @@ StartEvent start_of(const Json& json) {
   return start;
 }
 
+constexpr size_t most_sources = 8;
+
 class Reader {
  public:
   explicit Reader(RunData& run) : run_(run) {}
@@ -133,7 +135,19 @@ class Reader {
       if (source.is_object()) run_.sources.push_back({name, number(source, "share"), number(source, "epochs")});
   }
 
-  void eval(const Json& json) { append(run_.validation_loss, double(integer(json, "step")), number(json, "loss")); }
+  void eval(const Json& json) {
+    const double step = double(integer(json, "step"));
+    append(run_.validation_loss, step, number(json, "loss"));
+    const auto sources = json.find("sources");
+    if (sources == json.end() || !sources->is_object()) return;
+    for (const auto& [name, loss] : sources->items()) {
+      auto known = std::find_if(run_.source_losses.begin(), run_.source_losses.end(),
+                                [&](const auto& s) { return s.first == name; });
+      if (known == run_.source_losses.end() && run_.source_losses.size() < most_sources)
+        known = run_.source_losses.insert(known, {name, {}});
+      if (known != run_.source_losses.end()) append(known->second, step, number(*sources, name.c_str()));
+    }
+  }
 
   void skip(const Json& json) {
     ++run_.skipped_steps;

@@ -30,6 +30,7 @@ struct RunData {
   bool has_start = false;
   std::string status;  // "finished", "stopped: ...", "running", "killed", "no steps yet"
   Series loss, validation_loss, lr, grad_norm, tokens_per_second, loss_scale, memory_bytes, data_wait_share;
+  std::vector<std::pair<std::string, Series>> source_losses;  // validation of each source of a mixture, at most 8
   std::vector<RunEvent> events;
   std::vector<SampleEvent> samples;
   std::vector<SourceShare> sources;  // the last that were logged
