@@ -63,8 +63,9 @@ TEST(Presets, AxesCanBeOverridden) {
 }
 
 TEST(Recipes, PassTheChecks) {
-  for (const char* name : {"quickstart", "gpt2-124m", "llama-134m", "char", "10m", "bert-base", "roberta-base", "t5-small",
-                           "t5-v1.1-base", "bart-base", "bloom-560m", "llama-7b", "general", "domain-mix"}) {
+  for (const char* name :
+       {"quickstart", "gpt2-124m", "llama-134m", "char", "10m", "bert-base", "roberta-base", "t5-small", "t5-v1.1-base",
+        "bart-base", "bloom-560m", "llama-7b", "general", "domain-mix"}) {
     const std::string file = std::string(MIXTAPE_SOURCE "/configs/") + name + ".yaml";
     const ResolvedConfig resolved = load_config({std::filesystem::path(file)}, {});
     EXPECT_NO_THROW(check(resolved.config, resolved.origins)) << name;

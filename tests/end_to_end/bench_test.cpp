@@ -43,13 +43,28 @@ std::set<std::string> operations_in(const nlohmann::json& result) {
 TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
   const Workspace space;
   const nlohmann::json result = bench(space, {});
-  EXPECT_EQ(operations_in(result),
-            (std::set<std::string>{"abs_max",       "activation",    "adafactor",        "adamw",
-                                   "add",           "attention",     "cast",             "convert",
-                                   "cross_entropy", "dropout",       "cross_attention",  "embedding",
-                                   "gather_rows",   "gradient_norm", "gated_activation", "linear",
-                                   "linear_rows",   "norm",          "linear_activation", "parameter_scales",
-                                   "residual_norm", "rope"}));
+  EXPECT_EQ(operations_in(result), (std::set<std::string>{"abs_max",
+                                                          "activation",
+                                                          "adafactor",
+                                                          "adamw",
+                                                          "add",
+                                                          "attention",
+                                                          "cast",
+                                                          "convert",
+                                                          "cross_entropy",
+                                                          "dropout",
+                                                          "cross_attention",
+                                                          "embedding",
+                                                          "gather_rows",
+                                                          "gradient_norm",
+                                                          "gated_activation",
+                                                          "linear",
+                                                          "linear_rows",
+                                                          "norm",
+                                                          "linear_activation",
+                                                          "parameter_scales",
+                                                          "residual_norm",
+                                                          "rope"}));
   EXPECT_EQ(result["dtype"], "fp32");
   for (const char* limit : {"fma", "fma_one_thread", "read", "copy"}) EXPECT_GT(result["limits"][limit], 0) << limit;
   std::set<std::string> seen;
@@ -95,7 +110,8 @@ TEST(BenchOps, RefusesAnUnknownOperationWithTheChoices) {
   const Workspace space;
   const ProcessResult r = space.mixtape(tiny_with({"--only", "norm", "softplus"}));
   EXPECT_EQ(r.exit_code, 2);
-  EXPECT_NE(r.err.find("--only: 'softplus' is no operation; expected abs_max, activation, adafactor, adamw"), std::string::npos)
+  EXPECT_NE(r.err.find("--only: 'softplus' is no operation; expected abs_max, activation, adafactor, adamw"),
+            std::string::npos)
       << r.err;
   EXPECT_TRUE(r.out.empty()) << r.out;
 }

@@ -22,19 +22,22 @@ const Recipe recipes[] = {
      {"objective.name=span_corruption", "model.family=encoder_decoder", "model.position=relative_bias",
       "model.norm=rmsnorm"}},
     {"bart",
-     {"objective.name=denoising", "model.family=encoder_decoder", "model.norm_placement=post", "model.final_norm=false"}},
+     {"objective.name=denoising", "model.family=encoder_decoder", "model.norm_placement=post",
+      "model.final_norm=false"}},
 };
 
 class TrainsWith : public testing::TestWithParam<Recipe> {
  protected:
   void SetUp() override {
     space.write("text.txt", sample_text(120));
-    ASSERT_EQ(space.mixtape({"tokenizer", "train", "text.txt", "-o", "t.json", "--vocab-size", "320", "--special", "<s>",
-                             "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<extra_id_3>"})
+    ASSERT_EQ(space
+                  .mixtape({"tokenizer", "train", "text.txt", "-o", "t.json", "--vocab-size", "320", "--special", "<s>",
+                            "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<extra_id_3>"})
                   .exit_code,
               0);
-    ASSERT_EQ(space.mixtape({"data", "prepare", "text.txt", "-t", "t.json", "--separator", "%", "-o", "shards"}).exit_code,
-              0);
+    ASSERT_EQ(
+        space.mixtape({"data", "prepare", "text.txt", "-t", "t.json", "--separator", "%", "-o", "shards"}).exit_code,
+        0);
     space.write("tiny.yaml", R"(
 model: {n_layers: 2, d_model: 32, n_heads: 2, vocab_size: 320, max_positions: 64, dropout: 0.1, init_residual_scaled: false}
 data: {tokenizer: t.json, sources: [{name: text, path: shards}], validation_split: 0.1, seq_length: 48}

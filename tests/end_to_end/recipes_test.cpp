@@ -25,10 +25,10 @@ class Recipes : public testing::TestWithParam<Recipe> {
   std::vector<std::string> command(const std::string& run) const {
     std::vector<std::string> words = {"train", std::string(MIXTAPE_SOURCE "/configs/") + GetParam().name + ".yaml",
                                       "run.name=" + run};
-    for (const char* word :
-         {"model.d_model=32", "model.n_heads=2", "model.vocab_size=512", "data.seq_length=32", "data.validation_split=0.1",
-          "train.micro_batch_size=8", "train.global_batch_size=16", "train.max_steps=80", "optimizer.lr=1e-2",
-          "schedule.warmup_steps=8", "eval.interval=80", "eval.tokens=2000", "checkpoint.interval=20", "determinism=strict"})
+    for (const char* word : {"model.d_model=32", "model.n_heads=2", "model.vocab_size=512", "data.seq_length=32",
+                             "data.validation_split=0.1", "train.micro_batch_size=8", "train.global_batch_size=16",
+                             "train.max_steps=80", "optimizer.lr=1e-2", "schedule.warmup_steps=8", "eval.interval=80",
+                             "eval.tokens=2000", "checkpoint.interval=20", "determinism=strict"})
       words.push_back(word);
     words.insert(words.end(), GetParam().size.begin(), GetParam().size.end());
     return words;
@@ -74,7 +74,8 @@ TEST(DomainMix, GainsOnTheDomainAndShowsBoth) {
   for (int i = 0; i < 300; ++i)
     domain += "rate " + std::to_string(i % 7) + " up; bond " + std::to_string(i % 5) + " down; cash flat.\n%\n";
   space.write("domain.txt", domain);
-  run({"tokenizer", "train", "general.txt", "domain.txt", "--vocab-size", "400", "-o", "data/quickstart/tokenizer.json"});
+  run({"tokenizer", "train", "general.txt", "domain.txt", "--vocab-size", "400", "-o",
+       "data/quickstart/tokenizer.json"});
   for (const auto& [text, shards] : {std::pair{"general.txt", "fortunes"}, {"domain.txt", "gcide"}})
     run({"data", "prepare", "-t", "data/quickstart/tokenizer.json", "--separator", "%", "-o",
          std::string("data/quickstart/") + shards, text});
@@ -98,7 +99,8 @@ TEST(DomainMix, GainsOnTheDomainAndShowsBoth) {
   const auto value = [&](const std::string& key, size_t from) {
     return std::stod(metrics.substr(metrics.find("\"" + key + "\":", from) + key.size() + 3, 12));
   };
-  const double of_domain = value("domain", sources), of_general = value("general", sources), of_both = value("loss", at);
+  const double of_domain = value("domain", sources), of_general = value("general", sources),
+               of_both = value("loss", at);
   EXPECT_LT(of_domain, of_general);
   EXPECT_GT(of_both, of_domain);
   EXPECT_LT(of_both, of_general);
@@ -107,7 +109,8 @@ TEST(DomainMix, GainsOnTheDomainAndShowsBoth) {
 
 std::string name_of(const testing::TestParamInfo<Recipe>& info) {
   std::string name = info.param.name;
-  std::replace_if(name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return !std::isalnum(c); }, '_');
   return name;
 }
 

@@ -156,7 +156,9 @@ Tree write_value(const T& value) {
 }
 
 // What is done for each of some hundred fields stands in functions that are no templates: compiled once, not inlined.
-void add_entry(Tree& to, std::string_view name, Tree value) { to.entries.push_back({std::string(name), std::move(value)}); }
+void add_entry(Tree& to, std::string_view name, Tree value) {
+  to.entries.push_back({std::string(name), std::move(value)});
+}
 
 template <HasFields T>
 Tree write_section(const T& section) {

@@ -21,7 +21,10 @@ constexpr auto fields(std::type_identity<EvalConfig>) {
   return std::tuple{
       field("interval", &C::interval, "updates between validations, and one at the end; 0: never", Range{0, 1e12},
             Aliases{"eval_interval", "val_check_interval"}),
-      field("tokens", &C::tokens, "tokens of each validation, always the same ones; sources share them by weight, and each has a loss of its own", Range{1, 1e15}),
+      field("tokens", &C::tokens,
+            "tokens of each validation, always the same ones; sources share them by weight, and each has a loss of its "
+            "own",
+            Range{1, 1e15}),
   };
 }
 

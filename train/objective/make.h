@@ -28,8 +28,8 @@ std::optional<int32_t> decoder_start(ObjectiveKind kind, const Tokenizer& tokeni
 std::unique_ptr<Objective> training_objective(const Config& config, const Tokenizer& tokenizer);
 std::unique_ptr<Objective> validation_objective(const Config& config, const Tokenizer& tokenizer);
 
-// Validation of one source of a mixture of texts: `tokens` is its part of eval.tokens, by weight. Examples of fine-tuning
-// are validated together, as their scores are. Empty where there is nothing to validate on.
+// Validation of one source of a mixture of texts: `tokens` is its part of eval.tokens, by weight. Examples of
+// fine-tuning are validated together, as their scores are. Empty where there is nothing to validate on.
 struct Validation {
   std::string source;
   std::unique_ptr<Objective> objective;

@@ -66,8 +66,8 @@ std::string loss_chart(const Runs& runs) {
       chart.lines.push_back(
           {one ? "validation" : runs[i].name + ", validation", one ? 1 : int(i % 8), &runs[i].validation_loss, true});
     for (size_t s = 0; one && s < runs[i].source_losses.size(); ++s)
-      chart.lines.push_back({runs[i].source_losses[s].first + ", validation", int((s + 2) % 8),
-                             &runs[i].source_losses[s].second, true});
+      chart.lines.push_back(
+          {runs[i].source_losses[s].first + ", validation", int((s + 2) % 8), &runs[i].source_losses[s].second, true});
     last = std::max(last, double(runs[i].last_step));
   }
   if (chart.lines.empty()) return framed(chart, "<p class=\"none\">No step has been logged yet.</p>");

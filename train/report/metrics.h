@@ -70,7 +70,7 @@ struct EvalMetrics {
   int64_t step = 0, tokens = 0;
   double loss = 0, perplexity = 0;
   std::optional<double> bits_per_byte;
-  std::vector<Score> scores;  // accuracy, F1 and the like, by what the objective measures
+  std::vector<Score> scores;        // accuracy, F1 and the like, by what the objective measures
   std::vector<SourceLoss> sources;  // of a mixture, each source's
   int64_t eval_tokens = 0;
   double seconds = 0;
