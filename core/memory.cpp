@@ -56,10 +56,11 @@ Storage Arena::allocate(int64_t bytes, Category category) {
     }
   } else {
     if (end_ + bytes > capacity_)
-      throw Error("{}: out of memory: {:.1f} MiB of {} asked for, {:.1f} of {:.1f} MiB in use; "
-                  "lower train.micro_batch_size or data.seq_length, or set memory.recompute",
-                  context_, double(bytes) / (1 << 20), name_of(category), double(in_use_) / (1 << 20),
-                  double(capacity_) / (1 << 20));
+      throw Error(
+          "{}: out of memory: {:.1f} MiB of {} asked for, {:.1f} of {:.1f} MiB in use; "
+          "lower train.micro_batch_size or data.seq_length, or set memory.recompute",
+          context_, double(bytes) / (1 << 20), name_of(category), double(in_use_) / (1 << 20),
+          double(capacity_) / (1 << 20));
     end_ += bytes;
   }
 

@@ -3,8 +3,8 @@
 // Offsets come from a deterministic best-fit allocator, so a dry run on a null arena (no memory behind it) that makes
 // the same requests in the same order gives the exact peak and the same offsets as the run itself: `mixtape plan`
 // knows a run's memory without running it, addresses are stable, and the steady state asks the system for nothing.
-// Requests are rounded up to 256 bytes. One thread, the tape's, allocates and gives back; others may make and drop views
-// of what that thread holds meanwhile.
+// Requests are rounded up to 256 bytes. One thread, the tape's, allocates and gives back; others may make and drop
+// views of what that thread holds meanwhile.
 #pragma once
 
 #include <array>

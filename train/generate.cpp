@@ -129,6 +129,7 @@ void Generator::generate_group(const std::vector<std::vector<int32_t>>& prompts,
 }
 
 int32_t sample_token(std::span<const float> logits, const SamplingOptions& options, float draw) {
+  if (options.tokens > 0) logits = logits.first(std::min(logits.size(), size_t(options.tokens)));
   const auto likeliest = std::max_element(logits.begin(), logits.end());
   if (options.temperature <= 0) return int32_t(likeliest - logits.begin());
 

@@ -20,6 +20,7 @@ struct SamplingOptions {
   int64_t top_k = 0;       // sample among the k likeliest; 0: all
   double top_p = 1;        // sample among the likeliest whose probabilities reach p together
   uint64_t seed = 1234;
+  int32_t tokens = 0;         // of the tokenizer: the model's table may have more rows; 0: all of them
   int32_t stop_token = -1;    // ends a sequence and is not part of it; -1: none
   int32_t decoder_start = 0;  // an encoder-decoder's first decoder input
 };

@@ -44,6 +44,7 @@ std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer,
   const auto tokens = generator.generate(prompts, {.max_new_tokens = most,
                                                    .temperature = config.sample_temperature,
                                                    .seed = seed,
+                                                   .tokens = tokenizer.vocab_size(),
                                                    .stop_token = tokenizer.eos_id().value_or(-1),
                                                    .decoder_start = decoder_start});
   std::vector<SampleText> texts;

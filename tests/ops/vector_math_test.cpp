@@ -116,14 +116,15 @@ TEST(VectorMath, FastExp) {
   on_each_target([&](int64_t) {
     HWY_DYNAMIC_DISPATCH(evaluate)(4, x.data(), y.data(), x.size());
     for (size_t i = 0; i < x.size(); ++i) {
-      if (x[i] <= -88)
+      if (x[i] <= -88) {
         ASSERT_EQ(y[i], 0) << x[i];
-      else if (x[i] >= 88.7228f)
+      } else if (x[i] >= 88.7228f) {
         ASSERT_EQ(y[i], INFINITY) << x[i];
-      else if (x[i] > -87.6f && x[i] < 88.3f)
+      } else if (x[i] > -87.6f && x[i] < 88.3f) {
         ASSERT_LE(ulps(y[i], std::exp(double(x[i]))), 1.1) << x[i];
-      else if (std::isnan(x[i]))
+      } else if (std::isnan(x[i])) {
         ASSERT_TRUE(std::isnan(y[i]));
+      }
     }
   });
 }

@@ -73,6 +73,7 @@ void generate(const ModelArguments& model_arguments, GenerateArguments a) {
         }};
   });
   const Tokenizer& tokenizer = tokenizer_of(model);
+  a.sampling.tokens = tokenizer.vocab_size();
   a.sampling.stop_token = a.ignore_eos ? -1 : tokenizer.eos_id().value_or(-1);
 
   Generator generator(*model.engine, slots, capacity);
