@@ -1,5 +1,6 @@
 // mixtape eval MODEL DATA: loss, perplexity, bits per byte and accuracy over prepared data; or the share of right
 // answers to multiple choice (eval_choices.cpp).
+#include <optional>
 
 #include "train/checkpoint/file.h"
 #include "train/cli/arguments.h"
@@ -70,11 +71,15 @@ void evaluate_command(const ModelArguments& model_arguments, const EvalArguments
   const int64_t most = a.max_tokens ? a.max_tokens : INT64_MAX;
   // Bits per byte are of a text that is predicted whole.
   const Tokenizer* bytes_of = config.objective.name == ObjectiveKind::causal_lm ? &tokenizer : nullptr;
-  Progress progress("evaluating", std::min(total, most), Unit::tokens);
+  std::optional<Progress> progress;
+  if (!a.json) progress.emplace("evaluating", std::min(total, most), Unit::tokens);
   const Evaluation result = evaluate(
-      *model.engine, *objective, most, bytes_of, [&](int64_t done) { progress.set(done); },
+      *model.engine, *objective, most, bytes_of,
+      [&](int64_t done) {
+        if (progress) progress->set(done);
+      },
       config.objective.name == ObjectiveKind::masked_lm);
-  progress.finish();
+  if (progress) progress->finish();
   if (a.json) {
     const auto or_null = [](const std::optional<double>& x) { return x ? fmt::to_string(*x) : "null"; };
     std::string scores;

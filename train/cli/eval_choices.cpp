@@ -1,6 +1,7 @@
 #include "train/cli/eval_choices.h"
 
 #include <cmath>
+#include <optional>
 
 #include "train/multiple_choice.h"
 #include "train/report/console.h"
@@ -70,9 +71,12 @@ void evaluate_choices(const ModelArguments& arguments, const ChoiceArguments& a)
                        .decoder_length = shape.decoder_length,
                        .rehearse = [](Engine& engine) { plan_answers(engine); }};
   });
-  Progress progress("answering", int64_t(questions.size()), Unit::items);
-  const ChoiceResult r = answer(*model.engine, questions, start, [&](int64_t done) { progress.set(done); });
-  progress.finish();
+  std::optional<Progress> progress;
+  if (!a.json) progress.emplace("answering", int64_t(questions.size()), Unit::items);
+  const ChoiceResult r = answer(*model.engine, questions, start, [&](int64_t done) {
+    if (progress) progress->set(done);
+  });
+  if (progress) progress->finish();
   if (r.shortened > 0)
     console().warn(
         fmt::format("{} are longer than the model's positions: it read their end", counted(r.shortened, "question")));
