@@ -1,8 +1,8 @@
 """PyTorch's and Mixtape's training steps in turns. Started by scripts/bench_vs_pytorch.
 
 A step is forward, backward, clipping of the norm to 1 and AdamW (PyTorch's fused one), on random tokens, without dropout.
-PyTorch's best way counts: for GPT a module in nanoGPT's style, for LLaMA the one of transformers, each in eager mode and
-under torch.compile. Each side is a process of its own, and after PyTorch's step comes at once one of Mixtape's: a machine
+PyTorch's best way counts: for GPT a module in nanoGPT's style, for the others the one of transformers, each in eager mode
+and under torch.compile. Each side is a process of its own, and after PyTorch's step comes at once one of Mixtape's: a machine
 that slows down slows both, and no core falls idle between. The ratio is the median over these pairs, beside it the range
 that holds the middle half of them. Memory is the peak resident size less what the process held when its imports were done.
 """
@@ -18,10 +18,12 @@ import tempfile
 import time
 
 # Mixtape's configuration and its overrides; PyTorch's model by the same numbers. `steps`: of a turn. `goal`: PyTorch's time / Mixtape's.
-GPT2 = dict(config="configs/gpt2-124m.yaml", layers=12, width=768, heads=12, vocabulary=50257, positions=1024, bias=True)
-LLAMA = dict(config="configs/llama-134m.yaml", layers=12, width=768, heads=12, vocabulary=32000, positions=1024, inner=2048)
-MODEL_10M = dict(config="configs/10m.yaml", layers=6, width=384, heads=6, vocabulary=257, positions=256, bias=False)
-CHAR = dict(config="configs/char.yaml", layers=4, width=128, heads=4, vocabulary=257, positions=64, bias=False)
+GPT2 = dict(make="gpt", config="configs/gpt2-124m.yaml", layers=12, width=768, heads=12, vocabulary=50257, positions=1024, bias=True)
+LLAMA = dict(make="llama", config="configs/llama-134m.yaml", layers=12, width=768, heads=12, vocabulary=32000, positions=1024, inner=2048)
+BERT = dict(make="bert", config=["model.preset=bert-base", "objective.name=masked_lm"], vocabulary=30522)
+T5 = dict(make="t5", config=["model.preset=t5-small", "objective.name=span_corruption"], vocabulary=32128)
+MODEL_10M = dict(make="gpt", config="configs/10m.yaml", layers=6, width=384, heads=6, vocabulary=257, positions=256, bias=False)
+CHAR = dict(make="gpt", config="configs/char.yaml", layers=4, width=128, heads=4, vocabulary=257, positions=64, bias=False)
 CASES = {
     "gpt2-4x64": dict(GPT2, rows=4, length=64, steps=2, goal=1.3),
     "gpt2-4x256": dict(GPT2, rows=4, length=256, steps=1, goal=1.25),
@@ -29,6 +31,8 @@ CASES = {
     "gpt2-8x512": dict(GPT2, rows=8, length=512, steps=1, goal=1.3),
     "llama-4x256": dict(LLAMA, rows=4, length=256, steps=1, goal=1.15),
     "10m-64x256": dict(MODEL_10M, rows=64, length=256, steps=1, goal=1.35),
+    "bert-8x128": dict(BERT, rows=8, length=128, targets=19, steps=1, goal=1),
+    "t5-4x512": dict(T5, rows=4, length=512, decoder_length=114, steps=1, goal=1),
     "char-12x64": dict(CHAR, rows=12, length=64, steps=20, goal=1.8),
 }
 MODES = ["eager", "compile"]
@@ -65,7 +69,8 @@ class Side:
 
 def mixtape_side(mixtape, case, precision):
     rows = case["rows"]
-    return Side("Mixtape", [mixtape, "bench", "train", case["config"], f"data.seq_length={case['length']}",
+    config = [case["config"]] if isinstance(case["config"], str) else case["config"]
+    return Side("Mixtape", [mixtape, "bench", "train", *config, f"data.seq_length={case['length']}",
                             f"train.micro_batch_size={rows}", f"train.global_batch_size={rows}", "model.dropout=0",
                             "model.attention_dropout=0", f"precision.mode={precision}", "--turns"])
 
@@ -146,6 +151,52 @@ def llama(case):
     return Llama()
 
 
+def bert(case):
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    class Bert(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = BertForMaskedLM(BertConfig(hidden_dropout_prob=0, attention_probs_dropout_prob=0))
+
+        def forward(self, tokens, targets):
+            return self.model(input_ids=tokens, labels=targets).loss
+
+    return Bert()
+
+
+def t5(case):
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    class T5(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            # The numbers of t5-small are T5Config's own.
+            self.model = T5ForConditionalGeneration(T5Config(dropout_rate=0, decoder_start_token_id=0, use_cache=False))
+
+        def forward(self, tokens, targets):
+            return self.model(input_ids=tokens, labels=targets).loss
+
+    return T5()
+
+
+MODELS = dict(gpt=gpt, llama=llama, bert=bert, t5=t5)
+
+
+def draw_batch(case):
+    """Inputs and targets: the next tokens; BERT's have few targets, T5's are another text."""
+    import torch
+
+    tokens = torch.randint(case["vocabulary"], (case["rows"], case["length"] + 1))
+    if "decoder_length" in case:
+        return tokens[:, 1:].contiguous(), torch.randint(case["vocabulary"], (case["rows"], case["decoder_length"]))
+    targets = tokens[:, 1:].clone()
+    targets[:, case.get("targets", case["length"]):] = -100
+    return tokens[:, :-1].contiguous(), targets
+
+
 def worker(name, mode, precision):
     import torch
     import torch._dynamo
@@ -153,15 +204,14 @@ def worker(name, mode, precision):
     case = CASES[name]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(1)
-    if "inner" in case:
-        import transformers.models.llama  # part of the imports, not of the model
+    if case["make"] != "gpt":
+        from transformers import BertForMaskedLM, LlamaForCausalLM, T5ForConditionalGeneration  # no part of the model
     torch.ones(64, 64) @ torch.ones(64, 64)
     before = resident("VmRSS")
-    model = llama(case) if "inner" in case else gpt(case)
+    model = MODELS[case["make"]](case)
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    tokens = torch.randint(case["vocabulary"], (case["rows"], case["length"] + 1))
-    inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+    inputs, targets = draw_batch(case)
     forward = torch.compile(model) if mode == "compile" else model
 
     def step():

@@ -85,7 +85,18 @@ TEST(BpeTrainer, TextNeverBecomesASpecialToken) {
   EXPECT_EQ(tokenizer->decode(plain), "ENDTOKEN");
 }
 
+TEST(BpeTrainer, EnclosesTextsAsRobertaDoes) {
+  const test::TemporaryDirectory folder;
+  train({.vocab_size = 300, .special_tokens = {"<s>", "<pad>", "</s>"}, .encloses = true}, {"ab ab ab"})
+      ->save(folder / "tokenizer.json");
+  const auto tokenizer = load_tokenizer(folder / "tokenizer.json");
+  const int32_t ab = *tokenizer->token_id("ab");
+  EXPECT_EQ(tokenizer->encode("ab", {.add_special = true}), (Ids{0, ab, 2}));
+  EXPECT_EQ(tokenizer->encode_pair("ab", "ab").ids, (Ids{0, ab, 2, 2, ab, 2}));
+}
+
 TEST(BpeTrainer, RefusesWhatCannotWork) {
+  EXPECT_THROW(BpeTrainer({.special_tokens = {"<s>"}, .encloses = true}), ConfigError);
   EXPECT_THROW(BpeTrainer({.vocab_size = 256}), ConfigError);
   EXPECT_THROW(BpeTrainer({.vocab_size = 1 << 25}), ConfigError);
   EXPECT_THROW(BpeTrainer({.special_tokens = {"<a>", "<a>"}}), ConfigError);

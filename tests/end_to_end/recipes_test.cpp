@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "tests/end_to_end/process.h"
 
 namespace mixtape {
@@ -59,6 +61,38 @@ TEST_P(Recipes, LearnAndResume) {
   run(first);
   run(command("pieces"));
   EXPECT_TRUE(weights("pieces") == weights("straight")) << "a resumed run has other bits";
+}
+
+// The recipe of translation, on pairs that a small model can learn in seconds: numbers and their names.
+TEST(TransformerBase, LearnsToTranslate) {
+  const Workspace space;
+  const auto run = [&](std::vector<std::string> arguments) {
+    const ProcessResult r = space.mixtape(arguments);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return r.out;
+  };
+  const std::vector<std::string> names = {"null", "eins", "zwei", "drei", "vier", "acht"};
+  std::string pairs, text;
+  for (int i = 0; i < 216; ++i) {
+    const std::string source = fmt::format("{} {} {}", i / 36, i / 6 % 6, i % 6);
+    const std::string target = fmt::format("{} {} {}", names[i / 36], names[i / 6 % 6], names[i % 6]);
+    pairs += fmt::format("{{\"source\": \"{}\", \"target\": \"{}\"}}\n", source, target);
+    text += source + "\n" + target + "\n";
+  }
+  space.write("data/translation/pairs.jsonl", pairs);
+  space.write("data/translation/text.txt", text);
+  run({"tokenizer", "train", "--like", "bart", "--vocab-size", "300", "-o", "data/translation",
+       "data/translation/text.txt"});
+  run({"train", MIXTAPE_SOURCE "/configs/transformer-base.yaml", "model.n_layers=1", "model.n_decoder_layers=1",
+       "model.d_model=32", "model.n_heads=2", "model.d_ff=64", "model.vocab_size=300", "data.seq_length=32",
+       "data.validation_split=0.1", "train.micro_batch_size=8", "train.global_batch_size=8", "train.max_steps=200",
+       "optimizer.lr=1e-2", "schedule.warmup_steps=20", "eval.interval=200", "checkpoint.interval=200"});
+  const std::string metrics = space.read("runs/transformer-base/metrics.jsonl");
+  const size_t eval = metrics.rfind("\"event\":\"eval\"");
+  ASSERT_NE(eval, std::string::npos);
+  EXPECT_LT(std::stod(metrics.substr(metrics.find("\"loss\":", eval) + 7, 12)), 0.4);
+  EXPECT_EQ(run({"generate", "runs/transformer-base", "--prompt", "2 5 3", "--greedy", "-q", "-n", "12"}),
+            "zwei acht drei\n");
 }
 
 // A model of general text goes on with a mixture: it gains on the domain, and validation shows both.

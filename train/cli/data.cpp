@@ -58,7 +58,8 @@ std::string new_tokenizer(const NewTokenizer& wanted, const PrepareOptions& opti
     return file;
   }
   fs::create_directories(options.output);
-  TokenizerTraining training = tokenizer_like(wanted.family);
+  TokenizerTraining training;
+  training.like = wanted.family;
   training.inputs = options.inputs;
   training.output = file;
   training.key = options.text.key;

@@ -86,6 +86,8 @@ void add_train(Command& group) {
   command.option("-o,--output", options->output, "tokenizer.json, vocab.txt or .model to write, or a directory for it");
   command.option("--type", options->type, "bpe (byte level), wordpiece (BERT) or unigram (T5)")
       .one_of({"bpe", "wordpiece", "unigram"});
+  command.option("--like", options->like, "In place of --type: the kind that a family has, with its special tokens")
+      .one_of(tokenizer_families());
   command.option("--vocab-size", options->vocab_size, "All tokens [bpe 8192, wordpiece 30522, unigram 32100]")
       .range(1, 1 << 24);
   command.option("--min-frequency", options->min_frequency, "bpe, wordpiece: rarer pairs are not merged [2]")

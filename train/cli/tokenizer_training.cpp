@@ -60,7 +60,10 @@ std::unique_ptr<TokenizerTrainer> bpe_trainer(const TokenizerTraining& o, std::f
   if (o.sentinels) refuse("--sentinels", o);
   if (o.lines) refuse("--lines", o);
   if (o.character_coverage) refuse("--character-coverage", o);
-  BpeTrainerOptions t{.split_digits = o.split_digits, .threads = o.threads, .progress = std::move(progress)};
+  BpeTrainerOptions t{.split_digits = o.split_digits,
+                      .encloses = o.encloses,
+                      .threads = o.threads,
+                      .progress = std::move(progress)};
   t.vocab_size = o.vocab_size.value_or(t.vocab_size);
   t.min_frequency = o.min_frequency.value_or(t.min_frequency);
   if (!o.special.empty()) t.special_tokens = o.special;
@@ -95,6 +98,18 @@ std::unique_ptr<TokenizerTrainer> unigram_trainer(const TokenizerTraining& o) {
   return std::make_unique<UnigramTrainer>(t);
 }
 
+// What a family has, where nothing else is asked for.
+void become_like(TokenizerTraining& o) {
+  if (o.type != "bpe") throw ConfigError("--like {} decides the type; leave --type out", o.like);
+  if (o.like == "bert") o.type = "wordpiece";
+  if (o.like == "t5") o.type = "unigram", o.sentinels = o.sentinels.value_or(100);
+  if (o.like == "roberta" || o.like == "bart") {
+    if (!o.special.empty()) throw ConfigError("--like {} decides the special tokens; leave --special out", o.like);
+    o.special = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"};
+    o.encloses = true;
+  }
+}
+
 // Found out before an hour of training.
 void check_output(const TokenizerTraining& o) {
   const std::string extension = std::filesystem::path(o.output).extension();
@@ -111,16 +126,9 @@ void check_output(const TokenizerTraining& o) {
 
 std::vector<std::string> tokenizer_families() { return {"gpt2", "bert", "roberta", "bart", "t5"}; }
 
-TokenizerTraining tokenizer_like(std::string_view family) {
-  TokenizerTraining t;
-  if (family == "bert") t.type = "wordpiece";
-  if (family == "t5") t.type = "unigram", t.sentinels = 100;
-  if (family == "roberta" || family == "bart") t.special = {"<s>", "<pad>", "</s>", "<unk>", "<mask>"};
-  return t;
-}
-
-void train_tokenizer(const TokenizerTraining& options) {
+void train_tokenizer(TokenizerTraining options) {
   const auto start = Clock::now();
+  if (!options.like.empty()) become_like(options);
   check_output(options);
   const auto progress = [](int32_t tokens) {
     console().bar(fmt::format("merging  {} tokens", with_thousands(tokens)));

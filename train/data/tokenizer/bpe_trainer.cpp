@@ -31,6 +31,9 @@ BpeTrainerOptions checked(BpeTrainerOptions options) {
     if (std::ranges::count(options.special_tokens, token) > 1)
       throw ConfigError("special token '{}' is given twice", token);
   }
+  for (const char* token : {"<s>", "</s>"})
+    if (options.encloses && std::ranges::count(options.special_tokens, token) == 0)
+      throw ConfigError("texts cannot be enclosed without the special token {}", token);
   if (options.threads <= 0) options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return options;
 }
@@ -75,6 +78,12 @@ std::unique_ptr<Tokenizer> BpeTrainer::train() {
   definition.in_model.assign(definition.tokens.size(), true);
   definition.model = BpeRules{.merges = merger.take_merges()};
   find_roles(definition);
+  if (options_.encloses) {
+    const auto id_of = [&](const char* token) {
+      return static_cast<int32_t>(std::ranges::find(options_.special_tokens, token) - options_.special_tokens.begin());
+    };
+    definition.text_template = TextTemplate::roberta(id_of("<s>"), id_of("</s>"));
+  }
   return std::make_unique<PipelineTokenizer>(std::move(definition), "trained tokenizer");
 }
 

@@ -25,6 +25,7 @@ struct BpeTrainerOptions {
   int64_t min_frequency = 2;                                    // a pair that occurs less often is not merged
   bool split_digits = false;                                    // every digit a token of its own
   std::vector<std::string> special_tokens = {"<|endoftext|>"};  // ids 0, 1, ...; the first <|endoftext|> or </s> is eos
+  bool encloses = false;                                        // texts stand between <s> and </s>, as RoBERTa has it
   int threads = 0;                                              // 0: as many as the machine has
   std::function<void(int32_t tokens)> progress = nullptr;       // called now and then with the tokens made so far
 };

@@ -2,6 +2,7 @@
 // then a scan and a look-up.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string_view>
@@ -37,7 +38,7 @@ class PieceCache {
     if (count > most_ids) return;
     std::memcpy(entry.key, key.words, sizeof entry.key);
     entry.count = static_cast<int32_t>(count);
-    std::memcpy(entry.ids, ids.data() + before, count * sizeof(int32_t));
+    std::copy_n(ids.begin() + before, count, entry.ids);  // of no ids, too
   }
 
  private:
