@@ -97,7 +97,7 @@ Makes makes(const Tensor& x, int outputs, bool center) {
   return m;
 }
 
-void check(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+void check_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
   expect_shape(op, "weight", weight, {x.cols()});
   if (bias) expect_shape(op, "bias", bias, {x.cols()});
 }
@@ -111,24 +111,24 @@ Residual residual_norm(Tape& tape, const Tensor& x, const Tensor& branch, const 
 }  // namespace
 
 Tensor layer_norm(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, float eps) {
-  check("layer_norm", x, weight, bias);
+  check_norm("layer_norm", x, weight, bias);
   return tape.run(norm_operation, {x, weight, bias}, makes(x, 1, true), NormSpec{eps, true});
 }
 
 Tensor rms_norm(Tape& tape, const Tensor& x, const Tensor& weight, float eps) {
-  check("rms_norm", x, weight, {});
+  check_norm("rms_norm", x, weight, {});
   return tape.run(norm_operation, {x, weight, {}}, makes(x, 1, false), NormSpec{eps, false});
 }
 
 Residual residual_layer_norm(Tape& tape, const Tensor& x, const Tensor& branch, const Tensor& weight,
                              const Tensor& bias, float eps) {
-  check("residual_layer_norm", x, weight, bias);
+  check_norm("residual_layer_norm", x, weight, bias);
   expect_shape("residual_layer_norm", "branch", branch, x.shape());
   return residual_norm(tape, x, branch, weight, bias, {eps, true});
 }
 
 Residual residual_rms_norm(Tape& tape, const Tensor& x, const Tensor& branch, const Tensor& weight, float eps) {
-  check("residual_rms_norm", x, weight, {});
+  check_norm("residual_rms_norm", x, weight, {});
   expect_shape("residual_rms_norm", "branch", branch, x.shape());
   return residual_norm(tape, x, branch, weight, {}, {eps, false});
 }

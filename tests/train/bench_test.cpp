@@ -98,7 +98,7 @@ TEST(BenchWork, TheSlowerOfArithmeticAndMemoryIsTheLimit) {
 }
 
 TEST(SteadyTiming, SamplesBesideASlowProbeAreDropped) {
-  const std::vector<Sample> samples{{1.0, 100, 100}, {5.0, 84, 100}, {2.0, 90, 86}, {9.0, 100, 50}, {3.0, 99, 99}};
+  const std::vector<TimeSample> samples{{1.0, 100, 100}, {5.0, 84, 100}, {2.0, 90, 86}, {9.0, 100, 50}, {3.0, 99, 99}};
   const Timing t = summarise(samples, 100);
   EXPECT_EQ(t.counted, 3);
   EXPECT_EQ(t.dropped, 2);

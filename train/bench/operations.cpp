@@ -86,7 +86,7 @@ class CaseRun {
 // What was seen of one direction of a case; judged at the end, when the best probe of all is known.
 struct Seen {
   OperationTiming line;
-  std::vector<Sample> samples;
+  std::vector<TimeSample> samples;
 };
 
 int64_t capacity_of(const OperationCase& c, const DeviceOptions& device) {
@@ -107,7 +107,7 @@ void measure(const OperationCase& c, const DeviceOptions& device, int wanted, St
   const int calls = int(std::clamp(std::ceil(seconds_a_sample / once), 1.0, most_calls_a_sample));
 
   std::vector<std::map<Profile::Key, Profile::Row>> tables;
-  const std::vector<Sample> samples = timer.samples(
+  const std::vector<TimeSample> samples = timer.samples(
       wanted,
       [&] {
         run.profile().clear();
@@ -118,7 +118,7 @@ void measure(const OperationCase& c, const DeviceOptions& device, int wanted, St
   for (const bool backward : {false, true}) {
     const Work& work = backward ? c.backward : c.forward;
     if (!work.known()) continue;
-    std::vector<Sample> parts = samples;
+    std::vector<TimeSample> parts = samples;
     for (size_t i = 0; i < parts.size(); ++i) parts[i].seconds = tables[i].at({c.operation, backward}).seconds / calls;
     seen.push_back({{c.operation, c.shape, backward, work, {}}, std::move(parts)});
   }

@@ -9,7 +9,7 @@
 namespace mixtape {
 namespace {
 
-bool counts(const Sample& s, double best_probe) {
+bool counts(const TimeSample& s, double best_probe) {
   return std::min(s.probe_before, s.probe_after) >= (1 - probe_tolerance) * best_probe;
 }
 
@@ -20,16 +20,16 @@ double median_of(std::vector<double> sorted) {
 
 }  // namespace
 
-Timing summarise(const std::vector<Sample>& samples, double best_probe) {
+Timing summarise(const std::vector<TimeSample>& samples, double best_probe) {
   Timing t;
   std::vector<double> seconds;
-  for (const Sample& s : samples)
+  for (const TimeSample& s : samples)
     if (counts(s, best_probe)) seconds.push_back(s.seconds);
   t.counted = int(seconds.size());
   t.dropped = int(samples.size()) - t.counted;
   t.disturbed = t.counted == 0 || 2 * t.counted < int(samples.size());
   if (seconds.empty())
-    for (const Sample& s : samples) seconds.push_back(s.seconds);
+    for (const TimeSample& s : samples) seconds.push_back(s.seconds);
   if (seconds.empty()) return t;
   std::sort(seconds.begin(), seconds.end());
   t.median = median_of(seconds);
@@ -44,11 +44,11 @@ double SteadyTimer::probe() {
   return rate;
 }
 
-std::vector<Sample> SteadyTimer::samples(int wanted, const std::function<void()>& work, double busy_seconds) {
-  std::vector<Sample> samples;
+std::vector<TimeSample> SteadyTimer::samples(int wanted, const std::function<void()>& work, double busy_seconds) {
+  std::vector<TimeSample> samples;
   while (int(samples.size()) < 3 * wanted && summarise(samples, best_probe_).counted < wanted) {
     fma_rate(busy_seconds);
-    Sample s;
+    TimeSample s;
     s.probe_before = probe();
     const double start = now_seconds();
     work();

@@ -10,7 +10,7 @@
 
 namespace mixtape {
 
-struct Sample {
+struct TimeSample {
   double seconds = 0;
   double probe_before = 0, probe_after = 0;  // FLOP/s
 };
@@ -25,12 +25,12 @@ struct Timing {
 inline constexpr double probe_tolerance = 0.15;
 
 // `best_probe`: the best rate ever seen.
-Timing summarise(const std::vector<Sample>& samples, double best_probe);
+Timing summarise(const std::vector<TimeSample>& samples, double best_probe);
 
 class SteadyTimer {
  public:
   // Runs `work` until `wanted` samples count, or three times as many have been taken. All that were taken.
-  std::vector<Sample> samples(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
+  std::vector<TimeSample> samples(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
   Timing time(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
   // Calls `work` often enough that a sample takes `least_seconds`; the figures are for one call.
   Timing time_short(int wanted, const std::function<void()>& work, double least_seconds = 0.02);

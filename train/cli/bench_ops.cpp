@@ -10,7 +10,7 @@
 namespace mixtape {
 namespace {
 
-struct Arguments {
+struct BenchOpsArguments {
   OperationsBenchOptions options;
   bool json = false;
 };
@@ -23,7 +23,7 @@ std::string samples_text(const Timing& t) {
   return t.disturbed ? text + ", DISTURBED" : text;
 }
 
-void print(const OperationsBench& b) {
+void print_bench_ops(const OperationsBench& b) {
   size_t shape = 5;
   for (const OperationTiming& line : b.lines) shape = std::max(shape, line.shape.size());
   fmt::print("{}Elements {}; what memory must deliver is not in caches\n\n", limits_text(b.limits), b.type);
@@ -40,7 +40,7 @@ void print(const OperationsBench& b) {
                disturbed, b.lines.size());
 }
 
-nlohmann::json json_of(const OperationsBench& b) {
+nlohmann::json json_of_bench_ops(const OperationsBench& b) {
   nlohmann::json lines = nlohmann::json::array();
   for (const OperationTiming& line : b.lines)
     lines.push_back({{"operation", line.operation},
@@ -58,7 +58,7 @@ nlohmann::json json_of(const OperationsBench& b) {
   return {{"dtype", name_of(b.type)}, {"limits", limits_json(b.limits)}, {"operations", lines}};
 }
 
-void run(const std::vector<std::string>& words, const Arguments& a) {
+void run_bench_ops(const std::vector<std::string>& words, const BenchOpsArguments& a) {
   OperationsBenchOptions options = a.options;
   options.progress = [](size_t done, size_t total, const std::string& operation) {
     console().bar(fmt::format("{} of {}  {}", done + 1, total, operation));
@@ -66,9 +66,9 @@ void run(const std::vector<std::string>& words, const Arguments& a) {
   const OperationsBench bench = bench_operations(load_arguments(words), options);
   console().bar("");
   if (a.json)
-    fmt::print("{}\n", json_of(bench).dump());
+    fmt::print("{}\n", json_of_bench_ops(bench).dump());
   else
-    print(bench);
+    print_bench_ops(bench);
 }
 
 }  // namespace
@@ -78,11 +78,11 @@ void add_bench_ops(Command& bench) {
       "ops",
       "time every operation alone, at the shapes of a configuration; without one, of GPT-2 124M on 4 x 256 tokens");
   const auto arguments = add_config_arguments(command);
-  const auto a = std::make_shared<Arguments>();
+  const auto a = std::make_shared<BenchOpsArguments>();
   command.option("--only", a->options.only, "these operations").type_name("NAME...");
   command.option("--samples", a->options.samples, "samples of each operation that must count").range(1, 1000);
   command.flag("--json", a->json, "one line of JSON in place of text");
-  command.action([arguments, a] { run(arguments(), *a); });
+  command.action([arguments, a] { run_bench_ops(arguments(), *a); });
 }
 
 }  // namespace mixtape

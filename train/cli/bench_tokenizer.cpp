@@ -15,7 +15,7 @@
 namespace mixtape {
 namespace {
 
-struct Arguments {
+struct BenchTokenizerArguments {
   std::string tokenizer, file;
   int threads = 0;
   int64_t document = 8192;
@@ -53,7 +53,7 @@ int64_t encode_all(const Tokenizer& tokenizer, const std::vector<std::string_vie
   return tokens;
 }
 
-void run(const Arguments& a) {
+void run_bench_tokenizer(const BenchTokenizerArguments& a) {
   const auto tokenizer = load_tokenizer(a.tokenizer);
   const MappedFile file(a.file);
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
@@ -89,14 +89,14 @@ void run(const Arguments& a) {
 
 void add_bench_tokenizer(Command& bench) {
   Command command = bench.subcommand("tokenizer", "encode a text again and again");
-  const auto a = std::make_shared<Arguments>();
+  const auto a = std::make_shared<BenchTokenizerArguments>();
   command.option("TOKENIZER", a->tokenizer, "as for `mixtape tokenizer encode`").required();
   command.option("FILE", a->file, "the text").required();
   command.option("--threads", a->threads, "0: all processors").range(0, 1024);
   command.option("--document", a->document, "bytes of a document, about").range(1, 1 << 30);
   command.option("--seconds", a->seconds, "passes over the text go on so long").range(0, 3600);
   command.flag("--json", a->json, "one line of JSON in place of text");
-  command.action([a] { run(*a); });
+  command.action([a] { run_bench_tokenizer(*a); });
 }
 
 }  // namespace mixtape

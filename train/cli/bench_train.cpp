@@ -12,7 +12,7 @@
 namespace mixtape {
 namespace {
 
-struct Arguments {
+struct BenchTrainArguments {
   TrainingBenchOptions options;
   std::string trace;
   bool json = false, turns = false;
@@ -33,7 +33,7 @@ void print_profile(const TrainingBench& b) {
   }
 }
 
-void print(const TrainingBench& b) {
+void print_bench_train(const TrainingBench& b) {
   fmt::print("{}", limits_text(b.limits));
   fmt::print("Parameters        {}\n", with_thousands(b.parameters));
   fmt::print("Step              {:.4f} s, median of {} ({:.4f} to {:.4f})\n", b.step.median, b.step.counted,
@@ -58,7 +58,7 @@ nlohmann::json json_of_setup(const TrainingBench& b) {
           {"resident_before_bytes", b.resident_before_bytes}};
 }
 
-nlohmann::json json_of(const TrainingBench& b) {
+nlohmann::json json_of_bench_train(const TrainingBench& b) {
   nlohmann::json j = json_of_setup(b);
   j.update({{"seconds_per_step", b.step.median},
             {"least_seconds", b.step.least},
@@ -94,15 +94,15 @@ void run_turns(const std::vector<std::string>& words) {
                   }});
 }
 
-void run(const std::vector<std::string>& words, const Arguments& a) {
+void run_bench_train(const std::vector<std::string>& words, const BenchTrainArguments& a) {
   if (a.turns) return run_turns(words);
   TrainingBenchOptions options = a.options;
   options.profile = options.profile || !a.trace.empty();
   const TrainingBench bench = bench_training(load_arguments(words), options);
   if (a.json)
-    print_line(json_of(bench));
+    print_line(json_of_bench_train(bench));
   else
-    print(bench);
+    print_bench_train(bench);
   if (a.trace.empty()) return;
   write_file_atomically(a.trace, bench.trace);
   if (!a.json) fmt::print("\nTrace of one step in {}; open it in chrome://tracing or ui.perfetto.dev\n", a.trace);
@@ -113,7 +113,7 @@ void run(const std::vector<std::string>& words, const Arguments& a) {
 void add_bench_train(Command& bench) {
   Command command = bench.subcommand("train", "time the steps of a configuration on random tokens");
   const auto arguments = add_config_arguments(command);
-  const auto a = std::make_shared<Arguments>();
+  const auto a = std::make_shared<BenchTrainArguments>();
   command.option("--steps", a->options.steps, "steps that must count").range(1, 100000);
   command.flag("--profile", a->options.profile, "a table of operations");
   command.option("--trace", a->trace, "write a Chrome trace of one step").type_name("FILE.json");
@@ -121,7 +121,7 @@ void add_bench_train(Command& bench) {
   command.flag("--turns", a->turns,
                "to take turns with another program: for each line of standard input, a number of steps, runs them and "
                "prints the time of one as a line of JSON; the first line says that it is ready");
-  command.action([arguments, a] { run(arguments(), *a); });
+  command.action([arguments, a] { run_bench_train(arguments(), *a); });
 }
 
 }  // namespace mixtape

@@ -97,7 +97,7 @@ class SampleView {
   bool coloured_;
 };
 
-void describe(const Objective& objective, const Config& config, const Tokenizer& tokenizer) {
+void describe_objective(const Objective& objective, const Config& config, const Tokenizer& tokenizer) {
   const auto row = [](std::string_view name, const std::string& value) {
     console().line(fmt::format("{} {}", console().dim(fmt::format("{:<12}", name)), value));
   };
@@ -137,7 +137,7 @@ void inspect_samples(const InspectSamples& options) {
     throw ConfigError(
         "data inspect: the configuration has no validation data; set data.validation_split or a source's "
         "validation");
-  describe(*objective, config, *tokenizer);
+  describe_objective(*objective, config, *tokenizer);
   const std::vector<SourceStatistics> sources = objective->statistics();
   const SampleView view(*tokenizer, config.objective, options);
   const uint64_t end = objective->size().value_or(UINT64_MAX);

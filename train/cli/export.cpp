@@ -9,14 +9,14 @@
 namespace mixtape {
 namespace {
 
-struct Options {
+struct ExportCommand {
   std::string model, directory, dtype = "same";
   double max_shard_gb = 5;
   bool adapter = false;
 };
 
 // The two files of PEFT's, which a checkpoint of such a run has.
-void export_adapter(const Options& options) {
+void export_adapter(const ExportCommand& options) {
   const std::filesystem::path from = find_model(options.model), to = options.directory;
   if (!std::filesystem::exists(from / adapter_config_name))
     throw ConfigError("export: --adapter, but {} has no adapter: it was not trained with lora.rank", from.string());
@@ -25,7 +25,7 @@ void export_adapter(const Options& options) {
   fmt::print("{}: the adapter, for PEFT\n", options.directory);
 }
 
-void run_export(const Options& options) {
+void run_export(const ExportCommand& options) {
   if (options.adapter) return export_adapter(options);
   const HfModel model = import_huggingface(find_model(options.model));
   model.expect_complete();
@@ -43,7 +43,7 @@ void run_export(const Options& options) {
 
 void add_export_command(Command& app) {
   Command command = app.subcommand("export", "write a model as a directory that transformers loads");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ExportCommand>();
   command.option("model", options->model, "a run, a checkpoint or a Hugging Face directory").required();
   command.option("directory", options->directory, "the directory to write; it must not hold a model yet").required();
   command.option("--dtype", options->dtype, "of the weights: fp32, bf16, fp16, or as they are stored")

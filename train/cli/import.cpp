@@ -11,7 +11,7 @@
 namespace mixtape {
 namespace {
 
-struct Options {
+struct ImportCommand {
   std::string source, target;
 };
 
@@ -27,7 +27,7 @@ void describe(const HfModel& model) {
   for (const std::string& name : model.ignored) fmt::print("  not needed: {}\n", name);
 }
 
-void run_import(const Options& options) {
+void run_import(const ImportCommand& options) {
   const HfModel model = import_huggingface(options.source);
   describe(model);
   model.expect_complete();
@@ -40,7 +40,7 @@ void run_import(const Options& options) {
 
 void add_import_command(Command& app) {
   Command command = app.subcommand("import", "check a Hugging Face directory, and copy it as the start of a run");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<ImportCommand>();
   command.option("directory", options->source, "config.json, model.safetensors and tokenizer files").required();
   command.option("out", options->target, "where to write the copy; without it the directory is only checked");
   command.action([options] { run_import(*options); });

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
+struct CheckpointOptions {
   std::string path;
   bool tensors = false;
 };
@@ -71,7 +71,7 @@ void print_checkpoint(const fs::path& path, bool list) {
   for (const fs::path& file : files) print_file(file, list);
 }
 
-void inspect_checkpoint(const Options& options) {
+void inspect_checkpoint(const CheckpointOptions& options) {
   const fs::path path = options.path;
   if (!fs::exists(path)) throw CheckpointError("{}: no such file or directory", path.string());
   if (!fs::is_directory(path)) return print_file(path, true);
@@ -129,7 +129,7 @@ void add_inspect_command(Command& app) {
   Command inspect = app.subcommand("inspect", "look into files");
   inspect.require_subcommand();
   Command command = inspect.subcommand("checkpoint", "a run, checkpoint, model directory or safetensors file");
-  const auto options = std::make_shared<Options>();
+  const auto options = std::make_shared<CheckpointOptions>();
   command.option("path", options->path, "what to look into").required();
   command.flag("--tensors", options->tensors, "list every tensor");
   command.action([options] { inspect_checkpoint(*options); });

@@ -60,10 +60,8 @@ std::unique_ptr<TokenizerTrainer> bpe_trainer(const TokenizerTraining& o, std::f
   if (o.sentinels) refuse("--sentinels", o);
   if (o.lines) refuse("--lines", o);
   if (o.character_coverage) refuse("--character-coverage", o);
-  BpeTrainerOptions t{.split_digits = o.split_digits,
-                      .encloses = o.encloses,
-                      .threads = o.threads,
-                      .progress = std::move(progress)};
+  BpeTrainerOptions t{
+      .split_digits = o.split_digits, .encloses = o.encloses, .threads = o.threads, .progress = std::move(progress)};
   t.vocab_size = o.vocab_size.value_or(t.vocab_size);
   t.min_frequency = o.min_frequency.value_or(t.min_frequency);
   if (!o.special.empty()) t.special_tokens = o.special;

@@ -13,7 +13,7 @@
 namespace mixtape {
 namespace {
 
-constexpr size_t most_bytes = 1 << 20;
+constexpr size_t most_text_bytes = 1 << 20;
 constexpr size_t most_levels = 8;
 constexpr int most_values = 10000;
 
@@ -127,9 +127,9 @@ class TreeBuilder : public YAML::EventHandler {
 };
 
 void refuse_bad_text(std::string_view text, Origin at) {
-  if (text.size() > most_bytes)
+  if (text.size() > most_text_bytes)
     throw ConfigError("{}: {} bytes, at most {} are read; this is no configuration",
-                      at.source.empty() ? at.text() : at.source, text.size(), most_bytes);
+                      at.source.empty() ? at.text() : at.source, text.size(), most_text_bytes);
   at.line = 1;
   for (size_t i = 0; i < text.size();) {
     const uint8_t c = uint8_t(text[i]);

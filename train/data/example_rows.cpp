@@ -12,7 +12,7 @@ namespace mixtape {
 
 ExampleRows::ExampleRows(ExampleSet examples, const RowLimits& limits, Options options)
     : examples_(std::move(examples)), limits_(limits), options_(std::move(options)) {
-  const SplitRule rule(examples_.size(), options_.split == Split::all ? 0 : options_.validation_split);
+  const ValidationRule rule(examples_.size(), options_.split == Split::all ? 0 : options_.validation_split);
   uint64_t tokens = 0;
   for (uint32_t i = 0; i < examples_.size(); ++i) {
     if (options_.split != Split::all && rule.is_validation(i) != (options_.split == Split::validation)) continue;

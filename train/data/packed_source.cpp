@@ -37,15 +37,17 @@ EpochIndex::Place EpochIndex::locate(uint64_t unit) const {
   }
 }
 
-uint64_t SplitRule::hash(uint64_t index) { return mix64(mix64(index) ^ 0x6d69787461706531ull); }
+uint64_t ValidationRule::hash(uint64_t index) { return mix64(mix64(index) ^ 0x6d69787461706531ull); }
 
-uint64_t SplitRule::threshold_of(double share) {
+uint64_t ValidationRule::threshold_of(double share) {
   return share >= 1 ? UINT64_MAX : uint64_t(std::max(share, 0.0) * 0x1p64);
 }
 
-bool SplitRule::is_validation(uint64_t index, double share) { return share > 0 && hash(index) <= threshold_of(share); }
+bool ValidationRule::is_validation(uint64_t index, double share) {
+  return share > 0 && hash(index) <= threshold_of(share);
+}
 
-SplitRule::SplitRule(uint64_t num_documents, double share) : share_(share), threshold_(threshold_of(share)) {
+ValidationRule::ValidationRule(uint64_t num_documents, double share) : share_(share), threshold_(threshold_of(share)) {
   if (share <= 0) return;
   uint64_t least = UINT64_MAX;
   for (uint64_t d = 0; d < num_documents && least > threshold_; ++d) least = std::min(least, hash(d));
@@ -93,7 +95,7 @@ void PackedSource::measure_documents() {
   const TokenSource& tokens = *source_.tokens;
   const uint64_t count = tokens.num_documents();
   const Split split = source_.split ? options_.split : Split::all;
-  const SplitRule rule(count, split == Split::all ? 0 : options_.validation_split);
+  const ValidationRule rule(count, split == Split::all ? 0 : options_.validation_split);
   units_.resize(count);
   for (uint64_t d = 0; d < count; ++d) {
     if (split != Split::all && rule.is_validation(d) != (split == Split::validation)) continue;

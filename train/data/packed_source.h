@@ -41,9 +41,9 @@ class EpochIndex {
 
 // Whether document `index` of a source belongs to validation: a hash of the index alone. A share chosen by chance of
 // few documents may be empty; then the document with the least hash is taken, so that validation always has one.
-class SplitRule {
+class ValidationRule {
  public:
-  SplitRule(uint64_t num_documents, double share);
+  ValidationRule(uint64_t num_documents, double share);
   bool is_validation(uint64_t index) const { return share_ > 0 && hash(index) <= threshold_; }
 
   // For a stream whose length is not known: without the guarantee of at least one document.

@@ -133,7 +133,7 @@ class DocumentWriter {
 
  private:
   bool is_validation() const {
-    return validation_ && SplitRule::is_validation(totals_.documents, options_.validation_split);
+    return validation_ && ValidationRule::is_validation(totals_.documents, options_.validation_split);
   }
 
   const PrepareOptions& options_;

@@ -85,7 +85,7 @@ std::string config_of(const ModelSpec& spec, const LoraSpec& lora, const std::st
   return config.dump(2) + "\n";
 }
 
-TensorSource source_of(const TensorMapping& mapping, const std::string& name, const ParameterGetter& get) {
+TensorSource adapter_source_of(const TensorMapping& mapping, const std::string& name, const ParameterGetter& get) {
   const DType dtype = get(mapping.parameter).dtype;
   return {name, stored_type(dtype), mapping.shape, [mapping, get](const ByteSink& sink) {
             const ParameterView view = get(mapping.parameter);
@@ -106,9 +106,10 @@ std::vector<FileRecord> write_adapter(const std::filesystem::path& directory, co
                                       const LoraSpec& lora, const std::string& base, const ParameterGetter& get) {
   const std::vector<TensorMapping> model = tensor_mappings(spec);
   std::vector<TensorSource> sources;
-  for (const TensorMapping& m : adapter_mappings(model, lora)) sources.push_back(source_of(m, m.name, get));
+  for (const TensorMapping& m : adapter_mappings(model, lora)) sources.push_back(adapter_source_of(m, m.name, get));
   for (const TensorMapping& m : model)
-    if (spec.head != Head::vocabulary && is_of_head(m.parameter)) sources.push_back(source_of(m, prefix + m.name, get));
+    if (spec.head != Head::vocabulary && is_of_head(m.parameter))
+      sources.push_back(adapter_source_of(m, prefix + m.name, get));
   std::filesystem::create_directories(directory);
   return {write_safetensors(directory / adapter_weights_name, std::move(sources)),
           write_text_file(directory / adapter_config_name, config_of(spec, lora, base, model))};

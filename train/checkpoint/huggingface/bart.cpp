@@ -15,7 +15,7 @@ int64_t same_size(const ConfigReader& config, const char* encoder, const char* d
   return size;
 }
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_bart(const ConfigReader& config) {
   // Of checkpoints that share the name: mBART's and Blenderbot's order of norms.
   config.only("normalize_before", false);
   config.only("add_final_layer_norm", false);
@@ -46,7 +46,7 @@ ModelSpec read_config(const ConfigReader& config) {
   return s;
 }
 
-void write_config(const ModelSpec& s, Json& config) {
+void write_bart(const ModelSpec& s, Json& config) {
   config["is_encoder_decoder"] = true;
   config["encoder_layers"] = s.n_layers;
   config["decoder_layers"] = s.decoder_layers();
@@ -69,7 +69,7 @@ void write_config(const ModelSpec& s, Json& config) {
   config["forced_eos_token_id"] = Json();  // else transformers forces it at the length limit
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> bart_tensors(const ModelSpec& s) {
   MappingList list(s);
   const int64_t d = s.n_heads * s.head_width();
   list.whole("model.shared.weight", "embedding.token");
@@ -101,25 +101,25 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
   return list.take();
 }
 
-bool is_buffer(std::string_view name) { return name.ends_with(".embed_tokens.weight"); }
+bool is_bart_buffer(std::string_view name) { return name.ends_with(".embed_tokens.weight"); }
 
-std::vector<std::string> other_names(const std::string& name) {
+std::vector<std::string> other_bart_names(const std::string& name) {
   if (name != "model.shared.weight") return {};
   return {"model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"};
 }
 
 // A buffer of zeros unless somebody has given the output layer a bias.
-void read_files(const SafetensorsModel& files, ModelSpec& spec) {
+void read_bart_files(const SafetensorsModel& files, ModelSpec& spec) {
   const StoredTensor* bias = files.find("final_logits_bias");
   spec.lm_head_bias = bias && std::ranges::any_of(bias->data, [](std::byte b) { return b != std::byte{0}; });
 }
 
 }  // namespace
 
-const HfFamily bart{"bart",       "BartForConditionalGeneration",
-                    "model.",     read_config,
-                    write_config, tensors,
-                    is_buffer,    other_names,
-                    read_files,   "lm_head_bias"};
+const HfFamily bart{"bart",          "BartForConditionalGeneration",
+                    "model.",        read_bart,
+                    write_bart,      bart_tensors,
+                    is_bart_buffer,  other_bart_names,
+                    read_bart_files, "lm_head_bias"};
 
 }  // namespace mixtape::huggingface

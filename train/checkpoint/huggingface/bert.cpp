@@ -10,7 +10,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_common(const ConfigReader& config) {
+ModelSpec read_any_bert(const ConfigReader& config) {
   config.only("is_decoder", false);
   config.only("add_cross_attention", false);
   if (const std::string kind = config.text({"position_embedding_type"}, "absolute"); kind != "absolute")
@@ -42,13 +42,13 @@ ModelSpec read_common(const ConfigReader& config) {
 }
 
 ModelSpec read_bert(const ConfigReader& config) {
-  ModelSpec s = read_common(config);
+  ModelSpec s = read_any_bert(config);
   s.pad_id = config.id("pad_token_id").value_or(0);
   return s;
 }
 
 ModelSpec read_roberta(const ConfigReader& config) {
-  ModelSpec s = read_common(config);
+  ModelSpec s = read_any_bert(config);
   s.pad_id = config.id("pad_token_id").value_or(1);
   s.position_offset = s.pad_id + 1;
   s.max_positions -= s.position_offset;
@@ -59,7 +59,7 @@ ModelSpec read_roberta(const ConfigReader& config) {
   return s;
 }
 
-void write_common(const ModelSpec& s, Json& config) {
+void write_any_bert(const ModelSpec& s, Json& config) {
   config["num_hidden_layers"] = s.n_layers;
   config["hidden_size"] = s.d_model;
   config["num_attention_heads"] = s.n_heads;
@@ -78,12 +78,12 @@ void write_common(const ModelSpec& s, Json& config) {
 }
 
 void write_bert(const ModelSpec& s, Json& config) {
-  write_common(s, config);
+  write_any_bert(s, config);
   write_head("BertForMaskedLM", s, config);
 }
 
 void write_roberta(const ModelSpec& s, Json& config) {
-  write_common(s, config);
+  write_any_bert(s, config);
   write_head("RobertaForMaskedLM", s, config);
   // Positions start behind this token's row, so it is part of the function and not the tokenizer's to say.
   const int64_t pad = s.pad_id >= 0 ? s.pad_id : s.position_offset - 1;
@@ -148,7 +148,7 @@ std::vector<TensorMapping> roberta_tensors(const ModelSpec& s) {
 }
 
 // The order of positions, the output layer where it is tied, and heads for other tasks.
-bool is_buffer(std::string_view name) {
+bool is_bert_buffer(std::string_view name) {
   for (const char* part : {"embeddings.position_ids", "pooler.", "cls.seq_relationship.", "cls.predictions.decoder.",
                            "lm_head.decoder.", "embeddings.token_type_ids"})
     if (name.find(part) != std::string_view::npos) return true;
@@ -156,7 +156,7 @@ bool is_buffer(std::string_view name) {
 }
 
 // Norms as converted from TensorFlow, and the output bias where it was saved with its layer.
-std::vector<std::string> other_names(const std::string& name) {
+std::vector<std::string> other_bert_names(const std::string& name) {
   std::vector<std::string> names;
   if (name.ends_with("LayerNorm.weight")) names.push_back(name.substr(0, name.size() - 6) + "gamma");
   if (name.ends_with("LayerNorm.bias")) names.push_back(name.substr(0, name.size() - 4) + "beta");
@@ -167,8 +167,9 @@ std::vector<std::string> other_names(const std::string& name) {
 
 }  // namespace
 
-const HfFamily bert{"bert", "BertForMaskedLM", "bert.", read_bert, write_bert, bert_tensors, is_buffer, other_names};
-const HfFamily roberta{"roberta",     "RobertaForMaskedLM", "roberta.", read_roberta,
-                       write_roberta, roberta_tensors,      is_buffer,  other_names};
+const HfFamily bert{"bert",     "BertForMaskedLM", "bert.",        read_bert,
+                    write_bert, bert_tensors,      is_bert_buffer, other_bert_names};
+const HfFamily roberta{"roberta",     "RobertaForMaskedLM", "roberta.",     read_roberta,
+                       write_roberta, roberta_tensors,      is_bert_buffer, other_bert_names};
 
 }  // namespace mixtape::huggingface

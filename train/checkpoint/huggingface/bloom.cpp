@@ -4,7 +4,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_bloom(const ConfigReader& config) {
   config.only("apply_residual_connection_post_layernorm", false);
   ModelSpec s;
   s.n_layers = config.size({"n_layer", "num_hidden_layers"});
@@ -23,7 +23,7 @@ ModelSpec read_config(const ConfigReader& config) {
   return s;
 }
 
-void write_config(const ModelSpec& s, Json& config) {
+void write_bloom(const ModelSpec& s, Json& config) {
   config["n_layer"] = s.n_layers;
   config["hidden_size"] = s.d_model;
   config["n_head"] = s.n_heads;
@@ -38,7 +38,7 @@ void write_config(const ModelSpec& s, Json& config) {
   config["slow_but_exact"] = false;
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> bloom_tensors(const ModelSpec& s) {
   MappingList list(s);
   list.whole("transformer.word_embeddings.weight", "embedding.token");
   list.whole("transformer.word_embeddings_layernorm.weight", "embedding.norm.weight");
@@ -60,10 +60,11 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
   return list.take();
 }
 
-bool is_buffer(std::string_view) { return false; }
+bool is_bloom_buffer(std::string_view) { return false; }
 
 }  // namespace
 
-const HfFamily bloom{"bloom", "BloomForCausalLM", "transformer.", read_config, write_config, tensors, is_buffer};
+const HfFamily bloom{"bloom",     "BloomForCausalLM", "transformer.", read_bloom,
+                     write_bloom, bloom_tensors,      is_bloom_buffer};
 
 }  // namespace mixtape::huggingface

@@ -4,7 +4,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_gpt2(const ConfigReader& config) {
   config.only("scale_attn_by_inverse_layer_idx", false);
   config.only("add_cross_attention", false);
   ModelSpec s;
@@ -25,7 +25,7 @@ ModelSpec read_config(const ConfigReader& config) {
   return s;
 }
 
-void write_config(const ModelSpec& s, Json& config) {
+void write_gpt2(const ModelSpec& s, Json& config) {
   config["n_layer"] = s.n_layers;
   config["n_embd"] = s.d_model;
   config["n_head"] = s.n_heads;
@@ -42,7 +42,7 @@ void write_config(const ModelSpec& s, Json& config) {
   config["initializer_range"] = s.init_std;
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> gpt2_tensors(const ModelSpec& s) {
   MappingList list(s);
   list.whole("transformer.wte.weight", "embedding.token");
   list.whole("transformer.wpe.weight", "embedding.position");
@@ -70,10 +70,12 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
 }
 
 // The causal mask, which old versions stored.
-bool is_buffer(std::string_view name) { return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"); }
+bool is_gpt2_buffer(std::string_view name) {
+  return name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
+}
 
 }  // namespace
 
-const HfFamily gpt2{"gpt2", "GPT2LMHeadModel", "transformer.", read_config, write_config, tensors, is_buffer};
+const HfFamily gpt2{"gpt2", "GPT2LMHeadModel", "transformer.", read_gpt2, write_gpt2, gpt2_tensors, is_gpt2_buffer};
 
 }  // namespace mixtape::huggingface

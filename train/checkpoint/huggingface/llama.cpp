@@ -9,7 +9,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_common(const ConfigReader& config, int64_t n_kv_heads_if_absent = 0) {
+ModelSpec read_any_llama(const ConfigReader& config, int64_t n_kv_heads_if_absent = 0) {
   ModelSpec s;
   s.n_layers = config.size({"num_hidden_layers"});
   s.d_model = config.size({"hidden_size"});
@@ -34,20 +34,20 @@ ModelSpec read_common(const ConfigReader& config, int64_t n_kv_heads_if_absent =
 }
 
 ModelSpec read_llama(const ConfigReader& config) {
-  ModelSpec s = read_common(config);
+  ModelSpec s = read_any_llama(config);
   s.bias = config.flag("mlp_bias", false);
   s.qkv_bias = s.out_bias = config.flag("attention_bias", false);
   return s;
 }
 
 ModelSpec read_mistral(const ConfigReader& config) {
-  ModelSpec s = read_common(config, 8);
+  ModelSpec s = read_any_llama(config, 8);
   s.window = config.size({"sliding_window"}, config.mentions("sliding_window") ? 0 : 4096);  // null means none
   return s;
 }
 
 ModelSpec read_qwen2(const ConfigReader& config) {
-  ModelSpec s = read_common(config, 32);
+  ModelSpec s = read_any_llama(config, 32);
   s.qkv_bias = true;
   s.out_bias = false;
   if (!config.flag("use_sliding_window", false)) return s;
@@ -64,7 +64,7 @@ ModelSpec read_qwen2(const ConfigReader& config) {
   return s;
 }
 
-void write_common(const ModelSpec& s, Json& config) {
+void write_any_llama(const ModelSpec& s, Json& config) {
   config["num_hidden_layers"] = s.n_layers;
   config["hidden_size"] = s.d_model;
   config["num_attention_heads"] = s.n_heads;
@@ -81,19 +81,19 @@ void write_common(const ModelSpec& s, Json& config) {
 }
 
 void write_llama(const ModelSpec& s, Json& config) {
-  write_common(s, config);
+  write_any_llama(s, config);
   config["attention_bias"] = s.has_qkv_bias();
   config["mlp_bias"] = s.bias;
   config["pretraining_tp"] = 1;
 }
 
 void write_mistral(const ModelSpec& s, Json& config) {
-  write_common(s, config);
+  write_any_llama(s, config);
   config["sliding_window"] = s.window ? Json(s.window) : Json();
 }
 
 void write_qwen2(const ModelSpec& s, Json& config) {
-  write_common(s, config);
+  write_any_llama(s, config);
   int64_t window = 0, first = s.n_layers;
   Json types = Json::array();
   for (int64_t i = 0; i < s.n_layers; ++i) {
@@ -107,7 +107,7 @@ void write_qwen2(const ModelSpec& s, Json& config) {
   config["layer_types"] = types;
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> llama_tensors(const ModelSpec& s) {
   MappingList list(s);
   const int64_t q = s.n_heads * s.head_width(), kv = s.kv_heads() * s.head_width(), ff = s.ff_width();
   list.whole("model.embed_tokens.weight", "embedding.token");
@@ -131,12 +131,13 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
 }
 
 // Rotary frequencies, which old versions stored.
-bool is_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
+bool is_llama_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 }  // namespace
 
-const HfFamily llama{"llama", "LlamaForCausalLM", "model.", read_llama, write_llama, tensors, is_buffer};
-const HfFamily mistral{"mistral", "MistralForCausalLM", "model.", read_mistral, write_mistral, tensors, is_buffer};
-const HfFamily qwen2{"qwen2", "Qwen2ForCausalLM", "model.", read_qwen2, write_qwen2, tensors, is_buffer};
+const HfFamily llama{"llama", "LlamaForCausalLM", "model.", read_llama, write_llama, llama_tensors, is_llama_buffer};
+const HfFamily mistral{"mistral",     "MistralForCausalLM", "model.",       read_mistral,
+                       write_mistral, llama_tensors,        is_llama_buffer};
+const HfFamily qwen2{"qwen2", "Qwen2ForCausalLM", "model.", read_qwen2, write_qwen2, llama_tensors, is_llama_buffer};
 
 }  // namespace mixtape::huggingface

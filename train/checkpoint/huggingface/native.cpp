@@ -5,7 +5,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_native(const ConfigReader& config) {
   // Axes that an older version did not have are at the values that it stood for, the defaults.
   ModelSpec spec;
   Json model = json_fields::encode(spec);
@@ -15,18 +15,18 @@ ModelSpec read_config(const ConfigReader& config) {
   return spec;
 }
 
-void write_config(const ModelSpec& spec, Json& config) { config["model"] = json_fields::encode(spec); }
+void write_native(const ModelSpec& spec, Json& config) { config["model"] = json_fields::encode(spec); }
 
-std::vector<TensorMapping> tensors(const ModelSpec& spec) {
+std::vector<TensorMapping> native_tensors(const ModelSpec& spec) {
   MappingList list(spec);
   for (const ParameterShape& p : parameter_shapes(spec)) list.whole(p.name, p.name);
   return list.take();
 }
 
-bool is_buffer(std::string_view) { return false; }
+bool is_native_buffer(std::string_view) { return false; }
 
 }  // namespace
 
-const HfFamily native{"mixtape", "MixtapeForCausalLM", "", read_config, write_config, tensors, is_buffer};
+const HfFamily native{"mixtape", "MixtapeForCausalLM", "", read_native, write_native, native_tensors, is_native_buffer};
 
 }  // namespace mixtape::huggingface

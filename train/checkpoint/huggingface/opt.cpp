@@ -4,7 +4,7 @@
 namespace mixtape::huggingface {
 namespace {
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_opt(const ConfigReader& config) {
   config.only("enable_bias", true);
   config.only("layer_norm_elementwise_affine", true);
   config.only("_remove_final_layer_norm", false);
@@ -31,7 +31,7 @@ ModelSpec read_config(const ConfigReader& config) {
   return s;
 }
 
-void write_config(const ModelSpec& s, Json& config) {
+void write_opt(const ModelSpec& s, Json& config) {
   config["num_hidden_layers"] = s.n_layers;
   config["hidden_size"] = s.d_model;
   config["word_embed_proj_dim"] = s.d_model;
@@ -50,7 +50,7 @@ void write_config(const ModelSpec& s, Json& config) {
   config["init_std"] = s.init_std;
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> opt_tensors(const ModelSpec& s) {
   MappingList list(s);
   const int64_t d = s.n_heads * s.head_width();
   const std::string decoder = "model.decoder.";
@@ -75,10 +75,10 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
   return list.take();
 }
 
-bool is_buffer(std::string_view) { return false; }
+bool is_opt_buffer(std::string_view) { return false; }
 
 }  // namespace
 
-const HfFamily opt{"opt", "OPTForCausalLM", "model.", read_config, write_config, tensors, is_buffer};
+const HfFamily opt{"opt", "OPTForCausalLM", "model.", read_opt, write_opt, opt_tensors, is_opt_buffer};
 
 }  // namespace mixtape::huggingface

@@ -24,7 +24,7 @@ std::string feed_forward_name(Activation activation) {
   return (is_gated(activation) ? "gated-" : "") + activation_name(activation);
 }
 
-ModelSpec read_config(const ConfigReader& config) {
+ModelSpec read_t5(const ConfigReader& config) {
   ModelSpec s;
   s.family = Family::encoder_decoder;
   s.n_layers = config.size({"num_layers"});
@@ -52,7 +52,7 @@ ModelSpec read_config(const ConfigReader& config) {
   return s;
 }
 
-void write_config(const ModelSpec& s, Json& config) {
+void write_t5(const ModelSpec& s, Json& config) {
   config["is_encoder_decoder"] = true;
   config["num_layers"] = s.n_layers;
   config["num_decoder_layers"] = s.decoder_layers();
@@ -73,7 +73,7 @@ void write_config(const ModelSpec& s, Json& config) {
   config["initializer_factor"] = s.init == InitScheme::fan_in ? s.init_std : 1.0;
 }
 
-std::vector<TensorMapping> tensors(const ModelSpec& s) {
+std::vector<TensorMapping> t5_tensors(const ModelSpec& s) {
   MappingList list(s);
   const int64_t q = s.n_heads * s.head_width(), ff = s.ff_width();
   list.whole("shared.weight", "embedding.token");
@@ -113,16 +113,16 @@ std::vector<TensorMapping> tensors(const ModelSpec& s) {
 }
 
 // The embedding under its other names, and a table of cross-attention that old files have and nobody reads.
-bool is_buffer(std::string_view name) {
+bool is_t5_buffer(std::string_view name) {
   return name.ends_with(".embed_tokens.weight") || name.ends_with("EncDecAttention.relative_attention_bias.weight");
 }
 
-std::vector<std::string> other_names(const std::string& name) {
+std::vector<std::string> other_t5_names(const std::string& name) {
   if (name != "shared.weight") return {};
   return {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"};
 }
 
-void read_files(const SafetensorsModel& files, ModelSpec& spec) {
+void read_t5_files(const SafetensorsModel& files, ModelSpec& spec) {
   const StoredTensor *head = files.find("lm_head.weight"), *shared = files.find("shared.weight");
   spec.tied_embeddings =
       !head || (shared && head->type == shared->type && std::ranges::equal(head->data, shared->data));
@@ -130,10 +130,15 @@ void read_files(const SafetensorsModel& files, ModelSpec& spec) {
 
 }  // namespace
 
-const HfFamily t5{"t5",         "T5ForConditionalGeneration",
-                  "",           read_config,
-                  write_config, tensors,
-                  is_buffer,    other_names,
-                  read_files,   "tied_embeddings"};
+const HfFamily t5{"t5",
+                  "T5ForConditionalGeneration",
+                  "",
+                  read_t5,
+                  write_t5,
+                  t5_tensors,
+                  is_t5_buffer,
+                  other_t5_names,
+                  read_t5_files,
+                  "tied_embeddings"};
 
 }  // namespace mixtape::huggingface

@@ -8,12 +8,12 @@
 namespace mixtape {
 namespace {
 
-bool is_space(const Utf8Char& c) { return c.valid && char_class(char_class_table(), c.code) == CharClass::space; }
+bool is_blank(const Utf8Char& c) { return c.valid && char_class(char_class_table(), c.code) == CharClass::space; }
 
 size_t skip_spaces(std::string_view text, size_t at) {
   while (at < text.size()) {
     const Utf8Char c = utf8_char(text, at);
-    if (!is_space(c)) break;
+    if (!is_blank(c)) break;
     at += c.length;
   }
   return at;
@@ -25,7 +25,7 @@ size_t spaces_before(std::string_view text, size_t least, size_t end) {
     size_t begin = end - 1;
     while (begin > least && (static_cast<uint8_t>(text[begin]) & 0xC0) == 0x80) --begin;
     const Utf8Char c = utf8_char(text, begin);
-    if (!is_space(c) || begin + c.length != end) break;
+    if (!is_blank(c) || begin + c.length != end) break;
     end = begin;
   }
   return end;

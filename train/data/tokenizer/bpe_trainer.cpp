@@ -12,8 +12,6 @@
 namespace mixtape {
 namespace {
 
-constexpr int32_t most_tokens = 1 << 24;
-
 std::vector<SplitRule> rules_of(const BpeTrainerOptions& options) {
   if (options.split_digits) return {SplitRule::digit, SplitRule::gpt2};
   return {SplitRule::gpt2};

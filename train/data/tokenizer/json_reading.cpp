@@ -3,11 +3,12 @@
 #include <unordered_set>
 #include <vector>
 
+#include "train/data/tokenizer/tokenizer.h"
+
 namespace mixtape {
 namespace {
 
 constexpr size_t deepest = 32;
-constexpr int64_t most_tokens = 1 << 24;
 
 }  // namespace
 

@@ -18,11 +18,10 @@ namespace {
 
 constexpr size_t longest_line = 4096;  // bytes; the library leaves longer ones out
 constexpr int32_t least_pieces = 8;
-constexpr int32_t most_tokens = 1 << 24;
 
-class Lines final : public sentencepiece::SentenceIterator {
+class LineIterator final : public sentencepiece::SentenceIterator {
  public:
-  explicit Lines(const std::vector<std::string>& lines) : lines_(lines) {}
+  explicit LineIterator(const std::vector<std::string>& lines) : lines_(lines) {}
   bool done() const override { return at_ == lines_.size(); }
   void Next() override { ++at_; }
   const std::string& value() const override { return lines_[at_]; }
@@ -95,7 +94,7 @@ std::string UnigramTrainer::train_model(int32_t pieces) const {
       {"num_threads", std::to_string(options_.threads)},
       {"minloglevel", "2"},
   };
-  Lines lines(lines_);
+  LineIterator lines(lines_);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &lines, &model);
   if (!status.ok())

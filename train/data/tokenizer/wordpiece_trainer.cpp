@@ -14,7 +14,6 @@
 namespace mixtape {
 namespace {
 
-constexpr int32_t most_tokens = 1 << 24;
 constexpr std::string_view prefix = "##";
 
 WordPieceTrainerOptions checked(WordPieceTrainerOptions options) {
