@@ -14,12 +14,12 @@
 namespace mixtape::test {
 namespace {
 
-using Tokens = std::vector<int32_t>;
+using SampleTokens = std::vector<int32_t>;
 constexpr int32_t eos = 0;
 
 // Documents of different lengths, some empty, whose tokens are all distinct: a token says where it comes from.
 std::shared_ptr<MemorySource> distinct_documents(int count, int32_t first_token) {
-  std::vector<Tokens> documents;
+  std::vector<SampleTokens> documents;
   for (int d = 0; d < count; ++d) {
     documents.emplace_back(size_t(d * 7 % 12));
     for (int32_t& token : documents.back()) token = first_token++;
@@ -82,7 +82,7 @@ TEST(Dataset, PackedEpochsHoldEachTokenOnceAndWindowsOverlapByOne) {
   for (const int seq_length : {1, 5, 32, 700}) {  // 700 is longer than two epochs
     const Dataset data({{"a", source, 1, 3.0}}, vocabulary, {.seq_length = seq_length, .seed = 9});
     const auto samples = samples_of(data, 0, *data.size());
-    Tokens stream = {samples[0].tokens[0]};
+    SampleTokens stream = {samples[0].tokens[0]};
     for (const Sample& sample : samples) {
       ASSERT_EQ(sample.tokens.front(), stream.back());
       if (&sample != &samples.back()) {
@@ -235,7 +235,7 @@ TEST(Dataset, AddingASourceLeavesTheOrderOfTheOthersAlone) {
   const Vocabulary vocabulary{.size = 2000, .eos_id = eos};
   const Dataset alone({two_sources()[1]}, vocabulary, {.seq_length = 16, .seed = 4});
   const Dataset both(two_sources(), vocabulary, {.seq_length = 16, .seed = 4});
-  std::vector<Tokens> of_b;
+  std::vector<SampleTokens> of_b;
   for (const Sample& sample : samples_of(both, 0, 100))
     if (sample.source == 1) of_b.push_back(sample.tokens);
   ASSERT_GT(of_b.size(), 20u);
@@ -271,13 +271,13 @@ TEST(Dataset, SplitIsDisjointCompleteAndBlindToTheSeed) {
 }
 
 TEST(Dataset, ErrorsNameTheRemedy) {
-  const auto one = std::make_shared<MemorySource>(std::vector<Tokens>{{1, 2, 3}});
+  const auto one = std::make_shared<MemorySource>(std::vector<SampleTokens>{{1, 2, 3}});
   const Vocabulary vocabulary{.size = 10, .eos_id = eos};
   const DatasetOptions split{.seq_length = 4, .split = Split::training, .validation_split = 0.1};
   EXPECT_NE(error_of([&] { Dataset({{"a", one}}, vocabulary, split); }).find("--separator"), std::string::npos);
 
-  const auto high = std::make_shared<MemorySource>(std::vector<Tokens>{{1, 10, 3}});
-  const auto negative = std::make_shared<MemorySource>(std::vector<Tokens>{{1, -1, 3}});
+  const auto high = std::make_shared<MemorySource>(std::vector<SampleTokens>{{1, 10, 3}});
+  const auto negative = std::make_shared<MemorySource>(std::vector<SampleTokens>{{1, -1, 3}});
   Sample sample;
   for (const auto& bad : {high, negative}) {
     const Dataset data({{"a", bad}}, vocabulary, {.seq_length = 4});

@@ -66,7 +66,7 @@ TEST(Denoising, BudgetsAreExactAndLengthsArePoisson) {
   EXPECT_NEAR(zeros / count, std::exp(-3.5), three_sigma(0.17, count));
 }
 
-constexpr int32_t vocab_size = 2000;
+constexpr int32_t bart_vocab_size = 2000;
 const ObjectiveConfig silent{.infill_rate = 0, .permute_sentences = 0};
 
 // Twenty sentences of ten words of two tokens each and a full stop.
@@ -82,7 +82,8 @@ Tokens long_document() {
 
 Tokens noised(const ObjectiveConfig& config, uint64_t sample, const Tokens& document, int32_t room = 100000) {
   Draws draws(1, sample);
-  return corrupted(document, config, plain_table(vocab_size, 2), poisson_table(config.poisson_lambda), room, draws);
+  return corrupted(document, config, plain_table(bart_vocab_size, 2), poisson_table(config.poisson_lambda), room,
+                   draws);
 }
 
 TEST(Denoising, NothingHappensWithoutNoise) { EXPECT_EQ(noised(silent, 1, long_document()), long_document()); }
@@ -122,7 +123,7 @@ TEST(Denoising, InfillingReplacesWholeWordsWithinTheBudget) {
   config.random_mask_share = 0;
   Tokens document = long_document();
   std::erase(document, 4);  // so that no token occurs twice
-  const TokenTable table = plain_table(vocab_size, 2);
+  const TokenTable table = plain_table(bart_vocab_size, 2);
   const auto words = std::count_if(document.begin() + 1, document.end() - 1,
                                    [&](int32_t token) { return table.begins_word[size_t(token)] != 0; });
   double gone = 0;
@@ -219,8 +220,10 @@ TEST(Denoising, DeletionInsertionAndRotation) {
   EXPECT_NEAR(rotated / 500.0, 0.3, three_sigma(0.46, 500));
 }
 
-Denoising objective(int32_t length, bool document_mask, const ObjectiveConfig& config = {}, uint64_t seed = 1) {
-  return Denoising(objective_data(length, Framing::enclosed), config, plain_table(vocab_size, 2), document_mask, seed);
+Denoising denoising_objective(int32_t length, bool document_mask, const ObjectiveConfig& config = {},
+                              uint64_t seed = 1) {
+  return Denoising(objective_data(length, Framing::enclosed), config, plain_table(bart_vocab_size, 2), document_mask,
+                   seed);
 }
 
 TEST(Denoising, BatchesAreSound) {
@@ -230,7 +233,7 @@ TEST(Denoising, BatchesAreSound) {
   for (const auto& config : {ObjectiveConfig{}, many_insertions}) {
     for (const bool document_mask : {true, false}) {
       constexpr int32_t length = 96;
-      const Denoising bart = objective(length, document_mask, config);
+      const Denoising bart = denoising_objective(length, document_mask, config);
       for (uint64_t index = 0; index < 60; index += 2) {
         Batch batch;
         bart.fill(std::vector{index, index + 1}, batch);
@@ -267,16 +270,16 @@ TEST(Denoising, BatchesAreSound) {
 }
 
 TEST(Denoising, IsAFunctionOfSeedAndSample) {
-  expect_pure(objective(96, true), {&Batch::tokens, &Batch::targets});
+  expect_pure(denoising_objective(96, true), {&Batch::tokens, &Batch::targets});
   Batch one, other;
-  objective(96, true, {}, 1).fill(std::vector<uint64_t>{5}, one);
-  objective(96, true, {}, 2).fill(std::vector<uint64_t>{5}, other);
+  denoising_objective(96, true, {}, 1).fill(std::vector<uint64_t>{5}, one);
+  denoising_objective(96, true, {}, 2).fill(std::vector<uint64_t>{5}, other);
   EXPECT_NE(one.tokens, other.tokens);
   EXPECT_EQ(one.targets, other.targets);
 }
 
 TEST(Denoising, NeedsAMaskToken) {
-  TokenTable table = plain_table(vocab_size);
+  TokenTable table = plain_table(bart_vocab_size);
   table.ids.mask.reset();
   EXPECT_NE(error_of([&] { Denoising(objective_data(16, Framing::enclosed), {}, table, true, 1); }).find("mask_token"),
             std::string::npos);

@@ -9,8 +9,6 @@
 namespace mixtape::test {
 namespace {
 
-const std::string sayings = std::string(MIXTAPE_SOURCE) + "/tests/data/fixtures/sayings";
-
 // A tokenizer with every role, and shards made with it.
 class MakeObjective : public testing::Test {
  protected:
@@ -19,9 +17,9 @@ class MakeObjective : public testing::Test {
         {.vocab_size = 300,
          .special_tokens = {"<s>", "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>"},
          .threads = 1});
-    trainer.add(read_bytes(sayings));
+    trainer.add(read_bytes(test::sayings()));
     tokenizer = trainer.train();
-    prepare(*tokenizer, {.inputs = {sayings}, .text = {.separator = "%"}, .output = directory / "shards"});
+    prepare(*tokenizer, {.inputs = {test::sayings()}, .text = {.separator = "%"}, .output = directory / "shards"});
     config.data.sources = {{.name = "a", .path = directory / "shards"}};
     config.data.seq_length = 40;
     config.data.validation_split = 0.2;
@@ -100,7 +98,7 @@ TEST_F(MakeObjective, DocumentMaskIsOnExceptForSpanCorruption) {
 
 TEST_F(MakeObjective, TokensThatAreMissingAreNamed) {
   const auto bytes = load_tokenizer("bytes");
-  prepare(*bytes, {.inputs = {sayings}, .text = {.separator = "%"}, .output = directory / "bytes"});
+  prepare(*bytes, {.inputs = {test::sayings()}, .text = {.separator = "%"}, .output = directory / "bytes"});
   config.data.sources = {{.name = "a", .path = directory / "bytes"}};
   const auto error = [&](ObjectiveKind kind) { return error_of([&] { training_objective(with(kind), *bytes); }); };
   EXPECT_EQ(error(ObjectiveKind::causal_lm), "");

@@ -55,7 +55,7 @@ const Setting settings[] = {
 
 constexpr int32_t vocab_size = 2000, length = 128;
 
-MaskedLm objective(const Setting& setting, uint64_t seed = 1, bool document_mask = true, int longest = 300) {
+MaskedLm masked_lm_objective(const Setting& setting, uint64_t seed = 1, bool document_mask = true, int longest = 300) {
   return MaskedLm(objective_data(length, Framing::enclosed, longest, vocab_size),
                   {.masking = setting.rule, .masking_unit = setting.unit}, plain_table(vocab_size, 3), document_mask,
                   seed);
@@ -65,7 +65,7 @@ MaskedLm objective(const Setting& setting, uint64_t seed = 1, bool document_mask
 TEST(MaskedLm, RowsAreSoundAndCountsAreExact) {
   for (const Setting& setting : settings) {
     SCOPED_TRACE(fmt::format("{} {}", setting.rule, setting.unit));
-    const MaskedLm lm = objective(setting);
+    const MaskedLm lm = masked_lm_objective(setting);
     double sum = 0;
     constexpr int rows = 600;
     std::set<int64_t> counts;
@@ -108,7 +108,7 @@ TEST(MaskedLm, RowsAreSoundAndCountsAreExact) {
 TEST(MaskedLm, EightyTenTen) {
   for (const Setting& setting : settings) {
     SCOPED_TRACE(fmt::format("{} {}", setting.rule, setting.unit));
-    const MaskedLm lm = objective(setting);
+    const MaskedLm lm = masked_lm_objective(setting);
     double targets = 0, masks = 0, kept = 0;
     int32_t least = vocab_size, most = 0;
     Batch batch;
@@ -139,7 +139,7 @@ TEST(MaskedLm, EightyTenTen) {
 
 TEST(MaskedLm, WholeWordsAreMaskedWhole) {
   for (const MaskingRule rule : {MaskingRule::roberta, MaskingRule::bert, MaskingRule::bernoulli}) {
-    const MaskedLm lm = objective({rule, MaskingUnit::whole_word});
+    const MaskedLm lm = masked_lm_objective({rule, MaskingUnit::whole_word});
     for (uint64_t index = 0; index < 200; ++index) {
       Batch batch;
       Sample sample;
@@ -176,10 +176,10 @@ TEST(MaskedLm, SpansAreRunsOfWholeWords) {
 
 TEST(MaskedLm, MasksAreAFunctionOfSeedAndSample) {
   for (const Setting& setting : settings) {
-    expect_pure(objective(setting), {&Batch::tokens, &Batch::targets});
+    expect_pure(masked_lm_objective(setting), {&Batch::tokens, &Batch::targets});
     Batch one, other;
-    objective(setting, 1).fill(std::vector<uint64_t>{5}, one);
-    objective(setting, 2).fill(std::vector<uint64_t>{5}, other);
+    masked_lm_objective(setting, 1).fill(std::vector<uint64_t>{5}, one);
+    masked_lm_objective(setting, 2).fill(std::vector<uint64_t>{5}, other);
     EXPECT_NE(one.targets, other.targets);
   }
 }
@@ -205,8 +205,8 @@ TEST(MaskedLm, EveryEpochIsMaskedAnew) {
 
 TEST(MaskedLm, DocumentMaskAndPadding) {
   Batch masked, open;
-  objective(settings[0], 1, true, 20).fill(std::vector<uint64_t>{0, 1}, masked);
-  objective(settings[0], 1, false, 20).fill(std::vector<uint64_t>{0, 1}, open);
+  masked_lm_objective(settings[0], 1, true, 20).fill(std::vector<uint64_t>{0, 1}, masked);
+  masked_lm_objective(settings[0], 1, false, 20).fill(std::vector<uint64_t>{0, 1}, open);
   EXPECT_EQ(open.segments, (std::vector<Segment>{{0, length, 0, length}, {length, length, length, length}}));
   EXPECT_GT(masked.segments.size(), 10u);
   for (const Segment& segment : masked.segments) {

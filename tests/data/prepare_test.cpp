@@ -13,8 +13,6 @@
 namespace mixtape::test {
 namespace {
 
-const std::string sayings = std::string(MIXTAPE_SOURCE) + "/tests/data/fixtures/sayings";
-
 // All files of a directory with their content.
 std::map<std::string, std::string> content_of(const fs::path& directory) {
   std::map<std::string, std::string> files;
@@ -27,7 +25,7 @@ TEST(Prepare, TextComesBackWithoutSpecialTokens) {
   const TemporaryDirectory directory;
   const auto tokenizer = load_tokenizer("bytes");
   const PrepareResult result =
-      prepare(*tokenizer, {.inputs = {sayings}, .text = {.separator = "%"}, .output = directory / "out"});
+      prepare(*tokenizer, {.inputs = {test::sayings()}, .text = {.separator = "%"}, .output = directory / "out"});
   EXPECT_EQ(result.totals.documents, 5u);
   const auto source = open_tokens(directory / "out");
   ASSERT_EQ(source->num_documents(), 5u);

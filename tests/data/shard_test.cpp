@@ -10,9 +10,9 @@
 namespace mixtape::test {
 namespace {
 
-using Documents = std::vector<std::vector<int32_t>>;
+using ShardDocuments = std::vector<std::vector<int32_t>>;
 
-ShardInfo write_shard(const fs::path& path, const Documents& documents, int32_t vocab_size, int32_t eos_id) {
+ShardInfo write_shard(const fs::path& path, const ShardDocuments& documents, int32_t vocab_size, int32_t eos_id) {
   ShardWriter writer(path, 0x1234, vocab_size, eos_id);
   for (const auto& document : documents) {
     writer.append(document);
@@ -30,7 +30,7 @@ std::string little_endian(uint64_t value, int bytes) {
 
 TEST(Shard, WhatIsWrittenIsRead) {
   const TemporaryDirectory directory;
-  const Documents documents{{5, 6, 7}, {}, {8}, std::vector<int32_t>(1 << 20, 9)};
+  const ShardDocuments documents{{5, 6, 7}, {}, {8}, std::vector<int32_t>(1 << 20, 9)};
   for (const int32_t vocab_size : {10, 65536, 65537, 200000}) {
     for (const int32_t eos_id : {-1, 3}) {
       const fs::path path = directory / "a.tokens";
@@ -147,7 +147,7 @@ TEST(Manifest, DirectoryOfShardsIsOneSource) {
   write_manifest(directory.path(), manifest);
 
   const auto source = open_tokens(directory.path());
-  EXPECT_EQ(documents_of(*source), (Documents{{1, 2}, {3}, {4}, {5, 6}}));
+  EXPECT_EQ(documents_of(*source), (ShardDocuments{{1, 2}, {3}, {4}, {5, 6}}));
   std::vector<int32_t> across(5);
   source->read(3, across);
   EXPECT_EQ(across, (std::vector<int32_t>{3, 0, 4, 0, 5}));

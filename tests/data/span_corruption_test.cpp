@@ -92,7 +92,7 @@ TEST(SpanCorruption, MasksHaveExactCountsBeginKeptAndEndCut) {
   }
 }
 
-SpanCorruption objective(int32_t inputs_length, double density = 0.15, uint64_t seed = 1) {
+SpanCorruption span_corruption_objective(int32_t inputs_length, double density = 0.15, uint64_t seed = 1) {
   const ObjectiveConfig config{.noise_density = density};
   const SpanPlan plan = plan_spans(inputs_length, density, 3);
   return SpanCorruption(objective_data(plan.raw_length, Framing::plain), config, plan, ids_from(1999, 2, 200), seed);
@@ -102,7 +102,7 @@ SpanCorruption objective(int32_t inputs_length, double density = 0.15, uint64_t 
 TEST(SpanCorruption, BatchesAreFullAndHoldTheText) {
   for (const int32_t length : {8, 64, 114, 512}) {
     for (const double density : {0.15, 0.5}) {
-      const SpanCorruption t5 = objective(length, density);
+      const SpanCorruption t5 = span_corruption_objective(length, density);
       const RowShape shape = t5.shape();
       Batch batch;
       const std::vector<uint64_t> samples{0, 1, 2, 77, 1000};
@@ -163,10 +163,10 @@ TEST(SpanCorruption, TheLastSampleOfDataThatEndsIsPadded) {
 }
 
 TEST(SpanCorruption, IsAFunctionOfSeedAndSample) {
-  expect_pure(objective(64), {&Batch::tokens, &Batch::targets});
+  expect_pure(span_corruption_objective(64), {&Batch::tokens, &Batch::targets});
   Batch one, other;
-  objective(64, 0.15, 1).fill(std::vector<uint64_t>{5}, one);
-  objective(64, 0.15, 2).fill(std::vector<uint64_t>{5}, other);
+  span_corruption_objective(64, 0.15, 1).fill(std::vector<uint64_t>{5}, one);
+  span_corruption_objective(64, 0.15, 2).fill(std::vector<uint64_t>{5}, other);
   EXPECT_NE(one.tokens, other.tokens);
 }
 

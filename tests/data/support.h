@@ -45,6 +45,10 @@ inline std::string read_bytes(const fs::path& path) {
   return out.str();
 }
 
+inline std::string golden_tokenizer(const std::string& name) { return MIXTAPE_GOLDEN "/tokenizers/" + name; }
+
+inline std::string sayings() { return MIXTAPE_SOURCE "/tests/data/fixtures/sayings"; }
+
 // Documents held in memory, without closing tokens.
 class MemorySource final : public TokenSource {
  public:

@@ -18,8 +18,6 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-std::string golden(const std::string& name) { return std::string(MIXTAPE_GOLDEN) + "/tokenizers/" + name; }
-
 // An empty directory that is gone after the test.
 class Folder {
  public:
@@ -54,13 +52,13 @@ TEST(Tokenizer, AppendsAndRefusesForeignIds) {
   EXPECT_EQ(ids, (Ids{7, 'a'}));
   EXPECT_THROW(bytes->decode(Ids{257}), DataError);
   EXPECT_THROW(bytes->decode(Ids{-1}), DataError);
-  const auto sentencepiece = load_tokenizer(golden("t5_unigram"));
+  const auto sentencepiece = load_tokenizer(test::golden_tokenizer("t5_unigram"));
   EXPECT_THROW(sentencepiece->decode(Ids{512}), DataError);
   EXPECT_THROW(sentencepiece->token_text(-1), DataError);
 }
 
 TEST(Tokenizer, BytesThatAreNotUtf8Survive) {
-  const auto tokenizer = load_tokenizer(golden("bpe"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("bpe"));
   const std::string text = "ok \xF0\x9F\x98 \xFF\xC3(";
   std::string bytes;
   for (const int32_t id : tokenizer->encode(text)) bytes += tokenizer->token_bytes(id);
@@ -71,9 +69,10 @@ TEST(Tokenizer, SavedAndLoadedIsTheSame) {
   const Folder folder;
   const std::string text = "Don't   stop: 12345 cafés\n\n<|endoftext|></s> ▁x";
   for (const std::string& source :
-       {std::string("bytes"), golden("bpe"), golden("bpe_digits"), golden("bpe/vocab.json"),
-        golden("llama_bpe/tokenizer.json"), golden("llama_bpe/tokenizer.model"), golden("patterns/llama3.json"),
-        golden("patterns/qwen2.json"), golden("patterns/bloom.json")}) {
+       {std::string("bytes"), test::golden_tokenizer("bpe"), test::golden_tokenizer("bpe_digits"),
+        test::golden_tokenizer("bpe/vocab.json"), test::golden_tokenizer("llama_bpe/tokenizer.json"),
+        test::golden_tokenizer("llama_bpe/tokenizer.model"), test::golden_tokenizer("patterns/llama3.json"),
+        test::golden_tokenizer("patterns/qwen2.json"), test::golden_tokenizer("patterns/bloom.json")}) {
     const auto original = load_tokenizer(source);
     std::filesystem::remove_all(folder / "saved");
     original->save(folder / "saved");
@@ -85,15 +84,16 @@ TEST(Tokenizer, SavedAndLoadedIsTheSame) {
 }
 
 TEST(Tokenizer, FingerprintsTellTokenizersApart) {
-  const auto a = load_tokenizer(golden("bpe")), b = load_tokenizer(golden("bpe_digits"));
+  const auto a = load_tokenizer(test::golden_tokenizer("bpe")),
+             b = load_tokenizer(test::golden_tokenizer("bpe_digits"));
   EXPECT_NE(a->fingerprint(), b->fingerprint());
   EXPECT_NE(a->fingerprint(), load_tokenizer("bytes")->fingerprint());
-  EXPECT_EQ(a->fingerprint(), load_tokenizer(golden("bpe/tokenizer.json"))->fingerprint());
+  EXPECT_EQ(a->fingerprint(), load_tokenizer(test::golden_tokenizer("bpe/tokenizer.json"))->fingerprint());
 }
 
 TEST(Tokenizer, ConfigBesideTheFileNamesRoles) {
   const Folder folder;
-  load_tokenizer(golden("bpe"))->save(folder / "tokenizer.json");
+  load_tokenizer(test::golden_tokenizer("bpe"))->save(folder / "tokenizer.json");
   std::ofstream(folder / "tokenizer_config.json")
       << R"({"eos_token": {"content": "!"}, "bos_token": "\"", "pad_token": "<none>"})";
   const auto tokenizer = load_tokenizer(folder / "tokenizer.json");
@@ -124,12 +124,12 @@ TEST(SpecialTokens, AreFoundByTheirUsualNames) {
 }
 
 TEST(Tokenizer, WordsBeginWithWhiteSpaceOrAreSpecial) {
-  const auto bpe = load_tokenizer(golden("bpe"));
+  const auto bpe = load_tokenizer(test::golden_tokenizer("bpe"));
   EXPECT_TRUE(bpe->begins_word(bpe->token_id("Ġthe").value()));
   EXPECT_TRUE(bpe->begins_word(bpe->token_id("Ċ").value()));
   EXPECT_FALSE(bpe->begins_word(bpe->token_id("e").value()));
   EXPECT_TRUE(bpe->begins_word(0));
-  const auto t5 = load_tokenizer(golden("t5_unigram"));
+  const auto t5 = load_tokenizer(test::golden_tokenizer("t5_unigram"));
   EXPECT_TRUE(t5->begins_word(t5->token_id("▁the").value()));
   EXPECT_FALSE(t5->begins_word(t5->token_id("s").value()));
 }
@@ -153,7 +153,7 @@ TEST(StreamDecoder, HoldsBackIncompleteCharacters) {
 }
 
 TEST(StreamDecoder, KeepsTheBlankAfterAPrompt) {
-  const auto llama = load_tokenizer(golden("llama_bpe/tokenizer.model"));
+  const auto llama = load_tokenizer(test::golden_tokenizer("llama_bpe/tokenizer.model"));
   const Ids ids = llama->encode("the end");
   for (const bool after_prompt : {false, true}) {
     StreamDecoder stream(*llama, after_prompt);
@@ -197,7 +197,7 @@ TEST(BpeMerges, ShortAndLongWordsFollowTheDefinition) {
 }
 
 TEST(Tokenizer, ManyThreadsGiveTheSame) {
-  const auto tokenizer = load_tokenizer(golden("bpe"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("bpe"));
   std::string text;
   for (int i = 0; i < 2000; ++i) text += " word" + std::to_string(i * 7919) + "'s\n";
   const Ids expected = tokenizer->encode(text);
@@ -210,7 +210,7 @@ TEST(Tokenizer, ManyThreadsGiveTheSame) {
 }
 
 TEST(Tokenizer, TwoTokenizersOnOneThreadDoNotMix) {
-  const auto a = load_tokenizer(golden("bpe")), b = load_tokenizer("bytes");
+  const auto a = load_tokenizer(test::golden_tokenizer("bpe")), b = load_tokenizer("bytes");
   const Ids first = a->encode("the end");
   EXPECT_EQ(b->encode("the"), (Ids{'t', 'h', 'e'}));
   EXPECT_EQ(a->encode("the end"), first);

@@ -16,32 +16,32 @@
 namespace mixtape {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 using Ids = std::vector<int32_t>;
 
-std::filesystem::path golden(const std::string& name) { return std::string(MIXTAPE_GOLDEN) + "/tokenizers/" + name; }
+OrderedJson golden_json(const std::string& name) {
+  return OrderedJson::parse(std::ifstream(test::golden_tokenizer(name)));
+}
 
-Json golden_json(const std::string& name) { return Json::parse(std::ifstream(golden(name))); }
-
-std::vector<Json> cases(const std::string& name) {
-  std::ifstream file(golden(name));
-  std::vector<Json> out;
-  for (std::string line; std::getline(file, line);) out.push_back(Json::parse(line));
+std::vector<OrderedJson> cases(const std::string& name) {
+  std::ifstream file(test::golden_tokenizer(name));
+  std::vector<OrderedJson> out;
+  for (std::string line; std::getline(file, line);) out.push_back(OrderedJson::parse(line));
   return out;
 }
 
 SentencePieceModel t5_model() {
-  return read_sentencepiece_model(test::read_bytes(golden("t5_unigram/spiece.model")), "spiece.model");
+  return read_sentencepiece_model(test::read_bytes(test::golden_tokenizer("t5_unigram/spiece.model")), "spiece.model");
 }
 
 // Puts the vocabulary that `name` stands for into `model`.
-void fill_model(Json& model) {
+void fill_model(OrderedJson& model) {
   if (model["vocab"].is_object()) {  // the first tokens; GPT-2's follow
-    const Json gpt2 = golden_json("bpe/vocab.json");
+    const OrderedJson gpt2 = golden_json("bpe/vocab.json");
     for (const auto& [token, id] : gpt2.items())
       if (!model["vocab"].contains(token)) model["vocab"][token] = model["vocab"].size();
   } else if (model["vocab"] == "t5_unigram") {
-    Json vocab = Json::array();
+    OrderedJson vocab = OrderedJson::array();
     for (const auto& piece : t5_model().pieces) vocab.push_back({piece.text, piece.score});
     for (int i = 99; i >= 0; --i) vocab.push_back({sentinel_name(size_t(i)), 0.0});
     model["vocab"] = vocab;
@@ -52,16 +52,16 @@ void fill_model(Json& model) {
     model["merges"] = golden_json(model["merges"].get<std::string>() + "/tokenizer.json")["model"]["merges"];
 }
 
-void fill_character_map(Json& normalizer) {
+void fill_character_map(OrderedJson& normalizer) {
   if (normalizer.is_null()) return;
   if (normalizer.contains("precompiled_charsmap"))
     normalizer["precompiled_charsmap"] = to_base64(t5_model().character_map);
   if (normalizer.contains("normalizers"))
-    for (Json& step : normalizer["normalizers"]) fill_character_map(step);
+    for (OrderedJson& step : normalizer["normalizers"]) fill_character_map(step);
 }
 
 std::string family_json(const std::string& name) {
-  Json json = golden_json("families/families.json")[name];
+  OrderedJson json = golden_json("families/families.json")[name];
   fill_model(json["model"]);
   fill_character_map(json["normalizer"]);
   return json.dump();
@@ -77,7 +77,7 @@ TEST_P(Families, EncodesAndDecodesAsHuggingFace) {
   const auto tokenizer = made(family_json(GetParam()));
   const auto rows = cases("families/cases.jsonl");
   EXPECT_GT(rows.size(), 100u);
-  for (const Json& row : rows) {
+  for (const OrderedJson& row : rows) {
     const Ids ids = tokenizer->encode(row["text"].get<std::string>(), {.add_special = true});
     EXPECT_EQ(ids, row[GetParam()][0].get<Ids>()) << row["text"];
     EXPECT_EQ(tokenizer->decode(ids), row[GetParam()][1].get<std::string>()) << row["text"];
@@ -90,7 +90,7 @@ TEST_P(Families, EncodesAndDecodesAsHuggingFace) {
 
 TEST_P(Families, EncodesPairsAsHuggingFace) {
   const auto tokenizer = made(family_json(GetParam()));
-  for (const Json& row : cases("families/pair_cases.jsonl")) {
+  for (const OrderedJson& row : cases("families/pair_cases.jsonl")) {
     const EncodedPair pair = tokenizer->encode_pair(row["a"].get<std::string>(), row["b"].get<std::string>());
     EXPECT_EQ(pair.ids, row[GetParam()][0].get<Ids>()) << row;
     EXPECT_EQ(pair.types, row[GetParam()][1].get<Ids>()) << row;
@@ -104,7 +104,7 @@ TEST_P(Families, SavedAndLoadedIsTheSame) {
   const auto loaded = load_tokenizer(folder.path());
   EXPECT_EQ(loaded->fingerprint(), original->fingerprint());
   EXPECT_EQ(loaded->special_tokens(), original->special_tokens());
-  for (const Json& row : cases("families/cases.jsonl")) {
+  for (const OrderedJson& row : cases("families/cases.jsonl")) {
     const std::string text = row["text"];
     EXPECT_EQ(loaded->encode(text, {.add_special = true}), row[GetParam()][0].get<Ids>()) << text;
   }
@@ -130,17 +130,17 @@ INSTANTIATE_TEST_SUITE_P(Tokenizers, Families,
 
 TEST(WordPieceGolden, CasesFromTokenizerJsonAndFromVocabTxt) {
   for (const char* file : {"bert_wordpiece/tokenizer.json", "bert_wordpiece/vocab.txt"}) {
-    const auto tokenizer = load_tokenizer(golden(file));
+    const auto tokenizer = load_tokenizer(test::golden_tokenizer(file));
     EXPECT_EQ(tokenizer->vocab_size(), 700);
     EXPECT_EQ(tokenizer->special_tokens(),
               (SpecialTokens{.bos = 2, .eos = 3, .unk = 1, .pad = 0, .cls = 2, .sep = 3, .mask = 4}));
-    for (const Json& row : cases("bert_wordpiece/cases.jsonl")) {
+    for (const OrderedJson& row : cases("bert_wordpiece/cases.jsonl")) {
       const Ids ids = tokenizer->encode(row["text"].get<std::string>(), {.add_special = true});
       EXPECT_EQ(ids, row["ids"].get<Ids>()) << file << row;
       EXPECT_EQ(tokenizer->decode(ids, true), row["decoded"].get<std::string>()) << file << row;
       for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(tokenizer->token_text(ids[i]), row["tokens"][i]);
     }
-    for (const Json& row : cases("bert_wordpiece/pair_cases.jsonl")) {
+    for (const OrderedJson& row : cases("bert_wordpiece/pair_cases.jsonl")) {
       const EncodedPair pair = tokenizer->encode_pair(row["a"].get<std::string>(), row["b"].get<std::string>());
       EXPECT_EQ(pair.ids, row["ids"].get<Ids>()) << file << row;
       EXPECT_EQ(pair.types, row["token_type_ids"].get<Ids>()) << file << row;
@@ -150,9 +150,10 @@ TEST(WordPieceGolden, CasesFromTokenizerJsonAndFromVocabTxt) {
 
 TEST(WordPiece, VocabTxtIsWrittenAsItWasRead) {
   const test::TemporaryDirectory folder;
-  load_tokenizer(golden("bert_wordpiece/tokenizer.json"))->save(folder / "vocab.txt");
-  EXPECT_EQ(test::read_bytes(folder / "vocab.txt"), test::read_bytes(golden("bert_wordpiece/vocab.txt")));
-  EXPECT_THROW(load_tokenizer(golden("bpe"))->save(folder / "vocab.txt"), DataError);
+  load_tokenizer(test::golden_tokenizer("bert_wordpiece/tokenizer.json"))->save(folder / "vocab.txt");
+  EXPECT_EQ(test::read_bytes(folder / "vocab.txt"),
+            test::read_bytes(test::golden_tokenizer("bert_wordpiece/vocab.txt")));
+  EXPECT_THROW(load_tokenizer(test::golden_tokenizer("bpe"))->save(folder / "vocab.txt"), DataError);
 }
 
 TEST(WordPiece, ConfigBesideVocabTxtSaysWhetherItIsLowerCase) {
@@ -168,7 +169,7 @@ TEST(WordPiece, ConfigBesideVocabTxtSaysWhetherItIsLowerCase) {
 }
 
 TEST(WordPiece, TokensWithoutTheMarkBeginWords) {
-  const auto tokenizer = load_tokenizer(golden("bert_wordpiece"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("bert_wordpiece"));
   EXPECT_TRUE(tokenizer->begins_word(tokenizer->token_id(".").value()));
   EXPECT_TRUE(tokenizer->begins_word(tokenizer->token_id("the").value()));
   EXPECT_FALSE(tokenizer->begins_word(tokenizer->token_id("##s").value()));
@@ -176,20 +177,20 @@ TEST(WordPiece, TokensWithoutTheMarkBeginWords) {
 
 TEST(RobertaFiles, PairWithMaskGetsItsTemplate) {
   const test::TemporaryDirectory folder;
-  Json json = Json::parse(family_json("roberta"));
+  OrderedJson json = OrderedJson::parse(family_json("roberta"));
   test::write_bytes(folder / "vocab.json", json["model"]["vocab"].dump());
   std::string merges = "#version: 0.2\n";
-  for (const Json& merge : json["model"]["merges"])
+  for (const OrderedJson& merge : json["model"]["merges"])
     merges += merge.is_string() ? merge.get<std::string>() + "\n"
                                 : merge[0].get<std::string>() + " " + merge[1].get<std::string>() + "\n";
   test::write_bytes(folder / "merges.txt", merges);
   const auto tokenizer = load_tokenizer(folder.path());
-  for (const Json& row : cases("families/cases.jsonl")) {
+  for (const OrderedJson& row : cases("families/cases.jsonl")) {
     const std::string text = row["text"];
     if (text.find("<|endoftext|>") != text.npos) continue;  // special by its name in a pair, not in that tokenizer.json
     EXPECT_EQ(tokenizer->encode(text, {.add_special = true}), row["roberta"][0].get<Ids>()) << text;
   }
-  for (const Json& row : cases("families/pair_cases.jsonl"))
+  for (const OrderedJson& row : cases("families/pair_cases.jsonl"))
     EXPECT_EQ(tokenizer->encode_pair(row["a"].get<std::string>(), row["b"].get<std::string>()).ids,
               row["roberta"][0].get<Ids>());
 }
@@ -202,7 +203,7 @@ TEST(T5Golden, ModelAsTokenizerJson) {
   EXPECT_EQ(tokenizer.special_tokens().sentinels[0], 611);
   EXPECT_EQ(tokenizer.special_tokens().sentinels[99], 512);
   int same = 0;
-  for (const Json& row : cases("t5_unigram/cases.jsonl")) {
+  for (const OrderedJson& row : cases("t5_unigram/cases.jsonl")) {
     if (!row.contains("hf_ids")) continue;
     const std::string text = row["text"];
     const Ids ids = tokenizer.encode(text, {.add_special = true});
@@ -215,7 +216,7 @@ TEST(T5Golden, ModelAsTokenizerJson) {
 
 TEST(T5Golden, SentinelsBehindTheModel) {
   const test::TemporaryDirectory folder;
-  std::filesystem::copy(golden("t5_unigram/spiece.model"), folder / "spiece.model");
+  std::filesystem::copy(test::golden_tokenizer("t5_unigram/spiece.model"), folder / "spiece.model");
   test::write_bytes(folder / "tokenizer_config.json", R"({"extra_ids": 100, "tokenizer_class": "T5Tokenizer"})");
   const auto tokenizer = load_tokenizer(folder.path());
   EXPECT_EQ(tokenizer->vocab_size(), 612);
@@ -233,7 +234,7 @@ TEST(T5Golden, SentinelsBehindTheModel) {
   tokenizer->save(folder / "saved");
   const auto loaded = load_tokenizer(folder / "saved");
   EXPECT_EQ(loaded->fingerprint(), tokenizer->fingerprint());
-  EXPECT_NE(loaded->fingerprint(), load_tokenizer(golden("t5_unigram/spiece.model"))->fingerprint());
+  EXPECT_NE(loaded->fingerprint(), load_tokenizer(test::golden_tokenizer("t5_unigram/spiece.model"))->fingerprint());
   EXPECT_THROW(tokenizer->decode(Ids{612}), DataError);
 }
 

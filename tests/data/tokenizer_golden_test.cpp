@@ -13,10 +13,8 @@ namespace {
 using Json = nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-std::string golden(const std::string& name) { return std::string(MIXTAPE_GOLDEN) + "/tokenizers/" + name; }
-
-std::vector<Json> cases(const std::string& name) {
-  std::ifstream file(golden(name));
+std::vector<Json> golden_cases(const std::string& name) {
+  std::ifstream file(test::golden_tokenizer(name));
   std::vector<Json> out;
   for (std::string line; std::getline(file, line);) out.push_back(Json::parse(line));
   EXPECT_GT(out.size(), 50u) << name;
@@ -52,10 +50,10 @@ class ByteLevelGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(ByteLevelGolden, CasesFromTokenizerJson) {
   const std::string name = GetParam();
-  const auto tokenizer = load_tokenizer(golden(name + "/tokenizer.json"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer(name + "/tokenizer.json"));
   EXPECT_EQ(tokenizer->vocab_size(), 512);
   EXPECT_EQ(tokenizer->eos_id(), 0);
-  for (const Json& row : cases(name + "/cases.jsonl")) {
+  for (const Json& row : golden_cases(name + "/cases.jsonl")) {
     const Ids ids = tokenizer->encode(text_of(row));
     EXPECT_EQ(ids, row["ids"].get<Ids>()) << row;
     EXPECT_EQ(spelled(*tokenizer, ids), row["tokens"].get<std::vector<std::string>>()) << row;
@@ -69,8 +67,8 @@ TEST_P(ByteLevelGolden, CasesFromTokenizerJson) {
 
 TEST_P(ByteLevelGolden, BrokenUtf8Decodes) {
   const std::string name = GetParam();
-  const auto tokenizer = load_tokenizer(golden(name));
-  for (const Json& row : cases(name + "/decode_cases.jsonl")) {
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer(name));
+  for (const Json& row : golden_cases(name + "/decode_cases.jsonl")) {
     const Ids ids = row["ids"];
     EXPECT_EQ(tokenizer->decode(ids), row["decoded"]) << row;
     EXPECT_EQ(streamed(*tokenizer, ids), row["decoded"]) << row;
@@ -80,25 +78,25 @@ TEST_P(ByteLevelGolden, BrokenUtf8Decodes) {
 INSTANTIATE_TEST_SUITE_P(Tokenizers, ByteLevelGolden, testing::Values("bpe", "bpe_digits"));
 
 TEST(TokenizerGolden, VocabAndMergesPair) {
-  const auto tokenizer = load_tokenizer(golden("bpe/vocab.json"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("bpe/vocab.json"));
   EXPECT_EQ(tokenizer->eos_id(), 0);
-  for (const Json& row : cases("bpe/cases.jsonl"))
+  for (const Json& row : golden_cases("bpe/cases.jsonl"))
     EXPECT_EQ(tokenizer->encode(text_of(row)), row["ids"].get<Ids>()) << row;
 }
 
 TEST(TokenizerGolden, PublishedPatterns) {
   for (const std::string& name : std::vector<std::string>{"llama3", "qwen2", "bloom"}) {
-    const auto tokenizer = load_tokenizer(golden("patterns/" + name + ".json"));
-    for (const Json& row : cases("patterns/cases.jsonl"))
+    const auto tokenizer = load_tokenizer(test::golden_tokenizer("patterns/" + name + ".json"));
+    for (const Json& row : golden_cases("patterns/cases.jsonl"))
       EXPECT_EQ(tokenizer->encode(text_of(row)), row[name].get<Ids>()) << name << row;
   }
 }
 
 TEST(TokenizerGolden, LlamaFromTokenizerJson) {
-  const auto tokenizer = load_tokenizer(golden("llama_bpe/tokenizer.json"));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer("llama_bpe/tokenizer.json"));
   EXPECT_EQ(tokenizer->bos_id(), 1);
   EXPECT_EQ(tokenizer->eos_id(), 2);
-  for (const Json& row : cases("llama_bpe/cases.jsonl")) {
+  for (const Json& row : golden_cases("llama_bpe/cases.jsonl")) {
     if (!row.contains("hf_ids")) continue;
     const Ids ids = tokenizer->encode(text_of(row), {.add_special = true});
     EXPECT_EQ(ids, row["hf_ids"].get<Ids>()) << row;
@@ -110,9 +108,9 @@ TEST(TokenizerGolden, LlamaFromTokenizerJson) {
 class SentencePieceGolden : public testing::TestWithParam<const char*> {};
 
 TEST_P(SentencePieceGolden, Cases) {
-  const auto tokenizer = load_tokenizer(golden(GetParam()));
+  const auto tokenizer = load_tokenizer(test::golden_tokenizer(GetParam()));
   const std::string folder = std::filesystem::path(GetParam()).parent_path();
-  for (const Json& row : cases(folder + "/cases.jsonl")) {
+  for (const Json& row : golden_cases(folder + "/cases.jsonl")) {
     const Ids ids = tokenizer->encode(text_of(row));
     EXPECT_EQ(ids, row["ids"].get<Ids>()) << row;
     if (row.contains("pieces")) {
@@ -127,12 +125,12 @@ INSTANTIATE_TEST_SUITE_P(Tokenizers, SentencePieceGolden,
                          testing::Values("llama_bpe/tokenizer.model", "t5_unigram/spiece.model"));
 
 TEST(TokenizerGolden, RolesOfSentencePiece) {
-  const auto llama = load_tokenizer(golden("llama_bpe/tokenizer.model"));
+  const auto llama = load_tokenizer(test::golden_tokenizer("llama_bpe/tokenizer.model"));
   EXPECT_EQ(llama->bos_id(), 1);
   EXPECT_EQ(llama->eos_id(), 2);
   EXPECT_EQ(llama->pad_id(), std::nullopt);
   EXPECT_EQ(llama->encode("", {.add_special = true}), Ids{1});
-  const auto t5 = load_tokenizer(golden("t5_unigram"));
+  const auto t5 = load_tokenizer(test::golden_tokenizer("t5_unigram"));
   EXPECT_EQ(t5->bos_id(), std::nullopt);
   EXPECT_EQ(t5->eos_id(), 1);
   EXPECT_EQ(t5->pad_id(), 0);

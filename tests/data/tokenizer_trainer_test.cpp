@@ -24,10 +24,8 @@ namespace {
 using Json = nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-std::string golden(const std::string& name) { return std::string(MIXTAPE_GOLDEN) + "/tokenizers/" + name; }
-
 std::vector<std::string> texts() {
-  std::ifstream file(golden("bpe/cases.jsonl"));
+  std::ifstream file(test::golden_tokenizer("bpe/cases.jsonl"));
   std::vector<std::string> out;
   for (std::string line; std::getline(file, line);) out.push_back(Json::parse(line)["text"]);
   return out;
@@ -42,7 +40,7 @@ std::unique_ptr<Tokenizer> train(BpeTrainerOptions options, const std::vector<st
 TEST(BpeTrainer, SameFileAsHuggingFace) {
   const std::string file = testing::TempDir() + "mixtape_trained_" + std::to_string(::getpid()) + ".json";
   train({.vocab_size = 420, .min_frequency = 2}, texts())->save(file);
-  std::ifstream made(file), expected(golden("trained.json"));
+  std::ifstream made(file), expected(test::golden_tokenizer("trained.json"));
   EXPECT_EQ(Json::parse(made), Json::parse(expected));
   std::filesystem::remove(file);
 }

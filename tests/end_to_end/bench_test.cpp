@@ -1,4 +1,4 @@
-// `mixtape bench ops` on a tiny model: what it prints, never how fast.
+// `mixtape bench ops` on a tiny_bench model: what it prints, never how fast.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -9,19 +9,19 @@
 namespace mixtape {
 namespace {
 
-const std::vector<std::string> tiny{"bench",
-                                    "ops",
-                                    "model.n_layers=1",
-                                    "model.d_model=32",
-                                    "model.n_heads=4",
-                                    "model.vocab_size=300",
-                                    "train.micro_batch_size=2",
-                                    "data.seq_length=8",
-                                    "--samples",
-                                    "1"};
+const std::vector<std::string> tiny_bench{"bench",
+                                          "ops",
+                                          "model.n_layers=1",
+                                          "model.d_model=32",
+                                          "model.n_heads=4",
+                                          "model.vocab_size=300",
+                                          "train.micro_batch_size=2",
+                                          "data.seq_length=8",
+                                          "--samples",
+                                          "1"};
 
 std::vector<std::string> tiny_with(const std::vector<std::string>& more) {
-  std::vector<std::string> words = tiny;
+  std::vector<std::string> words = tiny_bench;
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }

@@ -161,18 +161,18 @@ TEST_P(FineTuning, WithFrozenLayers) {
 
 std::string quoted(const std::string& text) { return "\"" + text + "\""; }
 
-const char* const bert =
+const char* const tiny_bert =
     "family: encoder, norm_placement: post, final_norm: false, embedding_norm: true, activation: gelu, "
     "init_residual_scaled: false, mlm_head: true, lm_head_bias: true, token_types: 2";
-const char* const bart =
+const char* const tiny_bart =
     "family: encoder_decoder, norm_placement: post, final_norm: false, embedding_norm: true, activation: gelu, "
     "init_residual_scaled: false, position_offset: 2";
 
 const TaskCase cases[] = {
-    {"classify", "masked_lm", bert, ", labels: [cat, dog, bird, fish]", "macro_f1",
+    {"classify", "masked_lm", tiny_bert, ", labels: [cat, dog, bird, fish]", "macro_f1",
      [](int i) { return "{\"text\": " + quoted(phrase(i)) + ", \"label\": " + quoted(animals[i % 4]) + "}"; },
      "BertForSequenceClassification"},
-    {"tag", "masked_lm", bert, ", labels: [O, B-ANIMAL, VERB]", "micro_f1",
+    {"tag", "masked_lm", tiny_bert, ", labels: [O, B-ANIMAL, VERB]", "micro_f1",
      [](int i) {
        return std::string("{\"tokens\": [\"the\", ") + quoted(animals[i % 4]) + ", " + quoted(verbs[i / 4 % 3]) +
               ", \"the\", " + quoted(animals[i / 12 % 4]) +
@@ -180,7 +180,7 @@ const TaskCase cases[] = {
      },
      "BertForTokenClassification"},
     // Which animal is seen by which: what a tiny model learns in seconds.
-    {"seq2seq", "denoising", bart, "", "exact_match",
+    {"seq2seq", "denoising", tiny_bart, "", "exact_match",
      [](int i) {
        return "{\"source\": " + quoted(animals[i % 4]) + ", \"target\": " + quoted(animals[(i + 1) % 4]) + "}";
      },

@@ -8,12 +8,12 @@
 namespace mixtape {
 namespace {
 
-struct Recipe {
+struct ObjectiveRecipe {
   const char* name;
   std::vector<std::string> overrides;
 };
 
-const Recipe recipes[] = {
+const ObjectiveRecipe recipes[] = {
     {"bert",
      {"objective.name=masked_lm", "objective.masking=bert", "objective.masking_unit=whole_word", "model.family=encoder",
       "model.norm_placement=post", "model.final_norm=false", "model.token_types=2", "model.mlm_head=true"}},
@@ -26,7 +26,7 @@ const Recipe recipes[] = {
       "model.final_norm=false"}},
 };
 
-class TrainsWith : public testing::TestWithParam<Recipe> {
+class TrainsWith : public testing::TestWithParam<ObjectiveRecipe> {
  protected:
   void SetUp() override {
     space.write("text.txt", sample_text(120));

@@ -5,7 +5,7 @@
 namespace mixtape {
 namespace {
 
-double act(Unary kind, double x) {
+double unary_value(Unary kind, double x) {
   switch (kind) {
     case Unary::relu:
       return x > 0 ? x : 0;
@@ -35,7 +35,7 @@ const OpTest activation_of{
     .reference =
         [](const Arrays& in, Sizes) {
           Array y(in[0].shape());
-          for (int64_t i = 0; i < y.count(); ++i) y[i] = act(kind, in[0][i]);
+          for (int64_t i = 0; i < y.count(); ++i) y[i] = unary_value(kind, in[0][i]);
           return Arrays{y};
         },
 };
@@ -53,7 +53,7 @@ const OpTest gated_by{
         [](const Arrays& in, Sizes s) {
           Array y({s[0], s[1]});
           for (int64_t r = 0; r < s[0]; ++r)
-            for (int64_t c = 0; c < s[1]; ++c) y(r, c) = act(kind, in[0](r, c)) * in[0](r, s[1] + c);
+            for (int64_t c = 0; c < s[1]; ++c) y(r, c) = unary_value(kind, in[0](r, c)) * in[0](r, s[1] + c);
           return Arrays{y};
         },
 };

@@ -16,11 +16,11 @@ struct Settings {
 };
 
 // One tensor, its moments, and one update in float64.
-struct Reference {
+struct AdafactorReference {
   int64_t rows, cols;
   std::vector<double> w, m, row, col;
 
-  Reference(int64_t r, int64_t c, const float* start)
+  AdafactorReference(int64_t r, int64_t c, const float* start)
       : rows(r), cols(c), w(start, start + r * c), m(r * c), row(r), col(c) {}
 
   void update(const Settings& s, int64_t t, const std::vector<double>& g) {
@@ -114,7 +114,7 @@ TEST_F(AdafactorTest, FollowsItsFormulaAndKnowsNoThreads) {
   }
   tensors[1].lr_factor = 0.5f, tensors[0].weight_decay = 0.1f;
   const Floats start = random(at, 20), scales = {0.5f, 1, 2, 0.1f, 1, 3};
-  std::vector<Reference> references;
+  std::vector<AdafactorReference> references;
   for (const UpdateTensor& t : tensors) references.emplace_back(t.rows, t.cols, start.data() + t.offset);
   std::vector<std::vector<std::byte>> first;
   for (int threads : {1, 2, 4}) {

@@ -6,7 +6,7 @@ namespace mixtape {
 namespace {
 
 constexpr EmbeddingSpec spec{.scale = 1.5f, .position_offset = 2};
-constexpr int64_t vocabulary = 7, places = 9, kinds = 2;
+constexpr int64_t vocabulary = 7, table_places = 9, kinds = 2;
 
 // Rows repeat tokens, and every fifth one is padding.
 std::vector<int64_t> ids_of(int64_t rows) {
@@ -14,9 +14,9 @@ std::vector<int64_t> ids_of(int64_t rows) {
   for (int64_t r = 0; r < rows; ++r) ids.push_back(r % 5 == 3 ? -1 : (r * r + 1) % vocabulary);
   return ids;
 }
-std::vector<int64_t> positions_of(int64_t rows) {
+std::vector<int64_t> embedding_positions(int64_t rows) {
   std::vector<int64_t> positions;
-  for (int64_t r = 0; r < rows; ++r) positions.push_back(r % (places - spec.position_offset));
+  for (int64_t r = 0; r < rows; ++r) positions.push_back(r % (table_places - spec.position_offset));
   return positions;
 }
 
@@ -27,7 +27,7 @@ std::vector<int64_t> types_of(int64_t rows) {
 }
 
 // Inputs in the order of EmbeddingIds and EmbeddingTables; absent ones add nothing.
-Array reference(const Arrays& in, Sizes s, const EmbeddingSpec& spec) {
+Array embedding_reference(const Arrays& in, Sizes s, const EmbeddingSpec& spec) {
   const Array &ids = in[0], &position = in[1], &type = in[2];
   Array y({s[0], s[1]});
   for (int64_t r = 0; r < s[0]; ++r) {
@@ -50,12 +50,12 @@ const OpTest embedding_test{
     .sizes = {{1, 1}, {13, 37}, {40, 128}, {6, 1029}},
     .inputs =
         [](Sizes s) {
-          return Inputs{integers({s[0]}, ids_of(s[0])),   integers({s[0]}, positions_of(s[0])),
-                        integers({s[0]}, types_of(s[0])), normal_parameter({vocabulary, s[1]}),
-                        normal_parameter({places, s[1]}), normal_parameter({kinds, s[1]})};
+          return Inputs{integers({s[0]}, ids_of(s[0])),         integers({s[0]}, embedding_positions(s[0])),
+                        integers({s[0]}, types_of(s[0])),       normal_parameter({vocabulary, s[1]}),
+                        normal_parameter({table_places, s[1]}), normal_parameter({kinds, s[1]})};
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return embed(tape, in, spec); },
-    .reference = [](const Arrays& in, Sizes s) { return Arrays{reference(in, s, spec)}; },
+    .reference = [](const Arrays& in, Sizes s) { return Arrays{embedding_reference(in, s, spec)}; },
     .reduction = [](Sizes s) { return s[0]; },
 };
 MIXTAPE_OP_TEST(embedding_test);
@@ -69,7 +69,7 @@ const OpTest token_embedding_test{
                         normal_parameter({vocabulary, s[1]}), absent(), absent()};
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return embed(tape, in, {}); },
-    .reference = [](const Arrays& in, Sizes s) { return Arrays{reference(in, s, {})}; },
+    .reference = [](const Arrays& in, Sizes s) { return Arrays{embedding_reference(in, s, {})}; },
     .reduction = [](Sizes s) { return s[0]; },
 };
 MIXTAPE_OP_TEST(token_embedding_test);
@@ -80,19 +80,19 @@ const OpTest sinusoidal_embedding_test{
     .sizes = {{1, 1}, {13, 37}, {9, 128}},
     .inputs =
         [](Sizes s) {
-          std::vector<float> table(places * s[1]);
-          sinusoidal_positions(table.data(), places, s[1]);
-          Array fixed({places, s[1]});
+          std::vector<float> table(table_places * s[1]);
+          sinusoidal_positions(table.data(), table_places, s[1]);
+          Array fixed({table_places, s[1]});
           for (int64_t i = 0; i < fixed.count(); ++i) fixed[i] = table[i];
           return Inputs{integers({s[0]}, ids_of(s[0])),
-                        integers({s[0]}, positions_of(s[0])),
+                        integers({s[0]}, embedding_positions(s[0])),
                         absent(),
                         normal_parameter({vocabulary, s[1]}),
                         constant(fixed),
                         normal_parameter({1, s[1]})};
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return embed(tape, in, spec); },
-    .reference = [](const Arrays& in, Sizes s) { return Arrays{reference(in, s, spec)}; },
+    .reference = [](const Arrays& in, Sizes s) { return Arrays{embedding_reference(in, s, spec)}; },
     .reduction = [](Sizes s) { return s[0]; },
 };
 MIXTAPE_OP_TEST(sinusoidal_embedding_test);
@@ -153,8 +153,8 @@ class Embedding : public testing::Test {
 };
 
 TEST_F(Embedding, ThePaddingTokenGetsNoGradientButItsPositionDoes) {
-  const Tensor dy = floats({3, 5}, 1), dtokens = floats({vocabulary, 5}, NAN), dpositions = floats({places, 5}, NAN),
-               dtypes = floats({kinds, 5}, NAN);
+  const Tensor dy = floats({3, 5}, 1), dtokens = floats({vocabulary, 5}, NAN),
+               dpositions = floats({table_places, 5}, NAN), dtypes = floats({kinds, 5}, NAN);
   backend.embedding().embedding_backward({.dtokens = {dtokens, Write::overwrite},
                                           .dpositions = {dpositions, Write::overwrite},
                                           .dtypes = {dtypes, Write::overwrite},
@@ -163,15 +163,15 @@ TEST_F(Embedding, ThePaddingTokenGetsNoGradientButItsPositionDoes) {
                                           .spec = {.position_offset = 2, .pad_id = 1}});
   for (int64_t row = 0; row < vocabulary; ++row)
     for (int64_t c = 0; c < 5; ++c) EXPECT_EQ(dtokens.data<float>()[row * 5 + c], row == 4 ? 2.f : 0.f) << row;
-  for (int64_t row = 0; row < places; ++row)
+  for (int64_t row = 0; row < table_places; ++row)
     EXPECT_EQ(dpositions.data<float>()[row * 5], row >= 2 && row <= 4 ? 1.f : 0.f) << row;
   EXPECT_EQ(dtypes.data<float>()[0], 1);
   EXPECT_EQ(dtypes.data<float>()[5], 2);
 }
 
 TEST_F(Embedding, RefusesWhatLiesOutsideTheTables) {
-  const Tensor tokens = floats({vocabulary, 5}, 1), positions = floats({places, 5}, 1), types = floats({kinds, 5}, 1),
-               y = floats({2, 5}, 0);
+  const Tensor tokens = floats({vocabulary, 5}, 1), positions = floats({table_places, 5}, 1),
+               types = floats({kinds, 5}, 1), y = floats({2, 5}, 0);
   const auto look_up = [&](std::vector<int32_t> ids, std::vector<int32_t> position, std::vector<int32_t> type) {
     backend.embedding().embedding(
         {.y = y, .ids = {ints(ids), ints(position), ints(type)}, .tables = {tokens, positions, types}, .spec = spec});
@@ -187,7 +187,7 @@ TEST_F(Embedding, RefusesWhatLiesOutsideTheTables) {
 
 TEST_F(Embedding, ATableOfFixedPositionsMayBeFloat32ButALearnedOneMayNot) {
   Tape tape(backend, nullptr, &test_state());
-  const Tensor ids = ints({0}), position = ints({0}), positions = floats({places, 5}, 1);
+  const Tensor ids = ints({0}), position = ints({0}), positions = floats({table_places, 5}, 1);
   const Tensor tokens = backend.make({vocabulary, 5}, DType::bf16);
   backend.zero(tokens);
   EXPECT_NO_THROW(embedding(tape, {ids, position, {}}, {tokens, positions, {}}, {}));

@@ -38,13 +38,13 @@ Array linear_reference(const Array& x, const Array& weight, const Array& bias, U
 }
 
 // Sizes: rows, in, out. One element, odd, around the edges of vectors and tiles, more rows than one block of sums.
-const std::vector<Sizes> sizes = {{1, 1, 1}, {3, 37, 5}, {17, 64, 97}, {290, 24, 33}};
-int64_t longest_sum(Sizes s) { return std::max({s[0], s[1], s[2]}); }
+const std::vector<Sizes> product_sizes = {{1, 1, 1}, {3, 37, 5}, {17, 64, 97}, {290, 24, 33}};
+int64_t longest_product(Sizes s) { return std::max({s[0], s[1], s[2]}); }
 
 template <Unary kind>
 const OpTest linear_with_bias{
     .name = fmt::format("linear with bias, activation {}", int(kind)),
-    .sizes = sizes,
+    .sizes = product_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}), normal_parameter({s[2], s[1]}, 1 / std::sqrt(double(s[1]))),
@@ -52,18 +52,18 @@ const OpTest linear_with_bias{
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{linear(tape, in[0], in[1], in[2], kind)}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{linear_reference(in[0], in[1], in[2], kind)}; },
-    .reduction = longest_sum};
+    .reduction = longest_product};
 
 const OpTest linear_test{
     .name = "linear",
-    .sizes = sizes,
+    .sizes = product_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}), normal_parameter({s[2], s[1]}, 1 / std::sqrt(double(s[1])))};
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{linear(tape, in[0], in[1], {})}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{linear_reference(in[0], in[1], {}, Unary::none)}; },
-    .reduction = longest_sum};
+    .reduction = longest_product};
 
 // The weights are no parameter: their gradient has the tested type.
 const OpTest linear_of_activations{
@@ -75,7 +75,7 @@ const OpTest linear_of_activations{
         },
     .op = [](Tape& tape, const Tensors& in, Sizes) { return Tensors{linear(tape, in[0], in[1], in[2], Unary::silu)}; },
     .reference = [](const Arrays& in, Sizes) { return Arrays{linear_reference(in[0], in[1], in[2], Unary::silu)}; },
-    .reduction = longest_sum};
+    .reduction = longest_product};
 
 TEST(OpHarness, linear) { check_op(linear_test); }
 TEST(OpHarness, linear_bias) { check_op(linear_with_bias<Unary::none>); }

@@ -28,12 +28,12 @@ Array sum(const Array& a, const Array& b) {
 }
 
 // Least, odd, a multiple of every vector, wide; and rows enough for several blocks of the weights' gradient.
-const std::vector<Sizes> sizes = {{2, 3}, {3, 37}, {5, 128}, {2, 1031}, {70, 24}};
+const std::vector<Sizes> norm_sizes = {{2, 3}, {3, 37}, {5, 128}, {2, 1031}, {70, 24}};
 int64_t longest_sum(Sizes s) { return std::max(s[0], s[1]); }
 
 const OpTest layer_norm_test{
     .name = "layer_norm",
-    .sizes = sizes,
+    .sizes = norm_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}, 2), uniform_parameter({s[1]}, 0.5, 1.5), normal_parameter({s[1]})};
@@ -59,7 +59,7 @@ MIXTAPE_OP_TEST(layer_norm_without_bias_test);
 
 const OpTest rms_norm_test{
     .name = "rms_norm",
-    .sizes = sizes,
+    .sizes = norm_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}), uniform_parameter({s[1]}, 0.5, 1.5)};
@@ -72,7 +72,7 @@ MIXTAPE_OP_TEST(rms_norm_test);
 
 const OpTest residual_layer_norm_test{
     .name = "residual_layer_norm",
-    .sizes = sizes,
+    .sizes = norm_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}), normal({s[0], s[1]}), uniform_parameter({s[1]}, 0.5, 1.5),
@@ -95,7 +95,7 @@ MIXTAPE_OP_TEST(residual_layer_norm_test);
 
 const OpTest residual_rms_norm_test{
     .name = "residual_rms_norm",
-    .sizes = sizes,
+    .sizes = norm_sizes,
     .inputs =
         [](Sizes s) {
           return Inputs{normal({s[0], s[1]}), normal({s[0], s[1]}), uniform_parameter({s[1]}, 0.5, 1.5)};

@@ -14,11 +14,11 @@
 namespace mixtape {
 namespace {
 
-ModelSpec decoder() {
+ModelSpec choice_model() {
   return {.n_layers = 2, .d_model = 32, .n_heads = 2, .vocab_size = 300, .max_positions = 64, .init_std = 0.3};
 }
 ModelSpec encoder_decoder() {
-  ModelSpec spec = decoder();
+  ModelSpec spec = choice_model();
   spec.family = Family::encoder_decoder, spec.position = Position::relative_bias;
   return spec;
 }
@@ -62,7 +62,7 @@ Batch row_of(const std::vector<int32_t>& ids, int64_t length) {
 }
 
 TEST(Scores, AreTheLogSoftmaxOfTheLogitsAndTheLoss) {
-  const auto engine = engine_of(decoder(), 1, {.length = 40});
+  const auto engine = engine_of(choice_model(), 1, {.length = 40});
   Batch batch = row_of(tokens(1, 37), 40);
   for (int i = 0; i < 37; i += 3) batch.targets[size_t(i)] = (i * 7) % 300;
   engine->load(batch);
@@ -100,7 +100,7 @@ std::vector<Question> some_questions() {
 
 // Each choice by itself, one row at a time, from all logits.
 std::vector<std::vector<double>> by_hand(const std::vector<Question>& questions) {
-  const auto engine = engine_of(decoder(), 1, {.length = 64});
+  const auto engine = engine_of(choice_model(), 1, {.length = 64});
   std::vector<std::vector<double>> sums;
   for (const Question& q : questions) {
     sums.emplace_back();
@@ -139,7 +139,7 @@ TEST(MultipleChoice, PackedRowsGiveWhatEachChoiceGivesAlone) {
   }
   for (const int64_t rows : {1, 2, 5})
     for (const int64_t length : {64, 100, 256}) {
-      const auto engine = engine_of(decoder(), rows, {.length = length});
+      const auto engine = engine_of(choice_model(), rows, {.length = length});
       const ChoiceResult r = answer(*engine, questions, {});
       EXPECT_EQ(r.questions, 9);
       EXPECT_EQ(r.right, right);
@@ -169,7 +169,7 @@ TEST(MultipleChoice, AnEncoderReadsTheContextAndItsPackingDoesNotMatter) {
 }
 
 TEST(MultipleChoice, LongContextsLoseTheirBeginningAndWrongTokensAreRefused) {
-  const ModelSpec spec = decoder();  // 64 positions
+  const ModelSpec spec = choice_model();  // 64 positions
   const auto engine = engine_of(spec, 2, {.length = 256});
   const std::vector<int32_t> context = tokens(1, 100);
   const std::vector<Choice> choices = {{tokens(2, 5)}, {tokens(3, 9)}};

@@ -12,20 +12,20 @@
 namespace mixtape {
 namespace {
 
-Config tiny(const std::vector<std::string>& more) {
+Config tiny_groups(const std::vector<std::string>& more) {
   std::vector<std::string> overrides{"model.n_layers=3", "model.n_heads=2", "optimizer.weight_decay=0.5"};
   overrides.insert(overrides.end(), more.begin(), more.end());
   return tiny_config(overrides);
 }
 
 // A run of some steps, and its parameters before and after.
-struct Training {
+struct GroupsTraining {
   Config config;
   EngineOptions options = training_options(config);
   Engine engine{options, plan_training(options, config).peak};
   std::vector<std::vector<float>> before, after;
 
-  explicit Training(const std::vector<std::string>& overrides, int steps = 3) : config(tiny(overrides)) {
+  explicit GroupsTraining(const std::vector<std::string>& overrides, int steps = 3) : config(tiny_groups(overrides)) {
     engine.parameters().initialise(1);
     TrainingStep step(engine, config);
     before = values();
@@ -48,7 +48,8 @@ struct Training {
 TEST(Freeze, FrozenParametersStayAndTheOthersLearn) {
   for (const char* mode : {"fp32", "bf16"}) {
     SCOPED_TRACE(mode);
-    const Training run({"parameters.freeze=['embedding.*', 'layers.[01].*']", std::string("precision.mode=") + mode});
+    const GroupsTraining run(
+        {"parameters.freeze=['embedding.*', 'layers.[01].*']", std::string("precision.mode=") + mode});
     EXPECT_FALSE(run.changed("embedding.token"));  // tied: not through the output layer either
     EXPECT_FALSE(run.changed("embedding.position"));
     EXPECT_FALSE(run.changed("layers.0.attention.qkv.weight"));
@@ -62,7 +63,7 @@ TEST(Freeze, FrozenParametersStayAndTheOthersLearn) {
 // What learns has the same gradients as if nothing were frozen: one step from the same weights gives the same values
 // where the clip factor is the same.
 TEST(Freeze, TheOthersLearnAsBefore) {
-  const Training all({"train.clip_grad=0"}, 1),
+  const GroupsTraining all({"train.clip_grad=0"}, 1),
       some({"train.clip_grad=0", "parameters.freeze=['layers.1.*', '*.position']"}, 1);
   for (const char* name : {"embedding.token", "layers.0.mlp.up.weight", "layers.2.norm1.bias", "final_norm.weight"})
     EXPECT_EQ(all.after[size_t(all.id(name))], some.after[size_t(some.id(name))]) << name;
@@ -70,13 +71,13 @@ TEST(Freeze, TheOthersLearnAsBefore) {
 }
 
 TEST(Freeze, TakesNoMemoryForGradientsAndOptimizer) {
-  const Training run({"parameters.freeze=['layers.*']", "precision.mode=bf16"}, 1);
+  const GroupsTraining run({"parameters.freeze=['layers.*']", "precision.mode=bf16"}, 1);
   const ParameterLayout& layout = run.engine.model().layout();
-  const Parameters& p = const_cast<Training&>(run).engine.parameters();
+  const Parameters& p = const_cast<GroupsTraining&>(run).engine.parameters();
   EXPECT_LT(layout.learning_flat_count(), layout.flat_count() / 2);
   for (const Tensor& t : {p.gradients, p.m, p.v, p.master}) EXPECT_EQ(t.count(), layout.learning_flat_count());
   EXPECT_EQ(p.weights.count(), layout.flat_count());
-  const Config whole = tiny({"precision.mode=bf16"});
+  const Config whole = tiny_groups({"precision.mode=bf16"});
   const MemoryPlan plan = plan_training(run.options, run.config), full = plan_training(training_options(whole), whole);
   for (const Category c : {Category::gradients, Category::optimizer, Category::master})
     EXPECT_LT(plan.at_peak[int(c)], full.at_peak[int(c)] / 2);
@@ -84,7 +85,7 @@ TEST(Freeze, TakesNoMemoryForGradientsAndOptimizer) {
 
 // Below the first layer that learns nothing is kept for backward.
 TEST(Freeze, KeepsNoActivationsOfFrozenLayersBelow) {
-  const Config whole = tiny({}), top = tiny({"parameters.freeze=['embedding.*', 'layers.[01].*']"});
+  const Config whole = tiny_groups({}), top = tiny_groups({"parameters.freeze=['embedding.*', 'layers.[01].*']"});
   const auto activations = [](const Config& c) {
     return plan_training(training_options(c), c).at_peak[int(Category::activations)];
   };
@@ -93,13 +94,13 @@ TEST(Freeze, KeepsNoActivationsOfFrozenLayersBelow) {
 
 TEST(Freeze, WorksWithRecomputation) {
   const std::string freeze = "parameters.freeze=['embedding.*', 'layers.0.*']";
-  const Training none({freeze}), full({freeze, "memory.recompute=full"});
+  const GroupsTraining none({freeze}), full({freeze, "memory.recompute=full"});
   EXPECT_EQ(none.after, full.after);
 }
 
 TEST(ParameterGroups, FactorsChangeTheStepAndTheDecay) {
   // Without gradients into them there is decay alone: positions beyond the batch, say; so look at a zero rate instead.
-  const Training still({"parameters.groups=[{match: 'layers.0.*', lr_factor: 0}]"});
+  const GroupsTraining still({"parameters.groups=[{match: 'layers.0.*', lr_factor: 0}]"});
   EXPECT_FALSE(still.changed("layers.0.attention.qkv.weight"));
   EXPECT_TRUE(still.changed("layers.1.attention.qkv.weight"));
 
@@ -129,7 +130,7 @@ TEST(ParameterGroups, FactorsChangeTheStepAndTheDecay) {
 TEST(ParameterGroups, PatternsThatMatchNothingAreRefused) {
   const auto error = [](const std::string& setting) {
     try {
-      const Config config = tiny({setting});
+      const Config config = tiny_groups({setting});
       const EngineOptions options = training_options(config);
       plan_training(options, config);
     } catch (const ConfigError& e) {
