@@ -167,6 +167,10 @@ void Trainer::restart_loader() {
   loader_ =
       std::make_unique<Loader>(*objective_, LoaderOptions{.micro_batch_size = int(config_.train.micro_batch_size),
                                                           .global_batch_size = int(config_.train.global_batch_size),
+                                                          .batch_size_at =
+                                                              [this](uint64_t samples) {
+                                                                return config_.batch_size_at(int64_t(samples));
+                                                              },
                                                           .first_sample = uint64_t(state_.samples)});
   stalled_before_ = 0;
 }
@@ -196,7 +200,7 @@ void Trainer::one_step() {
   const double lr = learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_);
   const StepResult result = step_->run(batch, lr);
   state_.attempts = int64_t(engine_->state().attempts);
-  state_.samples += config_.train.global_batch_size;
+  state_.samples += config_.batch_size_at(state_.samples);
   if (result.finite) {
     after_update(result, batch, lr);
   } else {

@@ -77,7 +77,15 @@ TEST(Check, Data) {
       {{"data.validation_split=0"}, "there is nothing to validate on"},
       {{"data.seq_length=129"}, "expected at most model.max_positions (128)"},
       {{"data.tokenizer=''"}, "expected bytes or a tokenizer's file"},
+      {{"data.sources=[{path: a, weight: 0}]"}, "expected a weight above 0 of at least one source"},
+      {{"data.stages=[{from_tokens: 9, weights: [1]}, {from_tokens: 9, weights: [2]}]"},
+       "data.stages[1].from_tokens is 9 (command line), expected each stage to begin after the one before"},
+      {{"data.stages=[{from_tokens: 9, weights: [1, 2]}]"}, "expected 1 numbers from 0 up, one for each of data.sources"},
+      {{"data.stages=[{from_tokens: 9, weights: [0]}]"}, "not all 0"},
   });
+  EXPECT_EQ(violation({"data.sources=[{path: a}, {path: b, weight: 0}]",
+                       "data.stages=[{from_tokens: 9, weights: [0.5, 0.5]}]"}),
+            "");
   EXPECT_EQ(violation({"data.seq_length=129", "model.position=rope"}), "");
   EXPECT_EQ(violation({"data.validation_split=0", "eval.interval=0"}), "");
   EXPECT_EQ(violation({"data.sources=[{path: a, validation: b}]", "data.validation_split=0"}), "");
@@ -124,6 +132,9 @@ TEST(Check, BatchAndLength) {
       {{"train.max_tokens=1000000"}, "but train.max_steps (100) is given too"},
       {{"train.max_steps=null"}, "expected the length of the run"},
       {{"train.stop_at_step=101"}, "expected at most the length of the run, 100 steps"},
+      {{"train.batch_ramp.start=4"}, "which has no effect without train.batch_ramp.tokens"},
+      {{"train.batch_ramp={start: 6, tokens: 1000}"}, "expected a multiple of train.micro_batch_size (4) up to"},
+      {{"train.batch_ramp={start: 12, tokens: 1000}"}, "up to train.global_batch_size (8)"},
   });
   EXPECT_EQ(violation({"train.max_steps=null", "train.max_tokens=1e6"}), "");
 }

@@ -175,5 +175,25 @@ TEST(Length, IsInStepsOrTokens) {
   EXPECT_EQ(steps("{}"), 0);
 }
 
+TEST(Length, ABatchGrowsToItsSize) {
+  const Config c = parse_config(
+                       "data: {seq_length: 100}\n"
+                       "train: {max_tokens: 20000, micro_batch_size: 2, global_batch_size: 10,\n"
+                       "        batch_ramp: {tokens: 8000}}",
+                       "a.yaml")
+                       .config;
+  // From 2 to 10 sequences over 80 sequences, in steps of 2.
+  std::vector<int64_t> sizes;
+  int64_t samples = 0;
+  for (; samples < 200; samples += sizes.back()) sizes.push_back(c.batch_size_at(samples));
+  EXPECT_EQ(c.batch_size_at(0), 2);
+  EXPECT_EQ(c.batch_size_at(39), 4);
+  EXPECT_EQ(c.batch_size_at(40), 6);
+  EXPECT_EQ(c.batch_size_at(79), 8);
+  EXPECT_EQ(c.batch_size_at(80), 10);
+  EXPECT_TRUE(std::ranges::is_sorted(sizes));
+  EXPECT_EQ(c.total_steps(), int64_t(sizes.size()));
+}
+
 }  // namespace
 }  // namespace mixtape

@@ -20,6 +20,7 @@ data:
   sources:
     - {name: "010", path: "päth \"quoted\" \\ back", weight: 0.1, max_epochs: 2.5, validation: null}
     - {path: /b}
+  stages: [{from_tokens: 1000000, weights: [0.25, 1e-3]}, {from_tokens: 9000000, weights: [0, 1]}]
 train: {max_tokens: 1000000000000, on_nonfinite: {policy: rollback, limit: 3}}
 optimizer: {lr: 0.30000000000000004, eps: 1e-30}
 runtime: {threads: 3}

@@ -74,6 +74,41 @@ TEST(Mixture, EndsWhenAllAreExhausted) {
   EXPECT_NE(message.find("max_epochs"), std::string::npos);
 }
 
+TEST(Mixture, StagesHaveTheirOwnShares) {
+  const Mixture mixture(sources({1, 0}), {{1000, {1, 1}}, {10000, {0, 1}}});
+  EXPECT_EQ(mixture.counts(1000), (std::vector<uint64_t>{1000, 0}));
+  const auto both = mixture.counts(10000);
+  EXPECT_NEAR(double(both[0]), 1000 + 4500, 1);
+  EXPECT_EQ(both[0] + both[1], 10000u);
+  EXPECT_EQ(mixture.counts(30000)[0], both[0]);
+  // In whatever order one asks, and however the stages lie to the blocks.
+  const Mixture again(sources({1, 0}), {{1000, {1, 1}}, {10000, {0, 1}}});
+  std::vector<uint64_t> counts(2, 0);
+  for (uint64_t i = 0; i < 12000; ++i) {
+    const auto position = mixture.position(i), other = again.position(11999 - i);
+    ASSERT_EQ(position.ordinal, counts[size_t(position.source)]++) << i;
+    ASSERT_EQ(other.source, mixture.position(11999 - i).source);
+  }
+}
+
+TEST(Mixture, EndsWithTheSourcesOfTheStage) {
+  auto list = sources({1, 1});
+  list[0].limit = 100, list[1].limit = 1000;
+  // The second has given 100 when the first is over, and 300 when the stage begins in which it has no weight.
+  EXPECT_EQ(Mixture(list, {{400, {1, 0}}}).size(), 400u);
+  EXPECT_EQ(Mixture(list, {{400, {0, 1}}}).size(), 1100u);
+  EXPECT_EQ(Mixture(list, {{50, {1, 0}}}).size(), 125u);
+  EXPECT_FALSE(Mixture(sources({1, 1}), {{50, {1, 0}}}).size());
+  EXPECT_NE(error_of([&] { Mixture(list, {{50, {1, 0}}}).position(125); }).find("125"), std::string::npos);
+}
+
+TEST(Mixture, StagesThatMakeNoSense) {
+  EXPECT_THROW(Mixture(sources({1, 1}), {{10, {1}}}), ConfigError);
+  EXPECT_THROW(Mixture(sources({1, 1}), {{10, {0, 0}}}), ConfigError);
+  EXPECT_THROW(Mixture(sources({1, 1}), {{10, {1, 0}}, {10, {0, 1}}}), ConfigError);
+  EXPECT_THROW(Mixture(sources({1, 1}), {{0, {1, 0}}}), ConfigError);
+}
+
 TEST(Mixture, WeightsThatMakeNoSense) {
   EXPECT_THROW(Mixture(sources({0, 0})), ConfigError);
   EXPECT_THROW(Mixture(sources({1, -1})), ConfigError);

@@ -154,6 +154,22 @@ TEST(Loader, GivesTheSamplesInOrderWhateverDepthRankAndStart) {
   }
 }
 
+TEST(Loader, TakesAsManyAsTheBatchHas) {
+  const CausalLm objective(small_dataset(), true);
+  const auto size = [](uint64_t sample) { return sample < 10 ? 2 : sample < 20 ? 4 : 8; };
+  Loader loader(objective, {.micro_batch_size = 2, .global_batch_size = 8, .batch_size_at = size, .first_sample = 4});
+  uint64_t sample = 4;
+  for (const size_t micro_batches : {1, 1, 1, 2, 2, 2, 4, 4}) {
+    const GlobalBatch& batch = loader.next();
+    EXPECT_EQ(batch.first_sample, sample);
+    EXPECT_EQ(batch.micro_batches.size(), micro_batches);
+    for (const Batch& micro : batch.micro_batches) {
+      EXPECT_EQ(micro.sample_ids, (std::vector<uint64_t>{sample, sample + 1}));
+      sample += 2;
+    }
+  }
+}
+
 TEST(Loader, ErrorsArriveAtTheStepTheyConcern) {
   const CausalLm objective(small_dataset(1.0), true);
   const uint64_t steps = *objective.size() / 4;

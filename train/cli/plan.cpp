@@ -37,19 +37,16 @@ void print_memory(const MemoryPlan& plan, double parameters) {
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
-void print_epochs(const Config& config, double tokens) {
+void print_epochs(const Config& config) {
   try {
     const auto tokenizer = load_tokenizer(config.data.tokenizer);
     const auto objective = training_objective(config, *tokenizer);
-    for (const SourceStatistics& s : objective->statistics()) {
-      double weights = 0, weight = 0;
-      for (const SourceConfig& source : config.data.sources) {
-        weights += source.weight;
-        if (source.name == s.name) weight = source.weight;
-      }
-      fmt::print("  {:<20} {:>14} tokens, {:.2f} epochs\n", s.name, with_thousands(int64_t(s.tokens_per_epoch)),
-                 tokens * weight / weights / double(std::max<uint64_t>(s.tokens_per_epoch, 1)));
-    }
+    const std::vector<uint64_t> samples = objective->counts(uint64_t(config.total_samples()));
+    const std::vector<SourceStatistics> sources = objective->statistics();
+    for (size_t i = 0; i < sources.size(); ++i)
+      fmt::print("  {:<20} {:>14} tokens, {:.2f} epochs\n", sources[i].name,
+                 with_thousands(int64_t(sources[i].tokens_per_epoch)),
+                 double(samples[i]) / sources[i].samples_per_epoch);
   } catch (const Error& error) {
     fmt::print("  data not read: {}\n", error.what());
   }
@@ -70,13 +67,14 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
   const double parameters = double(model.layout().parameter_count());
-  const double tokens = double(config.total_steps()) * double(config.tokens_per_step());
+  const double tokens = double(config.total_samples()) * double(config.data.seq_length);
   const double per_token = model.flops_per_token(options.lengths());
 
   fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));
   if (!options.frozen.empty()) fmt::print("  of which learn  {}\n", with_thousands(model.layout().learning_count()));
-  fmt::print("Tokens            {} = {} steps of {}\n", with_thousands(int64_t(tokens)),
-             with_thousands(config.total_steps()), with_thousands(config.tokens_per_step()));
+  fmt::print("Tokens            {} = {} steps of {}{}\n", with_thousands(int64_t(tokens)),
+             with_thousands(config.total_steps()), config.train.batch_ramp.tokens > 0 ? "up to " : "",
+             with_thousands(config.tokens_per_step()));
   fmt::print(
       "FLOPs a token     {:.4g} = 6 x (weights of all matrix products, the head included) + attention "
       "(6 L T d where it is causal, else 12)\n",
@@ -86,7 +84,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
     fmt::print("Hardware FLOPs    {:.4g} (forward twice: recomputation)\n", per_token * tokens * 4 / 3);
   print_memory(plan_training(options, config), parameters);
   fmt::print("\nData\n");
-  print_epochs(config, tokens);
+  print_epochs(config);
   print_time(a, tokens, per_token * tokens);
   fmt::print("\nCompute-optimal tokens for {} parameters\n{}", with_thousands(model.layout().parameter_count()),
              tokens_for_parameters_table(parameters));

@@ -139,6 +139,20 @@ void check_data(const Config& c, Rules& rules) {
         rules.refuse(key + ".name", fmt::format("expected a name of its own; data.sources[{}] has it too", j));
     if (d.sources[i].validation) validates = true;
   }
+  for (size_t i = 0; i < d.stages.size(); ++i) {
+    const std::string key = fmt::format("data.stages[{}]", i);
+    const StageConfig& stage = d.stages[i];
+    if (stage.from_tokens <= (i > 0 ? d.stages[i - 1].from_tokens : 0))
+      rules.refuse(key + ".from_tokens", "expected each stage to begin after the one before, the first after 0");
+    const auto usable = [](double w) { return std::isfinite(w) && w >= 0; };
+    if (stage.weights.size() != d.sources.size() || !std::ranges::all_of(stage.weights, usable) ||
+        std::ranges::none_of(stage.weights, [](double w) { return w > 0; }))
+      rules.refuse(key + ".weights",
+                   fmt::format("expected {} numbers from 0 up, one for each of data.sources, not all 0",
+                               d.sources.size()));
+  }
+  if (!d.sources.empty() && std::ranges::none_of(d.sources, [](const SourceConfig& s) { return s.weight > 0; }))
+    rules.refuse("data.sources", "expected a weight above 0 of at least one source");
   if (c.eval.interval > 0 && !validates && !d.sources.empty())
     rules.refuse("eval.interval",
                  "but there is nothing to validate on; set data.validation_split, a source's validation, "
@@ -227,6 +241,7 @@ void check_kind_of_data(const Config& c, Rules& rules) {
     rules.refuse("data.decoder_seq_length", fmt::format("expected at least {} of examples", least));
   if (!d.document_mask.value_or(true))
     rules.refuse("data.document_mask", "but examples never see each other; leave it auto");
+  if (!d.stages.empty()) rules.refuse("data.stages", "but examples are mixed by the same weights all the time");
   for (size_t i = 0; i < d.sources.size(); ++i)
     if (d.sources[i].format != "auto")
       rules.refuse(fmt::format("data.sources[{}].format", i), "but examples are read from .jsonl files; leave it auto");
@@ -264,6 +279,14 @@ void check_length(const Config& c, Rules& rules) {
   if (t.global_batch_size % t.micro_batch_size != 0)
     rules.refuse("train.global_batch_size",
                  fmt::format("expected a multiple of train.micro_batch_size ({})", t.micro_batch_size));
+  const BatchRampConfig& ramp = t.batch_ramp;
+  if (!ramp.start.is_auto() && ramp.tokens == 0)
+    rules.refuse("train.batch_ramp.start", "which has no effect without train.batch_ramp.tokens");
+  if (const int64_t start = ramp.start.value_or(t.micro_batch_size);
+      start % t.micro_batch_size != 0 || start > t.global_batch_size)
+    rules.refuse("train.batch_ramp.start",
+                 fmt::format("expected a multiple of train.micro_batch_size ({}) up to train.global_batch_size ({})",
+                             t.micro_batch_size, t.global_batch_size));
   if (t.max_steps && t.max_tokens)
     rules.refuse("train.max_tokens", fmt::format("but train.max_steps ({}) is given too; keep one, or set the other to "
                                                  "null",

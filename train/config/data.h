@@ -28,7 +28,7 @@ constexpr auto fields(std::type_identity<SourceConfig>) {
           "what `mixtape data prepare` wrote, llm.c's or nanoGPT's .bin, or Megatron's .idx/.bin pair; of fine-tuning "
           "a .jsonl file, a directory of them or a pattern",
           Aliases{"paths"}),
-      field("weight", &C::weight, "share of the sequences, relative to the other sources' weights", above_up_to(0, 1e9),
+      field("weight", &C::weight, "share of the sequences, relative to the other sources' weights; 0: none, until a stage has it", Range{0, 1e9},
             Aliases{"target_ratio"}),
       field("max_epochs", &C::max_epochs,
             "stop taking from this source after so many passes; its share goes to the others. null: no limit", above(0),
@@ -39,14 +39,32 @@ constexpr auto fields(std::type_identity<SourceConfig>) {
   };
 }
 
+struct StageConfig {
+  int64_t from_tokens = 0;
+  std::vector<double> weights;
+};
+
+constexpr auto fields(std::type_identity<StageConfig>) {
+  using C = StageConfig;
+  return std::tuple{
+      field("from_tokens", &C::from_tokens, "where the stage begins: so many tokens of the run are over",
+            Range{1, 1e18}),
+      field("weights", &C::weights, "of the sources, one each, in their order; 0: nothing from it in this stage"),
+  };
+}
+
 struct DataConfig {
   std::string tokenizer = "bytes";
   std::vector<SourceConfig> sources;
+  std::vector<StageConfig> stages;
   double validation_split = 0.01;
   int64_t seq_length = 256;
   Auto<int64_t> decoder_seq_length;
   bool pack = true;
   Auto<bool> document_mask;
+
+  // The greatest that it has in a stage: a source that comes late counts in validation from the start.
+  double greatest_weight(size_t source) const;
 };
 
 constexpr auto fields(std::type_identity<DataConfig>) {
@@ -58,6 +76,8 @@ constexpr auto fields(std::type_identity<DataConfig>) {
           "directory with one",
           refused_on_resume("the embedding's rows mean the tokens of the tokenizer they were trained with")),
       field("sources", &C::sources, "what to train on: a list of sources and their weights"),
+      field("stages", &C::stages,
+            "other weights of the sources later in the run: a list of stages in the order of their beginnings"),
       field("validation_split", &C::validation_split,
             "share of each source's documents that is kept for validation; 0: none", Range{0, 0.5}),
       field("seq_length", &C::seq_length, "tokens in a sequence", Range{1, 1 << 24},

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <sstream>
 
 #include "train/config/schema.h"
@@ -206,10 +207,54 @@ Head head_of(ObjectiveKind kind) {
 
 std::vector<std::string> preset_names() { return names_in(preset_directories("")); }
 
-int64_t Config::total_steps() const {
-  if (train.max_steps) return *train.max_steps;
-  if (!train.max_tokens) return 0;
-  return (*train.max_tokens + tokens_per_step() - 1) / tokens_per_step();
+namespace {
+
+struct Length {
+  int64_t steps = 0, samples = 0;
+};
+
+// As many steps as `goes_on(steps, samples)` wants of a batch that grows; the rest, of the full one, by division.
+Length ramp_length(const Config& c, const std::function<bool(const Length&)>& goes_on) {
+  Length length;
+  for (int64_t batch; goes_on(length) && (batch = c.batch_size_at(length.samples)) < c.train.global_batch_size;) {
+    length.samples += batch;
+    ++length.steps;
+  }
+  return length;
+}
+
+Length length_of(const Config& c) {
+  const int64_t full = c.train.global_batch_size;
+  if (c.train.max_steps) {
+    const Length ramp = ramp_length(c, [&](const Length& l) { return l.steps < *c.train.max_steps; });
+    return {*c.train.max_steps, ramp.samples + (*c.train.max_steps - ramp.steps) * full};
+  }
+  if (!c.train.max_tokens) return {};
+  const int64_t wanted = (*c.train.max_tokens + c.data.seq_length - 1) / c.data.seq_length;
+  const Length ramp = ramp_length(c, [&](const Length& l) { return l.samples < wanted; });
+  const int64_t rest = std::max<int64_t>(0, (wanted - ramp.samples + full - 1) / full);
+  return {ramp.steps + rest, ramp.samples + rest * full};
+}
+
+}  // namespace
+
+int64_t Config::total_steps() const { return length_of(*this).steps; }
+int64_t Config::total_samples() const { return length_of(*this).samples; }
+
+int64_t Config::batch_size_at(int64_t samples) const {
+  const double share = train.batch_ramp.tokens > 0
+                           ? double(samples) * double(data.seq_length) / double(train.batch_ramp.tokens)
+                           : 1;
+  const int64_t unit = train.micro_batch_size, full = train.global_batch_size;
+  if (share >= 1) return full;
+  const int64_t start = train.batch_ramp.start.value_or(unit);
+  return std::min(full, (start + int64_t(share * double(full - start))) / unit * unit);
+}
+
+double DataConfig::greatest_weight(size_t source) const {
+  double weight = sources[source].weight;
+  for (const StageConfig& stage : stages) weight = std::max(weight, stage.weights[source]);
+  return weight;
 }
 
 }  // namespace mixtape

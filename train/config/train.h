@@ -34,9 +34,26 @@ constexpr auto fields(std::type_identity<NonfiniteConfig>) {
   };
 }
 
+struct BatchRampConfig {
+  int64_t tokens = 0;
+  Auto<int64_t> start;
+};
+
+constexpr auto fields(std::type_identity<BatchRampConfig>) {
+  using C = BatchRampConfig;
+  return std::tuple{
+      field("tokens", &C::tokens,
+            "the batch grows evenly until so many tokens are over (GPT-3: 4 to 12 billion), in steps of "
+            "micro_batch_size; schedules go by updates all the same. 0: no ramp",
+            Range{0, 1e18}),
+      field("start", &C::start, "sequences in the first update; auto: micro_batch_size", Range{1, 1 << 28}),
+  };
+}
+
 struct TrainConfig {
   int64_t micro_batch_size = 4;
   int64_t global_batch_size = 32;
+  BatchRampConfig batch_ramp;
   std::optional<int64_t> max_steps;
   std::optional<int64_t> max_tokens;
   std::optional<int64_t> stop_at_step;
@@ -50,6 +67,7 @@ constexpr auto fields(std::type_identity<TrainConfig>) {
       field("micro_batch_size", &C::micro_batch_size, "sequences that a device computes at once", Range{1, 1 << 20}),
       field("global_batch_size", &C::global_batch_size,
             "sequences in an update, over all devices and accumulated micro-batches", Range{1, 1 << 28}),
+      field("batch_ramp", &C::batch_ramp, "a batch that is small at first"),
       field("max_steps", &C::max_steps, "length of the run in updates (or max_tokens: exactly one)", Range{1, 1e12},
             Aliases{"train_iters", "max_iters", "steps"}),
       field("max_tokens", &C::max_tokens,

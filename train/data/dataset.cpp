@@ -68,7 +68,7 @@ Dataset::Dataset(std::vector<DatasetSource> sources, const Vocabulary& vocabular
     sources_.push_back(std::make_unique<PackedSource>(source, vocabulary_, options_));
     shares.push_back({source.name, source.weight, sources_.back()->limit()});
   }
-  mixture_ = std::make_unique<Mixture>(std::move(shares));
+  mixture_ = std::make_unique<Mixture>(std::move(shares), options_.stages);
 }
 
 Dataset::~Dataset() = default;
@@ -89,6 +89,8 @@ std::vector<SourceStatistics> Dataset::statistics() const {
 std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabulary& vocabulary,
                                           DatasetOptions options) {
   complete(options, config, Split::training);
+  for (const StageConfig& stage : config.stages)
+    options.stages.push_back({uint64_t((stage.from_tokens + config.seq_length - 1) / config.seq_length), stage.weights});
   std::vector<DatasetSource> sources;
   for (const SourceConfig& source : config.sources)
     sources.push_back({name_of_source(source), open_source(source, source.path, vocabulary), source.weight,
@@ -101,11 +103,12 @@ std::unique_ptr<Dataset> validation_dataset(const DataConfig& config, const Voca
   complete(options, config, Split::validation);
   options.seed = 0;
   std::vector<DatasetSource> sources;
-  for (const SourceConfig& source : config.sources) {
+  for (size_t i = 0; i < config.sources.size(); ++i) {
+    const SourceConfig& source = config.sources[i];
     if (!source.validation && config.validation_split <= 0) continue;
     const std::string& path = source.validation ? *source.validation : source.path;
     sources.push_back(
-        {name_of_source(source), open_source(source, path, vocabulary), source.weight, 1.0, !source.validation});
+        {name_of_source(source), open_source(source, path, vocabulary), config.greatest_weight(i), 1.0, !source.validation});
   }
   if (sources.empty()) return nullptr;
   return std::make_unique<Dataset>(std::move(sources), vocabulary, options);

@@ -89,6 +89,7 @@ struct DatasetOptions {
   Split split = Split::all;
   double validation_split = 0;  // share of documents that `validation` takes and `training` leaves
   uint64_t seed = 0;
+  std::vector<MixtureStage> stages = {};  // with other weights than the sources' own
 };
 
 class Dataset {

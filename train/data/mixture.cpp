@@ -12,24 +12,47 @@ constexpr uint64_t block_samples = 4096;
 
 }  // namespace
 
-Mixture::Mixture(std::vector<MixtureSource> sources) : sources_(std::move(sources)) {
-  uint64_t total = 0;
-  bool endless = false, positive = false;
-  for (const MixtureSource& source : sources_) {
-    if (!std::isfinite(source.weight) || source.weight < 0)
-      throw ConfigError("data.sources: the weight of {} is {}, expected a number from 0 up", source.name,
-                        source.weight);
-    if (source.weight == 0) continue;
-    positive = true;
-    if (!source.limit || __builtin_add_overflow(total, *source.limit, &total)) endless = true;
-  }
-  if (!positive) throw ConfigError("data.sources: no source has a positive weight, so there is nothing to train on");
-  if (!endless) size_ = total;
+Mixture::Mixture(std::vector<MixtureSource> sources, std::vector<MixtureStage> stages) : sources_(std::move(sources)) {
+  stages_.emplace_back();
+  for (const MixtureSource& source : sources_) stages_[0].weights.push_back(source.weight);
+  stages_.insert(stages_.end(), stages.begin(), stages.end());
+  check_weights();
 
   State state;
   state.counts.assign(sources_.size(), 0);
   start_phase(state);
+  size_ = end_from(state);
   states_.push_back(std::move(state));
+}
+
+void Mixture::check_weights() const {
+  for (const MixtureStage& stage : stages_) {
+    if (stage.weights.size() != sources_.size())
+      throw ConfigError("data.stages: {} weights for {} sources, expected one each", stage.weights.size(),
+                        sources_.size());
+    for (size_t j = 0; j < sources_.size(); ++j)
+      if (!std::isfinite(stage.weights[j]) || stage.weights[j] < 0)
+        throw ConfigError("data.sources: the weight of {} is {}, expected a number from 0 up", sources_[j].name,
+                          stage.weights[j]);
+    if (std::ranges::none_of(stage.weights, [](double w) { return w > 0; }))
+      throw ConfigError("data.sources: no source has a positive weight, so there is nothing to train on");
+  }
+  for (size_t i = 1; i < stages_.size(); ++i)
+    if (stages_[i].first_sample <= stages_[i - 1].first_sample)
+      throw ConfigError("data.stages: expected each to begin after the one before");
+}
+
+std::optional<uint64_t> Mixture::end_from(State state) const {
+  if (std::ranges::none_of(sources_, [](const MixtureSource& s) { return s.limit.has_value(); })) return std::nullopt;
+  while (state.sample < stages_.back().first_sample)
+    if (step(state) < 0) return state.sample;
+  uint64_t end = state.sample;
+  for (size_t j = 0; j < sources_.size(); ++j) {
+    if (stages_.back().weights[j] <= 0) continue;
+    const auto& limit = sources_[j].limit;
+    if (!limit || __builtin_add_overflow(end, *limit - std::min(*limit, state.counts[j]), &end)) return std::nullopt;
+  }
+  return end;
 }
 
 void Mixture::start_phase(State& state) const {
@@ -39,8 +62,8 @@ void Mixture::start_phase(State& state) const {
   double sum = 0;
   for (size_t j = 0; j < sources_.size(); ++j) {
     if (sources_[j].limit && state.counts[j] >= *sources_[j].limit) continue;
-    state.weights[j] = sources_[j].weight;
-    sum += sources_[j].weight;
+    state.weights[j] = stages_[state.stage].weights[j];
+    sum += state.weights[j];
   }
   // Weights that sum to 1 already keep their bits: the blend of Megatron-LM is reproduced from the weights as given.
   if (std::abs(sum - 1) > 1e-12 && sum > 0)
@@ -48,6 +71,10 @@ void Mixture::start_phase(State& state) const {
 }
 
 int Mixture::step(State& state) const {
+  if (state.stage + 1 < stages_.size() && state.sample >= stages_[state.stage + 1].first_sample) {
+    ++state.stage;
+    start_phase(state);
+  }
   const double i = double(std::max<uint64_t>(state.sample - state.phase_start, 1));
   int best = -1;
   double best_lag = 0;
@@ -56,6 +83,7 @@ int Mixture::step(State& state) const {
     const double lag = state.weights[j] * i - double(state.counts[j] - state.phase_counts[j]);
     if (best < 0 || lag > best_lag) best = int(j), best_lag = lag;
   }
+  if (best < 0) return -1;
   ++state.sample;
   const uint64_t count = ++state.counts[size_t(best)];
   const auto& limit = sources_[size_t(best)].limit;
@@ -67,10 +95,10 @@ void Mixture::check(uint64_t sample) const {
   if (!size_ || sample < *size_) return;
   std::string names;
   for (const MixtureSource& source : sources_)
-    if (source.weight > 0)
-      names += fmt::format("{}{} ({} samples)", names.empty() ? "" : ", ", source.name, source.limit.value_or(0));
+    if (source.limit)
+      names += fmt::format("{}{} ({} samples)", names.empty() ? "" : ", ", source.name, *source.limit);
   throw DataError(
-      "the data ends after {} samples, and sample {} was asked for: max_epochs is over for every source: "
+      "the data ends after {} samples, and sample {} was asked for: max_epochs is over for every source with a weight: "
       "{}. Raise data.sources[].max_epochs, or train fewer steps",
       *size_, sample, names);
 }

@@ -45,6 +45,7 @@ const GlobalBatch& Loader::next() {
 }
 
 void Loader::run() {
+  uint64_t first = options_.first_sample;
   for (uint64_t step = 0;; ++step) {
     {
       std::unique_lock lock(mutex_);
@@ -53,7 +54,9 @@ void Loader::run() {
     }
     std::exception_ptr error;
     try {
-      fill(step, ring_[step % ring_.size()]);
+      const int64_t samples = options_.batch_size_at ? options_.batch_size_at(first) : options_.global_batch_size;
+      fill(first, samples, ring_[step % ring_.size()]);
+      first += uint64_t(samples);
     } catch (...) {
       error = std::current_exception();
     }
@@ -64,9 +67,9 @@ void Loader::run() {
   }
 }
 
-void Loader::fill(uint64_t step, GlobalBatch& batch) const {
-  const int micro_batches = options_.global_batch_size / options_.micro_batch_size / options_.world;
-  batch.first_sample = options_.first_sample + step * uint64_t(options_.global_batch_size);
+void Loader::fill(uint64_t first_sample, int64_t samples_of_step, GlobalBatch& batch) const {
+  const int64_t micro_batches = samples_of_step / options_.micro_batch_size / options_.world;
+  batch.first_sample = first_sample;
   batch.first_micro_batch = uint64_t(options_.rank) * uint64_t(micro_batches);
   batch.micro_batches.resize(size_t(micro_batches));
   batch.n_tokens = batch.n_targets = 0;

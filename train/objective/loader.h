@@ -3,14 +3,15 @@
 //   Loader loader(objective, {.micro_batch_size = 4, .global_batch_size = 32, .first_sample = trainer.samples_seen});
 //   const GlobalBatch& batch = loader.next();   // valid until the next call
 //
-// Which samples a step gets depends on its first sample alone: step k takes [first_sample + k * global_batch_size,
-// ...), cut into micro-batches in order; rank r of W owns the r-th of W equal runs of micro-batches. Threads and depth
-// change nothing.
+// Which samples a step gets depends on its first sample alone: it takes the next global_batch_size from there (or as many
+// as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W equal runs of micro-batches.
+// Threads and depth change nothing.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -22,6 +23,8 @@ namespace mixtape {
 struct LoaderOptions {
   int micro_batch_size = 1;   // samples of a micro-batch
   int global_batch_size = 1;  // samples of a step, over all ranks; a multiple of micro_batch_size * world
+  // Of a batch that changes: its samples, by the first of them; each a multiple as above, at most global_batch_size.
+  std::function<int64_t(uint64_t)> batch_size_at = nullptr;
   uint64_t first_sample = 0;
   int rank = 0, world = 1;
   int depth = 3;  // steps prepared ahead
@@ -43,7 +46,7 @@ class Loader {
 
  private:
   void run();
-  void fill(uint64_t step, GlobalBatch& batch) const;
+  void fill(uint64_t first_sample, int64_t samples, GlobalBatch& batch) const;
 
   const Objective& objective_;
   const LoaderOptions options_;

@@ -206,13 +206,17 @@ std::vector<Validation> validations(const Config& config, const Tokenizer& token
     return all;
   }
   double weights = 0;
-  for (const SourceConfig& source : config.data.sources)
-    if (source.validation || config.data.validation_split > 0) weights += source.weight;
-  for (const SourceConfig& source : config.data.sources) {
+  for (size_t i = 0; i < config.data.sources.size(); ++i)
+    if (config.data.sources[i].validation || config.data.validation_split > 0) weights += config.data.greatest_weight(i);
+  for (size_t i = 0; i < config.data.sources.size(); ++i) {
+    const double weight = config.data.greatest_weight(i);
+    if (weight == 0) continue;
     Config one = config;
-    one.data.sources = {source};
-    add(name_of_source(source), validation_objective(one, tokenizer),
-        std::llround(double(config.eval.tokens) * source.weight / weights));
+    one.data.stages.clear();
+    one.data.sources = {config.data.sources[i]};
+    one.data.sources[0].weight = weight;
+    add(name_of_source(one.data.sources[0]), validation_objective(one, tokenizer),
+        std::llround(double(config.eval.tokens) * weight / weights));
   }
   return all;
 }
