@@ -63,6 +63,7 @@ std::string json_line(const StartEvent& e) {
       .put("learning_parameters", e.learning > 0 ? e.learning : e.parameters)
       .put("flops_per_token", e.flops_per_token)
       .put("tokens_per_step", e.tokens_per_step)
+      .put("max_tokens", e.max_tokens)
       .put("max_steps", e.max_steps)
       .put("world_size", e.world_size)
       .put("threads", e.threads)

@@ -39,6 +39,7 @@ struct StartEvent {
   int64_t learning = 0;         // those of them that change; 0: all
   double flops_per_token = 0;   // of the model, forward and backward
   int64_t tokens_per_step = 0;  // capacity of a global step
+  int64_t max_tokens = 0;       // of the whole run
   int64_t max_steps = 0;
   int world_size = 1, threads = 1;
   MemoryTable memory;

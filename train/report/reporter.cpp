@@ -57,7 +57,7 @@ void Reporter::start(const StartEvent& e) {
                                : "",
                            human_count(e.flops_per_token)));
   row("data", fmt::format("{} tokens a step, {} steps, {} tokens in all", with_thousands(e.tokens_per_step),
-                          with_thousands(e.max_steps), human_count(double(e.tokens_per_step) * double(e.max_steps))));
+                          with_thousands(e.max_steps), human_count(double(e.max_tokens))));
   row("device", fmt::format("{}, {}, {} thread{}{}", e.device, e.precision, e.threads, e.threads == 1 ? "" : "s",
                             e.world_size > 1 ? fmt::format(", {} processes", e.world_size) : ""));
   const MemoryTable& m = e.memory;
