@@ -151,7 +151,8 @@ std::string name_of(const testing::TestParamInfo<Recipe>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Recipes,
-                         testing::Values(Recipe{"bert-base", "bert", "bert", one_stack, 3.12},
+                         testing::Values(Recipe{"gpt2-124m", "gpt2", "gpt2", one_stack, 1.0},
+                                         Recipe{"bert-base", "bert", "bert", one_stack, 3.12},
                                          Recipe{"roberta-base", "roberta", "roberta", one_stack, 3.36},
                                          Recipe{"t5-small", "t5", "t5", two_stacks, 2.61},
                                          Recipe{"t5-v1.1-base", "t5", "t5", two_stacks, 2.35},
