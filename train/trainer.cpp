@@ -165,14 +165,12 @@ void Trainer::announce() {
 
 void Trainer::restart_loader() {
   loader_.reset();
-  loader_ =
-      std::make_unique<Loader>(*objective_, LoaderOptions{.micro_batch_size = int(config_.train.micro_batch_size),
-                                                          .global_batch_size = int(config_.train.global_batch_size),
-                                                          .batch_size_at =
-                                                              [this](uint64_t samples) {
-                                                                return config_.batch_size_at(int64_t(samples));
-                                                              },
-                                                          .first_sample = uint64_t(state_.samples)});
+  loader_ = std::make_unique<Loader>(
+      *objective_,
+      LoaderOptions{.micro_batch_size = int(config_.train.micro_batch_size),
+                    .global_batch_size = int(config_.train.global_batch_size),
+                    .batch_size_at = [this](uint64_t samples) { return config_.batch_size_at(int64_t(samples)); },
+                    .first_sample = uint64_t(state_.samples)});
   stalled_before_ = 0;
 }
 

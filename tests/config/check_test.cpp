@@ -79,8 +79,9 @@ TEST(Check, Data) {
       {{"data.tokenizer=''"}, "expected bytes or a tokenizer's file"},
       {{"data.sources=[{path: a, weight: 0}]"}, "expected a weight above 0 of at least one source"},
       {{"data.stages=[{from_tokens: 9, weights: [1]}, {from_tokens: 9, weights: [2]}]"},
-       "data.stages[1].from_tokens is 9 (command line), expected each stage to begin after the one before"},
-      {{"data.stages=[{from_tokens: 9, weights: [1, 2]}]"}, "expected 1 numbers from 0 up, one for each of data.sources"},
+       "data.stages[1].from_tokens is 9, expected each stage to begin after the one before"},
+      {{"data.stages=[{from_tokens: 9, weights: [1, 2]}]"},
+       "expected 1 numbers from 0 up, one for each of data.sources"},
       {{"data.stages=[{from_tokens: 9, weights: [0]}]"}, "not all 0"},
   });
   EXPECT_EQ(violation({"data.sources=[{path: a}, {path: b, weight: 0}]",

@@ -62,8 +62,8 @@ TEST(Numbers, StayInTheirRange) {
   EXPECT_EQ(error_of("optimizer:\n  lr: 11"), "a.yaml:2: optimizer.lr is '11', expected a number from 0 to 10");
   EXPECT_EQ(error_of("optimizer: {betas: [0.9, 1]}"),
             "a.yaml:1: optimizer.betas[1] is '1', expected a number of at least 0 and below 1");
-  EXPECT_EQ(error_of("data: {sources: [{path: a, weight: 0}]}"),
-            "a.yaml:1: data.sources[0].weight is '0', expected a number above 0 and at most 1000000000");
+  EXPECT_EQ(error_of("objective: {mask_rate: 0}"),
+            "a.yaml:1: objective.mask_rate is '0', expected a number above 0 and at most 0.9");
   EXPECT_EQ(error_of("seed: -1"), "a.yaml:1: seed is '-1', expected an integer of at least 0");
 }
 

@@ -116,7 +116,8 @@ std::vector<int64_t> elements_to_check(const Array& a, int64_t total_inputs) {
                       int64_t(32), int64_t(63), int64_t(64), n - cols, n - 8, n - 16, n - 17})
       if (i >= 0 && i < n) picked.insert(i);
     Numbers numbers = numbers_for(a.shape(), 77);
-    while (int64_t(picked.size()) < std::min<int64_t>(n, sanitized ? 0 : 64)) picked.insert(int64_t(numbers.below(uint64_t(n))));
+    while (int64_t(picked.size()) < std::min<int64_t>(n, sanitized ? 0 : 64))
+      picked.insert(int64_t(numbers.below(uint64_t(n))));
   }
   return {picked.begin(), picked.end()};
 }

@@ -147,9 +147,9 @@ void check_data(const Config& c, Rules& rules) {
     const auto usable = [](double w) { return std::isfinite(w) && w >= 0; };
     if (stage.weights.size() != d.sources.size() || !std::ranges::all_of(stage.weights, usable) ||
         std::ranges::none_of(stage.weights, [](double w) { return w > 0; }))
-      rules.refuse(key + ".weights",
-                   fmt::format("expected {} numbers from 0 up, one for each of data.sources, not all 0",
-                               d.sources.size()));
+      rules.refuse(
+          key + ".weights",
+          fmt::format("expected {} numbers from 0 up, one for each of data.sources, not all 0", d.sources.size()));
   }
   if (!d.sources.empty() && std::ranges::none_of(d.sources, [](const SourceConfig& s) { return s.weight > 0; }))
     rules.refuse("data.sources", "expected a weight above 0 of at least one source");

@@ -28,8 +28,9 @@ constexpr auto fields(std::type_identity<SourceConfig>) {
           "what `mixtape data prepare` wrote, llm.c's or nanoGPT's .bin, or Megatron's .idx/.bin pair; of fine-tuning "
           "a .jsonl file, a directory of them or a pattern",
           Aliases{"paths"}),
-      field("weight", &C::weight, "share of the sequences, relative to the other sources' weights; 0: none, until a stage has it", Range{0, 1e9},
-            Aliases{"target_ratio"}),
+      field("weight", &C::weight,
+            "share of the sequences, relative to the other sources' weights; 0: none, until a stage has it",
+            Range{0, 1e9}, Aliases{"target_ratio"}),
       field("max_epochs", &C::max_epochs,
             "stop taking from this source after so many passes; its share goes to the others. null: no limit", above(0),
             Aliases{"max_repetition_ratio"}),

@@ -242,9 +242,8 @@ int64_t Config::total_steps() const { return length_of(*this).steps; }
 int64_t Config::total_samples() const { return length_of(*this).samples; }
 
 int64_t Config::batch_size_at(int64_t samples) const {
-  const double share = train.batch_ramp.tokens > 0
-                           ? double(samples) * double(data.seq_length) / double(train.batch_ramp.tokens)
-                           : 1;
+  const double share =
+      train.batch_ramp.tokens > 0 ? double(samples) * double(data.seq_length) / double(train.batch_ramp.tokens) : 1;
   const int64_t unit = train.micro_batch_size, full = train.global_batch_size;
   if (share >= 1) return full;
   const int64_t start = train.batch_ramp.start.value_or(unit);

@@ -90,7 +90,8 @@ std::unique_ptr<Dataset> training_dataset(const DataConfig& config, const Vocabu
                                           DatasetOptions options) {
   complete(options, config, Split::training);
   for (const StageConfig& stage : config.stages)
-    options.stages.push_back({uint64_t((stage.from_tokens + config.seq_length - 1) / config.seq_length), stage.weights});
+    options.stages.push_back(
+        {uint64_t((stage.from_tokens + config.seq_length - 1) / config.seq_length), stage.weights});
   std::vector<DatasetSource> sources;
   for (const SourceConfig& source : config.sources)
     sources.push_back({name_of_source(source), open_source(source, source.path, vocabulary), source.weight,
@@ -107,8 +108,8 @@ std::unique_ptr<Dataset> validation_dataset(const DataConfig& config, const Voca
     const SourceConfig& source = config.sources[i];
     if (!source.validation && config.validation_split <= 0) continue;
     const std::string& path = source.validation ? *source.validation : source.path;
-    sources.push_back(
-        {name_of_source(source), open_source(source, path, vocabulary), config.greatest_weight(i), 1.0, !source.validation});
+    sources.push_back({name_of_source(source), open_source(source, path, vocabulary), config.greatest_weight(i), 1.0,
+                       !source.validation});
   }
   if (sources.empty()) return nullptr;
   return std::make_unique<Dataset>(std::move(sources), vocabulary, options);

@@ -95,8 +95,7 @@ void Mixture::check(uint64_t sample) const {
   if (!size_ || sample < *size_) return;
   std::string names;
   for (const MixtureSource& source : sources_)
-    if (source.limit)
-      names += fmt::format("{}{} ({} samples)", names.empty() ? "" : ", ", source.name, *source.limit);
+    if (source.limit) names += fmt::format("{}{} ({} samples)", names.empty() ? "" : ", ", source.name, *source.limit);
   throw DataError(
       "the data ends after {} samples, and sample {} was asked for: max_epochs is over for every source with a weight: "
       "{}. Raise data.sources[].max_epochs, or train fewer steps",

@@ -4,8 +4,8 @@
 //
 // where count_j(i) is how many of the samples before i came from source j. There is no randomness: after any number of
 // samples each source's share is within one sample or so of its weight. A source with a limit that has given all its
-// samples drops out; the rule then starts afresh among the others, with their weights scaled to sum to 1. It also starts
-// afresh where a stage with other weights begins.
+// samples drops out; the rule then starts afresh among the others, with their weights scaled to sum to 1. It also
+// starts afresh where a stage with other weights begins.
 //
 // The state after each block of samples is kept as it is reached, so a position is cheap in any order: the first visit
 // to sample 10 million takes some 50 ms, later ones microseconds. Thread-safe.

@@ -3,9 +3,9 @@
 //   Loader loader(objective, {.micro_batch_size = 4, .global_batch_size = 32, .first_sample = trainer.samples_seen});
 //   const GlobalBatch& batch = loader.next();   // valid until the next call
 //
-// Which samples a step gets depends on its first sample alone: it takes the next global_batch_size from there (or as many
-// as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W equal runs of micro-batches.
-// Threads and depth change nothing.
+// Which samples a step gets depends on its first sample alone: it takes the next global_batch_size from there (or as
+// many as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W equal runs of
+// micro-batches. Threads and depth change nothing.
 #pragma once
 
 #include <condition_variable>

@@ -207,7 +207,8 @@ std::vector<Validation> validations(const Config& config, const Tokenizer& token
   }
   double weights = 0;
   for (size_t i = 0; i < config.data.sources.size(); ++i)
-    if (config.data.sources[i].validation || config.data.validation_split > 0) weights += config.data.greatest_weight(i);
+    if (config.data.sources[i].validation || config.data.validation_split > 0)
+      weights += config.data.greatest_weight(i);
   for (size_t i = 0; i < config.data.sources.size(); ++i) {
     const double weight = config.data.greatest_weight(i);
     if (weight == 0) continue;
