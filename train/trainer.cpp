@@ -151,7 +151,7 @@ void Trainer::announce() {
                     .learning = engine_->model().layout().learning_count(),
                     .flops_per_token = engine_->model().flops_per_token(engine_->options().lengths()),
                     .tokens_per_step = config_.tokens_per_step(),
-                    .max_tokens = config_.total_samples() * config_.data.seq_length,
+                    .max_tokens = config_.total_tokens(),
                     .max_steps = total_steps_,
                     .threads = int(config_.runtime.threads.value_or(available_cores())),
                     .memory = {.parameters = bytes(Category::parameters) + bytes(Category::master),

@@ -83,6 +83,7 @@ TEST(Check, Data) {
       {{"data.stages=[{from_tokens: 9, weights: [1, 2]}]"},
        "expected 1 numbers from 0 up, one for each of data.sources"},
       {{"data.stages=[{from_tokens: 9, weights: [0]}]"}, "not all 0"},
+      {{"data.stages=[{from_tokens: 1e9, weights: [1]}]"}, "but the run ends after 102400 tokens"},
   });
   EXPECT_EQ(violation({"data.sources=[{path: a}, {path: b, weight: 0}]",
                        "data.stages=[{from_tokens: 9, weights: [0.5, 0.5]}]"}),

@@ -48,7 +48,7 @@ void print_epochs(const Config& config) {
                  with_thousands(int64_t(sources[i].tokens_per_epoch)),
                  double(samples[i]) / sources[i].samples_per_epoch);
   } catch (const Error& error) {
-    fmt::print("  data not read: {}\n", error.what());
+    fmt::print("  {}\n", error.what());
   }
 }
 
@@ -67,7 +67,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
   const double parameters = double(model.layout().parameter_count());
-  const double tokens = double(config.total_samples()) * double(config.data.seq_length);
+  const double tokens = double(config.total_tokens());
   const double per_token = model.flops_per_token(options.lengths());
 
   fmt::print("Parameters        {}\n", with_thousands(model.layout().parameter_count()));

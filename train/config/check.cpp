@@ -144,6 +144,8 @@ void check_data(const Config& c, Rules& rules) {
     const StageConfig& stage = d.stages[i];
     if (stage.from_tokens <= (i > 0 ? d.stages[i - 1].from_tokens : 0))
       rules.refuse(key + ".from_tokens", "expected each stage to begin after the one before, the first after 0");
+    if (const int64_t end = c.total_tokens(); end > 0 && stage.from_tokens >= end)
+      rules.refuse(key + ".from_tokens", fmt::format("but the run ends after {} tokens", end));
     const auto usable = [](double w) { return std::isfinite(w) && w >= 0; };
     if (stage.weights.size() != d.sources.size() || !std::ranges::all_of(stage.weights, usable) ||
         std::ranges::none_of(stage.weights, [](double w) { return w > 0; }))

@@ -49,7 +49,8 @@ struct Config {
 
   // The length of the run in updates, from train.max_steps or train.max_tokens; 0 where neither is given.
   int64_t total_steps() const;
-  int64_t total_samples() const;  // sequences in all these updates
+  int64_t total_samples() const;  // sequences in all these updates; INT64_MAX where there are more
+  int64_t total_tokens() const;   // in them
   // Sequences in the update that comes after so many sequences: train.global_batch_size, or less on its ramp.
   int64_t batch_size_at(int64_t samples) const;
   int64_t tokens_per_step() const { return train.global_batch_size * data.seq_length; }

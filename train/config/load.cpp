@@ -213,6 +213,13 @@ struct Length {
   int64_t steps = 0, samples = 0;
 };
 
+int64_t product(int64_t a, int64_t b) {
+  int64_t all;
+  return __builtin_mul_overflow(a, b, &all) ? INT64_MAX : all;
+}
+
+int64_t sum(int64_t a, int64_t b) { return a > INT64_MAX - b ? INT64_MAX : a + b; }
+
 // As many steps as `goes_on(steps, samples)` wants of a batch that grows; the rest, of the full one, by division.
 Length ramp_length(const Config& c, const std::function<bool(const Length&)>& goes_on) {
   Length length;
@@ -227,19 +234,20 @@ Length length_of(const Config& c) {
   const int64_t full = c.train.global_batch_size;
   if (c.train.max_steps) {
     const Length ramp = ramp_length(c, [&](const Length& l) { return l.steps < *c.train.max_steps; });
-    return {*c.train.max_steps, ramp.samples + (*c.train.max_steps - ramp.steps) * full};
+    return {*c.train.max_steps, sum(ramp.samples, product(*c.train.max_steps - ramp.steps, full))};
   }
   if (!c.train.max_tokens) return {};
   const int64_t wanted = (*c.train.max_tokens + c.data.seq_length - 1) / c.data.seq_length;
   const Length ramp = ramp_length(c, [&](const Length& l) { return l.samples < wanted; });
   const int64_t rest = std::max<int64_t>(0, (wanted - ramp.samples + full - 1) / full);
-  return {ramp.steps + rest, ramp.samples + rest * full};
+  return {ramp.steps + rest, sum(ramp.samples, product(rest, full))};
 }
 
 }  // namespace
 
 int64_t Config::total_steps() const { return length_of(*this).steps; }
 int64_t Config::total_samples() const { return length_of(*this).samples; }
+int64_t Config::total_tokens() const { return product(total_samples(), data.seq_length); }
 
 int64_t Config::batch_size_at(int64_t samples) const {
   const double share =
@@ -252,7 +260,8 @@ int64_t Config::batch_size_at(int64_t samples) const {
 
 double DataConfig::greatest_weight(size_t source) const {
   double weight = sources[source].weight;
-  for (const StageConfig& stage : stages) weight = std::max(weight, stage.weights[source]);
+  for (const StageConfig& stage : stages)
+    if (source < stage.weights.size()) weight = std::max(weight, stage.weights[source]);
   return weight;
 }
 
