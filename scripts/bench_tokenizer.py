@@ -81,7 +81,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         text = a.file or f"{folder}/text"
         if not a.file:
