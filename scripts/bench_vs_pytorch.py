@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 
-# Mixtape's configuration and its overrides; PyTorch's model by the same numbers. `steps`: of a turn. `goal`: PyTorch's time / Mixtape's.
+# Mixtape's configuration, a file or overrides; PyTorch's model by the same numbers. `steps`: of a turn. `goal`: PyTorch's time / Mixtape's.
 GPT2 = dict(make="gpt", config=["model.preset=gpt2"], layers=12, width=768, heads=12, vocabulary=50257, positions=1024, bias=True)
 LLAMA = dict(make="llama", config="configs/llama-134m.yaml", layers=12, width=768, heads=12, vocabulary=32000, positions=1024, inner=2048)
 BERT = dict(make="bert", config=["model.preset=bert-base", "objective.name=masked_lm"], vocabulary=30522)

@@ -126,9 +126,10 @@ def f1(task, pairs, n_labels):
 
 def theirs(task, train, validation, steps, seed):
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer, logging
 
     _, labels = TASKS[task]
+    logging.disable_progress_bar()
     torch.manual_seed(seed)
     kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForTokenClassification
     model = kind.from_pretrained("runs/bert-base/model", num_labels=len(labels), hidden_dropout_prob=0.1,

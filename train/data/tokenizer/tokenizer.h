@@ -21,7 +21,7 @@
 
 namespace mixtape {
 
-constexpr int32_t most_tokens = 1 << 24;  // of a vocabulary; ids stay exact in a float
+constexpr int32_t most_tokens = 1 << 24;  // of a vocabulary
 
 struct EncodeOptions {
   // Literals of special tokens in the text, such as "<|endoftext|>", become their ids, as in Hugging Face. Off for text
