@@ -11,6 +11,13 @@
 namespace mixtape {
 namespace {
 
+// Of a command that must succeed.
+std::string output_of(const Workspace& space, const std::vector<std::string>& arguments) {
+  const ProcessResult r = space.mixtape(arguments);
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  return r.out;
+}
+
 struct Recipe {
   const char* name;
   const char* data;       // the folder in data/, and
@@ -35,11 +42,7 @@ class Recipes : public testing::TestWithParam<Recipe> {
     words.insert(words.end(), GetParam().size.begin(), GetParam().size.end());
     return words;
   }
-  std::string run(std::vector<std::string> arguments) const {
-    const ProcessResult r = space.mixtape(arguments);
-    EXPECT_EQ(r.exit_code, 0) << r.err;
-    return r.out;
-  }
+  std::string run(const std::vector<std::string>& arguments) const { return output_of(space, arguments); }
   std::string weights(const std::string& name) const {
     return space.read("runs/" + name + "/checkpoints/step-00000080/model.safetensors");
   }
@@ -66,11 +69,7 @@ TEST_P(Recipes, LearnAndResume) {
 // The recipe of translation, on pairs that a small model can learn in seconds: numbers and their names.
 TEST(TransformerBase, LearnsToTranslate) {
   const Workspace space;
-  const auto run = [&](std::vector<std::string> arguments) {
-    const ProcessResult r = space.mixtape(arguments);
-    EXPECT_EQ(r.exit_code, 0) << r.err;
-    return r.out;
-  };
+  const auto run = [&](const std::vector<std::string>& arguments) { return output_of(space, arguments); };
   const std::vector<std::string> names = {"null", "eins", "zwei", "drei", "vier", "acht"};
   std::string pairs, text;
   for (int i = 0; i < 216; ++i) {
@@ -98,11 +97,7 @@ TEST(TransformerBase, LearnsToTranslate) {
 // A model of general text goes on with a mixture: it gains on the domain, and validation shows both.
 TEST(DomainMix, GainsOnTheDomainAndShowsBoth) {
   const Workspace space;
-  const auto run = [&](std::vector<std::string> arguments) {
-    const ProcessResult r = space.mixtape(arguments);
-    EXPECT_EQ(r.exit_code, 0) << r.err;
-    return r.out;
-  };
+  const auto run = [&](const std::vector<std::string>& arguments) { return output_of(space, arguments); };
   space.write("general.txt", sample_text(300));
   std::string domain;
   for (int i = 0; i < 300; ++i)

@@ -11,27 +11,23 @@
 
 #include "core/base/error.h"
 #include "core/base/utf8.h"
+#include "train/report/machine.h"
 
 namespace mixtape {
 namespace {
 
 constexpr std::string_view escape = "\x1b[", erase_line = "\r\x1b[K", reset = "\x1b[0m";
 
-std::string_view environment_view(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
 bool locale_is_utf8() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"})
-    if (const std::string_view value = environment_view(name); !value.empty())
+    if (const std::string value = environment(name); !value.empty())
       return value.find("UTF-8") != value.npos || value.find("utf8") != value.npos || value.find("utf-8") != value.npos;
   return false;
 }
 
 bool is_terminal(std::FILE* stream) {
   const int fd = ::fileno(stream);
-  return fd >= 0 && ::isatty(fd) && environment_view("TERM") != "dumb";
+  return fd >= 0 && ::isatty(fd) && environment("TERM") != "dumb";
 }
 
 // If `text` begins with one of our colour sequences (ESC [ ... m), its length; else 0.
@@ -95,8 +91,8 @@ Console::Console(ConsoleOptions options)
     : options_(options),
       terminal_(options.terminal.value_or(is_terminal(options.err))),
       out_is_terminal_(options.terminal.value_or(is_terminal(options.out))),
-      out_colour_(options.colour.value_or(out_is_terminal_ && environment_view("NO_COLOR").empty())),
-      err_colour_(options.colour.value_or(terminal_ && environment_view("NO_COLOR").empty())),
+      out_colour_(options.colour.value_or(out_is_terminal_ && environment("NO_COLOR").empty())),
+      err_colour_(options.colour.value_or(terminal_ && environment("NO_COLOR").empty())),
       unicode_(options.unicode.value_or(locale_is_utf8())) {}
 
 Console::~Console() {
@@ -181,7 +177,7 @@ int Console::width() const {
   winsize size{};
   for (std::FILE* stream : {options_.err, options_.out})
     if (::ioctl(::fileno(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  const int columns = std::atoi(std::string(environment_view("COLUMNS")).c_str());
+  const int columns = std::atoi(environment("COLUMNS").c_str());
   return columns > 0 ? columns : 100;
 }
 

@@ -35,11 +35,6 @@ std::string first_line(const fs::path& file) {
   return line;
 }
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
 // The values of "key : value" lines, in order.
 std::vector<std::string> values_of(const fs::path& file, std::string_view key) {
   std::vector<std::string> values;
@@ -336,6 +331,11 @@ std::string build_text() {
 std::string processor_name() {
   const std::string name = first_value_of("/proc/cpuinfo", "model name");
   return name.empty() ? "unknown" : name;
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
 }
 
 int available_cores() {

@@ -24,6 +24,7 @@ std::string findings_text(const std::vector<Finding>&, bool colour);
 std::string version();         // "0.1.0"
 std::string build_text();      // "0.1.0, GCC 12.2.0, Release, CUDA no, MPI no": what `mixtape --version` prints
 std::string processor_name();  // as the system calls it; "unknown" where it does not
-int available_cores();         // that this process may run on: affinity and, where set, the cgroup's quota
+std::string environment(const char* name);  // a variable's value; empty where it is not set
+int available_cores();                      // that this process may run on: affinity and, where set, the cgroup's quota
 
 }  // namespace mixtape
