@@ -1,5 +1,5 @@
 // mixtape inspect checkpoint PATH: what a checkpoint, a model directory or a safetensors file holds, and if it is
-// whole. mixtape inspect embeddings MODEL: the vectors of its tokens.
+// whole. mixtape inspect embeddings MODEL: the vectors of its tokens. mixtape inspect dtype NUMBER: in inspect_dtype.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -9,6 +9,7 @@
 #include "train/checkpoint/huggingface/model.h"
 #include "train/checkpoint/run_state.h"
 #include "train/cli/commands.h"
+#include "train/cli/inspect_dtype.h"
 #include "train/embeddings.h"
 #include "train/report/units.h"
 
@@ -126,7 +127,7 @@ void add_embeddings_command(Command& inspect) {
 }  // namespace
 
 void add_inspect_command(Command& app) {
-  Command inspect = app.subcommand("inspect", "look into files");
+  Command inspect = app.subcommand("inspect", "look into files, models and number formats");
   inspect.require_subcommand();
   Command command = inspect.subcommand("checkpoint", "a run, checkpoint, model directory or safetensors file");
   const auto options = std::make_shared<CheckpointOptions>();
@@ -134,6 +135,7 @@ void add_inspect_command(Command& app) {
   command.flag("--tensors", options->tensors, "list every tensor");
   command.action([options] { inspect_checkpoint(*options); });
   add_embeddings_command(inspect);
+  add_dtype_command(inspect);
 }
 
 }  // namespace mixtape
