@@ -11,6 +11,7 @@ namespace mixtape {
 
 void add_bench_train(Command& bench);
 void add_bench_ops(Command& bench);
+void add_bench_memory(Command& bench);
 void add_bench_tokenizer(Command& bench);
 
 // A line about the machine.

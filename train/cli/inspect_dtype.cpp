@@ -66,7 +66,8 @@ void add_dtype_command(Command& inspect) {
   Command command = inspect.subcommand("dtype", "how fp32, tf32, fp16, bf16, fp8 and int8 hold a number");
   const auto options = std::make_shared<DtypeOptions>();
   command.option("numbers", options->numbers, "numbers, decimal, or inf or nan").required();
-  command.option("--amax", options->amax, "the largest magnitude beside them, for int8's scale; 0: that of these").at_least(0);
+  command.option("--amax", options->amax, "the largest magnitude beside them, for int8's scale; 0: that of these")
+      .at_least(0);
   command.action([options] { inspect_dtype(*options); });
 }
 

@@ -1,6 +1,7 @@
 // mixtape plan CONFIG: what a run will take, before it takes it.
 #include <cmath>
 
+#include "train/bench/fit.h"
 #include "train/cli/commands.h"
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
@@ -15,6 +16,7 @@ namespace {
 struct PlanArguments {
   double flops_per_second = 0, tokens_per_second = 0;
   bool models = false, parameters = false;
+  std::string fit;
 };
 
 void print_parameters(const ParameterLayout& layout) {
@@ -59,6 +61,27 @@ void print_time(const PlanArguments& a, double tokens, double flops) {
   if (seconds > 0) fmt::print("\nTime at that speed: {}\n", human_duration(seconds));
 }
 
+std::string option_text(const FittingOption& option) {
+  return fmt::format("{} train.micro_batch_size={}: {}", option.settings, option.micro_batch_size,
+                     human_bytes(double(option.peak_bytes)));
+}
+
+void print_fit(const Config& config, const std::string& memory) {
+  const int64_t bytes = bytes_of(memory, "--fit");
+  const std::vector<FittingOption> options = options_that_fit(config, bytes);
+  fmt::print("In {}, the fastest first:\n", human_bytes(double(bytes)));
+  for (const FittingOption& option : options)
+    fmt::print("  {}{}{}\n", option_text(option), option.extra_flops > 0 ? ", a third more arithmetic" : "",
+               option.same_training ? "" : ", trains otherwise");
+  if (options.empty()) fmt::print("  nothing: this model does not fit in any way that this version knows\n");
+  const auto largest = largest_that_fits(config, bytes);
+  if (largest)
+    fmt::print("The largest preset of its kind that fits: {}, {} parameters, with {}\n", largest->preset,
+               with_thousands(largest->parameters), option_text(largest->option));
+  else
+    fmt::print("No preset of its kind fits.\n");
+}
+
 void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
   check(config, resolved.origins);
@@ -66,6 +89,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   Transformer model(options.model, options.row_length, options.decoder_length, options.lora);
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
+  if (!a.fit.empty()) return print_fit(config, a.fit);
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_tokens());
   const double per_token = model.flops_per_token(options.lengths());
@@ -106,6 +130,8 @@ void add_plan_command(Command& app) {
   command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time").at_least(0);
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
   command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");
+  command.option("--fit", a->fit, "which settings, and which model of its kind, fit into so much memory")
+      .type_name("24GiB");
   command.flag("--models", a->models, "also the table of published models");
   command.action([arguments, a] { plan(load_arguments(arguments()), *a); });
 }

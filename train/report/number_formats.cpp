@@ -24,7 +24,8 @@ struct Layout {
 NumberInFormat floating(const Layout& layout, uint32_t code, double value) {
   const int e = layout.exponent_bits, f = layout.fraction_bits, least_exponent = 1 - layout.bias();
   NumberInFormat n{.format = layout.name, .value = value, .largest = layout.largest};
-  n.bits = fmt::format("{:b} {:0{}b} {:0{}b}", code >> (e + f), code >> f & ((1u << e) - 1), e, code & ((1u << f) - 1), f);
+  n.bits =
+      fmt::format("{:b} {:0{}b} {:0{}b}", code >> (e + f), code >> f & ((1u << e) - 1), e, code & ((1u << f) - 1), f);
   n.least_normal = std::ldexp(1.0, least_exponent);
   n.least = std::ldexp(1.0, least_exponent - f);
   if (std::isfinite(value))

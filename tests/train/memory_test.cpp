@@ -1,0 +1,102 @@
+// The memory of a step: what the plan says, the arena counts and the system measures.
+#include "train/bench/memory.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "train/bench/fit.h"
+#include "train/step.h"
+
+namespace mixtape {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool sanitized = true;  // their shadow is resident memory too
+#elif defined(__has_feature)
+constexpr bool sanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool sanitized = false;
+#endif
+
+MemoryBench bench(std::vector<std::string> words, bool run) {
+  for (const char* word : {"train.micro_batch_size=1", "train.global_batch_size=1"}) words.push_back(word);
+  return bench_memory(load_arguments(words), run);
+}
+
+double state(const char* preset, const std::vector<std::string>& settings) {
+  std::vector<std::string> words = settings;
+  words.push_back(std::string("model.preset=") + preset);
+  words.push_back("data.seq_length=128");
+  const MemoryBench b = bench(words, false);
+  return double(b.state_bytes) / double(b.parameters);
+}
+
+// Weights, master, gradients, m and v; 64-element alignment is the rest.
+TEST(Memory, StatesTakeTheBytesOfTheirTypes) {
+  EXPECT_NEAR(state("gpt2", {}), 4 + 4 + 4 + 4, 1e-3);
+  EXPECT_NEAR(state("gpt2", {"precision.mode=bf16"}), 2 + 4 + 4 + 4 + 4, 1e-3);
+  EXPECT_NEAR(state("llama-1b", {}), 16, 1e-3);
+  EXPECT_NEAR(state("bert-base", {}), 16, 1e-3);
+  EXPECT_NEAR(state("t5-small", {"optimizer.name=adafactor"}), 8, 0.02);
+}
+
+// More than 1 GB, so that what libraries and allocators keep does not count.
+TEST(Memory, PlanArenaAndSystemAgree) {
+  if (sanitized) GTEST_SKIP() << "a sanitizer's own memory would be measured";
+  bench({"model.preset=gpt2", "model.n_layers=1", "data.seq_length=64"}, true);  // libraries and threads come to be
+  for (const std::string mode : {"fp32", "bf16"}) {
+    const MemoryBench b =
+        bench({"model.preset=gpt2", "model.n_layers=5", "data.seq_length=64", "precision.mode=" + mode}, true);
+    ASSERT_GT(b.predicted.peak, 1'000'000'000);
+    EXPECT_EQ(b.counted_peak, b.predicted.peak);
+    EXPECT_EQ(b.counted, b.predicted.at_peak);
+    ASSERT_TRUE(b.measured);
+    EXPECT_NEAR(double(*b.measured) / double(b.predicted.peak), 1, 0.02) << mode;
+  }
+}
+
+TEST(Fit, ReadsAmountsOfMemory) {
+  EXPECT_EQ(bytes_of("24GiB", "--fit"), int64_t(24) << 30);
+  EXPECT_EQ(bytes_of("1.5 GB", "--fit"), 1'500'000'000);
+  EXPECT_EQ(bytes_of("1e9", "--fit"), 1'000'000'000);
+  for (const char* text : {"", "much", "3 apples", "-1GB", "0", "nan", "1e30"})
+    EXPECT_THROW(bytes_of(text, "--fit"), ConfigError) << text;
+}
+
+// What it names does fit, and twice the micro-batch does not.
+TEST(Fit, NamesTheLargestMicroBatchThatFits) {
+  Config config = load_arguments({"model.preset=gpt2", "data.seq_length=256", "train.max_steps=10",
+                                  "train.global_batch_size=64", "eval.interval=0", "logging.sample_interval=0"})
+                      .config;
+  const int64_t bytes = int64_t(3) << 30;
+  const std::vector<FittingOption> options = options_that_fit(config, bytes);
+  ASSERT_FALSE(options.empty());
+  EXPECT_EQ(options.front().extra_flops, 0);
+  config.memory.recompute = RecomputeMode::full;
+  for (const FittingOption& option : options) {
+    EXPECT_LE(option.peak_bytes, bytes) << option.settings;
+    if (option.settings != "memory.recompute=full") continue;
+    const auto peak = [&](int64_t size) {
+      config.train.micro_batch_size = size;
+      return plan_training(training_options(config), config).peak;
+    };
+    EXPECT_EQ(peak(option.micro_batch_size), option.peak_bytes);
+    EXPECT_GT(peak(2 * option.micro_batch_size), bytes);
+  }
+  EXPECT_TRUE(options_that_fit(config, int64_t(1) << 30).front().settings.find("adafactor") != std::string::npos);
+  EXPECT_TRUE(options_that_fit(config, int64_t(100) << 20).empty());
+}
+
+TEST(Fit, NamesTheLargestModelOfAFamily) {
+  const Config config = load_arguments({"model.preset=gpt2", "data.seq_length=128", "train.global_batch_size=1",
+                                        "train.max_steps=10", "eval.interval=0", "logging.sample_interval=0"})
+                            .config;
+  const auto model = largest_that_fits(config, int64_t(8) << 30);
+  ASSERT_TRUE(model);
+  EXPECT_EQ(model->preset, "gpt2-large");  // 774M at 10 bytes
+  EXPECT_FALSE(largest_that_fits(config, int64_t(100) << 20));
+}
+
+}  // namespace
+}  // namespace mixtape

@@ -1,0 +1,93 @@
+#include "train/bench/memory.h"
+
+#include <fstream>
+
+#include "train/bench/synthetic.h"
+
+namespace mixtape {
+namespace {
+
+int64_t state_of(const CategoryBytes& bytes) {
+  int64_t sum = 0;
+  for (const Category c : {Category::parameters, Category::master, Category::gradients, Category::optimizer})
+    sum += bytes[size_t(c)];
+  return sum;
+}
+
+void choose_objective(Config& config) {
+  ObjectiveKind& name = config.objective.name;
+  if (config.model.family == Family::encoder && name == ObjectiveKind::causal_lm) name = ObjectiveKind::masked_lm;
+  if (config.model.family == Family::encoder_decoder && name == ObjectiveKind::causal_lm)
+    name = ObjectiveKind::span_corruption;
+}
+
+// As plan_training goes: a step, then a validation.
+void run_step(const Config& config, const EngineOptions& options, MemoryBench& result) {
+  const int64_t before = anonymous_bytes();
+  Engine engine(options, result.predicted.peak);
+  engine.parameters().initialise(uint64_t(config.seed));
+  TrainingStep step(engine, config);
+  step.run(synthetic_batch(config), config.optimizer.lr);
+  engine.run_micro_batch(false);
+  const int64_t after = anonymous_bytes();
+  if (before > 0 && after > 0) result.measured = after - before;
+  result.counted_peak = engine.arena().peak();
+  result.counted = engine.arena().at_peak();
+  if (result.counted_peak != result.predicted.peak || result.counted != result.predicted.at_peak)
+    throw Error("memory: the plan says {} bytes and the arena counted {}: a defect of the plan", result.predicted.peak,
+                result.counted_peak);
+}
+
+}  // namespace
+
+const std::vector<MemoryMode>& memory_modes() {
+  static const std::vector<MemoryMode> modes = {
+      {"bf16, fp32 master", {"precision.mode=bf16"}},
+      {"fp32", {"precision.mode=fp32"}},
+      {"fp32, recompute", {"precision.mode=fp32", "memory.recompute=full"}},
+      {"bf16, recompute", {"precision.mode=bf16", "memory.recompute=full"}},
+      {"bf16, Adafactor", {"precision.mode=bf16", "optimizer.name=adafactor"}},
+      {"fp32, Adafactor", {"precision.mode=fp32", "optimizer.name=adafactor"}},
+  };
+  return modes;
+}
+
+const std::vector<PublishedMemory>& published_memory() {
+  static const std::vector<PublishedMemory> published = {
+      {"rule of thumb, with activations", 24, "4 of weights and 20 more: what courses and guides tell"},
+      {"Megatron-LM, fp16", 20, "its page on the distributed optimizer"},
+      {"Hugging Face, mixed precision", 18, "transformers' page on the anatomy of a model's memory"},
+      {"ZeRO's baseline, fp16", 16, "Rajbhandari et al., arXiv 1910.02054: 2 + 2 + 12"},
+      {"llmq, bf16 without master", 12, "its README: fp32 moments, stochastic rounding"},
+      {"llmq, bf16 moments", 8, "its README"},
+  };
+  return published;
+}
+
+int64_t anonymous_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (word == "RssAnon:") {
+      int64_t kilobytes = 0;
+      status >> kilobytes;
+      return kilobytes * 1024;
+    }
+  return 0;
+}
+
+MemoryBench bench_memory(ResolvedConfig resolved, bool run) {
+  leave_data_out(resolved.config);
+  choose_objective(resolved.config);
+  check(resolved.config, resolved.origins);
+  const Config& config = resolved.config;
+  const EngineOptions options = training_options(config);
+  MemoryBench result;
+  result.predicted = plan_training(options, config);
+  result.state_bytes = state_of(result.predicted.at_peak);
+  result.parameters = Transformer(options.model, options.row_length, options.decoder_length).layout().parameter_count();
+  result.tokens = options.rows * (options.row_length + options.decoder_length);
+  if (run) run_step(config, options, result);
+  return result;
+}
+
+}  // namespace mixtape

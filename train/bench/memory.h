@@ -1,0 +1,47 @@
+// The bytes of a training run, three times: predicted by the dry run, counted by the arena, measured as the system sees
+// them.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/config/config.h"
+#include "train/step.h"
+
+namespace mixtape {
+
+// Settings under a name, such as "bf16" for precision.mode=bf16.
+struct MemoryMode {
+  std::string name;
+  std::vector<std::string> settings;
+};
+// What this version can do, from most bytes a parameter to least.
+const std::vector<MemoryMode>& memory_modes();
+
+// What others take for the states of training, in bytes a parameter.
+struct PublishedMemory {
+  const char* name;
+  double bytes;
+  const char* source;
+};
+const std::vector<PublishedMemory>& published_memory();
+
+struct MemoryBench {
+  int64_t parameters = 0, tokens = 0;  // of a micro-batch
+  int64_t state_bytes = 0;             // of weights, masters, gradients and moments
+  MemoryPlan predicted;
+  // Where it was run: one step and one validation. The first two are equal to `predicted`, or it throws Error.
+  int64_t counted_peak = 0;
+  CategoryBytes counted{};
+  std::optional<int64_t> measured;  // growth of anonymous resident memory since before the arena was there
+};
+
+// Plans a step of the configuration and, with `run`, runs it on random tokens. Keys that only name data are ignored, and
+// the objective is one that the model's family can have.
+MemoryBench bench_memory(ResolvedConfig config, bool run);
+
+// Of this process, in bytes, without files and shared memory (RssAnon); 0 where the system does not say.
+int64_t anonymous_bytes();
+
+}  // namespace mixtape
