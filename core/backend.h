@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/clock.h"
 #include "core/step_state.h"
 #include "core/tensor.h"
 
@@ -61,6 +62,8 @@ class Backend {
   virtual void copy_from_host(const Tensor& to, const void* from) = 0;
   virtual void copy_to_host(void* to, const Tensor& from) = 0;
   virtual void zero(const Tensor& tensor) = 0;
+  // From one contiguous tensor of the device to another of as many bytes.
+  virtual void copy(const Tensor& to, const Tensor& from) = 0;
   virtual void synchronize() = 0;
   // By default the block itself is filled, since the host shares the device's memory.
   virtual std::unique_ptr<Feed> feed(const Tensor& block);
@@ -71,6 +74,17 @@ class Backend {
   // Names what is asked for in between, for the device's profiler.
   virtual void begin_range(std::string_view /*name*/) {}
   virtual void end_range() {}
+
+  // A mark in the order of the device's work, and the seconds between two of them, for which the second is waited.
+  // These are moments of the host's clock, which is right where a call has done its work when it returns.
+  virtual int64_t mark() {
+    marks_.push_back(now_seconds());
+    return int64_t(marks_.size()) - 1;
+  }
+  virtual double seconds_between(int64_t first, int64_t second) {
+    return marks_.at(size_t(second)) - marks_.at(size_t(first));
+  }
+  virtual void forget_marks() { marks_.clear(); }
 
   // A contiguous tensor as the host can read it: the memory itself where the host shares it, else a copy in `buffer`.
   virtual const void* host_view(const Tensor& tensor, std::vector<std::byte>& buffer) {
@@ -95,6 +109,7 @@ class Backend {
 
  private:
   Arena* arena_ = nullptr;
+  std::vector<double> marks_;
 };
 
 class SharedMemoryFeed final : public Feed {

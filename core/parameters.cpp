@@ -142,7 +142,8 @@ std::vector<std::pair<const ParameterEntry*, UpdateTensor>> Parameters::learning
                        {.offset = entry.offset,
                         .cols = entry.count(),
                         .lr_factor = factor.lr,
-                        .weight_decay = entry.decays() ? weight_decay * factor.weight_decay : 0.f}});
+                        .weight_decay = entry.decays() ? weight_decay * factor.weight_decay : 0.f,
+                        .parameter = uint32_t(id)}});
   }
   std::sort(tensors.begin(), tensors.end(), [](auto& a, auto& b) { return a.second.offset < b.second.offset; });
   return tensors;
@@ -166,7 +167,8 @@ std::vector<UpdateTensor> Parameters::update_tensors(float weight_decay,
     for (const int64_t piece : entry->pieces.empty() ? std::vector{rows} : entry->pieces) {
       next.rows = matrix ? piece : 1, next.cols = matrix ? cols : piece;
       tensors.push_back(next);
-      next.offset += next.count(), next.column_moments += next.cols, next.row_moments += next.rows;
+      next.offset += next.count(), next.first += next.count();
+      next.column_moments += next.cols, next.row_moments += next.rows;
     }
   }
   return tensors;
@@ -175,10 +177,17 @@ std::vector<UpdateTensor> Parameters::update_tensors(float weight_decay,
 std::vector<UpdateRange> Parameters::ranges_of(const std::vector<UpdateTensor>& tensors) {
   std::vector<UpdateRange> ranges;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const int64_t end = tensors[i].offset + tensors[i].count();
-    for (int64_t at = tensors[i].offset; at < end;) {
+    const UpdateTensor& t = tensors[i];
+    const int64_t end = t.offset + t.count();
+    for (int64_t at = t.offset; at < end;) {
       const int64_t stop = std::min(end, (at / chunk_elements + 1) * chunk_elements);
-      ranges.push_back({at, stop - at, tensors[i].lr_factor, tensors[i].weight_decay, int32_t(i)});
+      ranges.push_back({.offset = at,
+                        .count = stop - at,
+                        .lr_factor = t.lr_factor,
+                        .weight_decay = t.weight_decay,
+                        .tensor = int32_t(i),
+                        .parameter = t.parameter,
+                        .first = t.first + at - t.offset});
       at = stop;
     }
   }

@@ -4,8 +4,10 @@
 
 namespace mixtape {
 
-CudaBackend::CudaBackend(const CudaOptions& options) : runtime_(options.device), products_(runtime_) {
+CudaBackend::CudaBackend(const CudaOptions& options)
+    : runtime_(options.device), products_(runtime_, {.tf32 = options.tf32}), marks_(runtime_) {
   if (options.graphs) repeater_.emplace(runtime_, options.graphs_refused);
+  if (options.cudnn) cudnn_ = std::make_unique<cuda::Cudnn>(*this);
 }
 
 std::byte* CudaBackend::reserve(int64_t bytes) { return static_cast<std::byte*>(runtime_.allocate(bytes)); }
@@ -18,6 +20,11 @@ void CudaBackend::copy_from_host(const Tensor& to, const void* from) {
 void CudaBackend::copy_to_host(void* to, const Tensor& from) {
   if (planning()) return;
   runtime_.copy_to_host(to, from.raw(), from.bytes());
+}
+
+void CudaBackend::copy(const Tensor& to, const Tensor& from) {
+  if (planning()) return;
+  runtime_.copy(to.raw(), from.raw(), from.bytes());
 }
 
 void CudaBackend::zero(const Tensor& tensor) {

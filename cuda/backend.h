@@ -5,7 +5,9 @@
 #include <optional>
 
 #include "core/backend.h"
+#include "cuda/cudnn.h"
 #include "cuda/families.h"
+#include "cuda/marks.h"
 #include "cuda/products.h"
 #include "cuda/repeat.h"
 #include "cuda/runtime.h"
@@ -17,6 +19,8 @@ struct CudaOptions {
   bool graphs = false;  // what is repeated is recorded
   // Told why something cannot be recorded, which then runs as it is.
   std::function<void(const std::string&)> graphs_refused = [](const std::string&) {};
+  bool tf32 = false;   // products of float32 by tensor cores
+  bool cudnn = false;  // attention by cuDNN where it can (cudnn.h)
 };
 
 class CudaBackend : public Backend {
@@ -39,6 +43,10 @@ class CudaBackend : public Backend {
   void copy_from_host(const Tensor& to, const void* from) override;
   void copy_to_host(void* to, const Tensor& from) override;
   void zero(const Tensor& tensor) override;
+  void copy(const Tensor& to, const Tensor& from) override;
+  int64_t mark() override { return marks_.mark(); }
+  double seconds_between(int64_t first, int64_t second) override { return marks_.seconds_between(first, second); }
+  void forget_marks() override { marks_.forget(); }
   void synchronize() override { runtime_.synchronize(); }
   std::unique_ptr<Feed> feed(const Tensor& block) override;
   void repeat(int id, const std::function<void()>& work) override;
@@ -47,11 +55,14 @@ class CudaBackend : public Backend {
 
   cuda::Runtime& runtime() { return runtime_; }
   cuda::Products& products() { return products_; }
+  cuda::Cudnn* cudnn() { return cudnn_.get(); }  // null where it was not asked for
 
  private:
   cuda::Runtime runtime_;
   cuda::Products products_;
   std::optional<cuda::Repeater> repeater_;
+  cuda::Marks marks_;
+  std::unique_ptr<cuda::Cudnn> cudnn_;
   CudaMatmul matmul_{*this};
   CudaAttention attention_{*this};
   CudaNorm norm_{*this};

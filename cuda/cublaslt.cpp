@@ -1,13 +1,16 @@
 // Matrix products by cuBLASLt.
 //
 // It thinks in columns: a row-major matrix is the transpose of what it sees, so c = op(a) op(b) is computed as
-// c^T = op(b)^T op(a)^T, with b first. The algorithm for a product is its heuristic's first answer, kept for the
-// process: the same shapes, types and alignments take the same algorithm, and so give the same bits.
+// c^T = op(b)^T op(a)^T, with b first. A product is planned once: its descriptors, and the algorithm that the library's
+// heuristic names first, are kept for the process by shapes, types and alignments. So the steady state makes nothing,
+// and the same product takes the same algorithm and gives the same bits. Parts of a sum that are made apart (split k)
+// are added as float32 whatever c's type.
 #include <cublasLt.h>
 
+#include <array>
 #include <bit>
+#include <compare>
 #include <map>
-#include <tuple>
 
 #include "cuda/error.h"
 #include "cuda/products.h"
@@ -34,8 +37,9 @@ cudaDataType_t type_of(DType type) {
   }
 }
 
-// The largest power of two, up to 256, that divides where the rows of a tensor begin.
+// The largest power of two, up to 256, that divides where the rows of a tensor begin; 0 of none.
 uint32_t alignment_of(const Tensor& t) {
+  if (!t) return 0;
   const uintptr_t bits = reinterpret_cast<uintptr_t>(t.raw()) | uintptr_t(t.row_stride() * size_of(t.dtype())) | 256;
   return uint32_t(1) << std::countr_zero(bits);
 }
@@ -70,84 +74,139 @@ void describe(Layout& layout, const Tensor& t) {
         "describing a matrix");
 }
 
-using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, DType, DType, bool, bool, bool, uint32_t,
-                       uint32_t, uint32_t>;
+// What the plan of a product follows from.
+struct Key {
+  std::array<int64_t, 7> sizes;
+  std::array<uint32_t, 5> alignments;
+  DType type, c_type;
+  Unary activation;
+  bool transpose_a, transpose_b, bias, pre, a_sums;
+  auto operator<=>(const Key&) const = default;
+};
 Key key_of(const Product& p) {
-  return {p.m(),
-          p.n(),
-          p.k(),
-          p.a.row_stride(),
-          p.b.row_stride(),
-          p.c.row_stride(),
-          p.a.dtype(),
-          p.c.dtype(),
-          p.transpose_a,
-          p.transpose_b,
-          bool(p.bias),
-          alignment_of(p.a),
-          alignment_of(p.b),
-          alignment_of(p.c)};
+  const Tensor& vector = p.bias ? p.bias : p.a_sums;
+  return {.sizes = {p.m(), p.n(), p.k(), p.a.row_stride(), p.b.row_stride(), p.c.row_stride(), p.pre.row_stride()},
+          .alignments = {alignment_of(p.a), alignment_of(p.b), alignment_of(p.c), alignment_of(p.pre),
+                         alignment_of(vector)},
+          .type = p.a.dtype(),
+          .c_type = p.c.dtype(),
+          .activation = p.activation,
+          .transpose_a = p.transpose_a,
+          .transpose_b = p.transpose_b,
+          .bias = bool(p.bias),
+          .pre = bool(p.pre),
+          .a_sums = bool(p.a_sums)};
+}
+
+struct Plan {
+  Description product;
+  Layout a, b, c;
+  cublasLtMatmulAlgo_t algorithm{};
+  bool found = false;
+};
+
+// op(a) is the second operand in columns, whence the sums of B.
+cublasLtEpilogue_t epilogue_of(const Product& p) {
+  if (p.a_sums) return CUBLASLT_EPILOGUE_BGRADB;
+  switch (p.activation) {
+    case Unary::relu:
+      return p.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case Unary::gelu_tanh:
+      if (p.pre) return p.bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+      return p.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    default:
+      return p.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  }
+}
+
+// Addresses are set at each call; the heuristic reads their alignment.
+void set_addresses(const Description& d, const Product& p) {
+  if (const Tensor& vector = p.bias ? p.bias : p.a_sums; vector)
+    set(d, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(vector.raw()));
+  if (p.pre) set(d, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, static_cast<const void*>(p.pre.raw()));
+}
+
+void describe(Description& d, const Product& p, cublasComputeType_t compute) {
+  check(cublasLtMatmulDescCreate(&d.value, compute, CUDA_R_32F), "describing a product");
+  set(d, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(d, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
+  set(d, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(p));
+  if (const Tensor& vector = p.bias ? p.bias : p.a_sums; vector)
+    set(d, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32_t(type_of(vector.dtype())));
+  if (p.pre) {
+    set(d, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.pre.row_stride());
+    set(d, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, int32_t(type_of(p.pre.dtype())));
+  }
+  set_addresses(d, p);
 }
 
 }  // namespace
 
 struct Products::State {
-  explicit State(Runtime& runtime) : runtime(runtime) { check(cublasLtCreate(&handle), "its handle"); }
+  State(Runtime& runtime, ProductOptions options)
+      : runtime(runtime), compute(options.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F) {
+    check(cublasLtCreate(&handle), "its handle");
+  }
   ~State() { cublasLtDestroy(handle); }
 
-  cublasLtMatmulAlgo_t algorithm_of(const Product& p, const Description& product, const Layout& a, const Layout& b,
-                                    const Layout& c);
+  Plan& plan_of(const Product& p);
+  void choose(Plan& plan, const Key& key);
 
   Runtime& runtime;
+  cublasComputeType_t compute;  // of float32
   cublasLtHandle_t handle = nullptr;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms;
+  std::map<Key, Plan> plans;
 };
 
-cublasLtMatmulAlgo_t Products::State::algorithm_of(const Product& p, const Description& product, const Layout& a,
-                                                   const Layout& b, const Layout& c) {
-  const auto known = algorithms.find(key_of(p));
-  if (known != algorithms.end()) return known->second;
+Plan& Products::State::plan_of(const Product& p) {
+  const Key key = key_of(p);
+  const auto [place, is_new] = plans.try_emplace(key);
+  Plan& plan = place->second;
+  if (!is_new) return plan;
+  describe(plan.product, p, p.a.dtype() == DType::f32 ? compute : CUBLAS_COMPUTE_32F);
+  describe(plan.a, p.a);
+  describe(plan.b, p.b);
+  describe(plan.c, p.c);
+  choose(plan, key);
+  return plan;
+}
+
+void Products::State::choose(Plan& plan, const Key& key) {
+  constexpr uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   Preference preference;
   check(cublasLtMatmulPreferenceCreate(&preference.value), "a preference");
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t(scratch_bytes));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.c));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.c));
+  set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignments[1]);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignments[0]);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignments[2]);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignments[2]);
   cublasLtMatmulHeuristicResult_t result{};
-  int found = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(handle, product.value, b.value, a.value, c.value, c.value, preference.value, 1,
-                                       &result, &found),
-        "choosing an algorithm");
-  if (found == 0) throw Error("cublasLt: no algorithm for {} times {} into {}", p.a.shape(), p.b.shape(), p.c.shape());
-  return algorithms[key_of(p)] = result.algo;
+  int count = 0;
+  // "Not supported" is an answer: then there is no plan.
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle, plan.product.value, plan.b.value, plan.a.value, plan.c.value, plan.c.value,
+                                     preference.value, 1, &result, &count);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "choosing an algorithm");
+  plan.found = status == CUBLAS_STATUS_SUCCESS && count > 0;
+  plan.algorithm = result.algo;
 }
 
-Products::Products(Runtime& runtime) : state_(std::make_unique<State>(runtime)) {}
+Products::Products(Runtime& runtime, ProductOptions options) : state_(std::make_unique<State>(runtime, options)) {}
 Products::~Products() = default;
 int64_t Products::workspace_bytes() const { return scratch_bytes; }
 
+bool Products::takes(const Product& p) { return extras_fit(p) && (!p.has_extras() || state_->plan_of(p).found); }
+
 void Products::multiply(const Product& p, const Tensor& workspace) {
   check(p);
-  Description product;
-  check(cublasLtMatmulDescCreate(&product.value, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a product");
-  set(product, CUBLASLT_MATMUL_DESC_TRANSA, p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N);
-  set(product, CUBLASLT_MATMUL_DESC_TRANSB, p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N);
-  if (p.bias) {
-    const void* bias = p.bias.raw();
-    set(product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-    set(product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, int32_t(type_of(p.bias.dtype())));
-  }
-  Layout a, b, c;
-  describe(a, p.a);
-  describe(b, p.b);
-  describe(c, p.c);
-  const cublasLtMatmulAlgo_t algorithm = state_->algorithm_of(p, product, a, b, c);
+  Plan& plan = state_->plan_of(p);
+  if (!plan.found) throw Error("cublasLt: no algorithm for {} times {} into {}", p.a.shape(), p.b.shape(), p.c.shape());
+  set_addresses(plan.product, p);
   const float alpha = 1, beta = p.accumulate ? 1 : 0;
-  check(cublasLtMatmul(state_->handle, product.value, &alpha, p.b.raw(), b.value, p.a.raw(), a.value, &beta, p.c.raw(),
-                       c.value, p.c.raw(), c.value, &algorithm, workspace.raw(), size_t(scratch_bytes),
-                       static_cast<cudaStream_t>(state_->runtime.stream())),
+  check(cublasLtMatmul(state_->handle, plan.product.value, &alpha, p.b.raw(), plan.b.value, p.a.raw(), plan.a.value,
+                       &beta, p.c.raw(), plan.c.value, p.c.raw(), plan.c.value, &plan.algorithm, workspace.raw(),
+                       size_t(scratch_bytes), static_cast<cudaStream_t>(state_->runtime.stream())),
         "a product");
 }
 

@@ -1,5 +1,7 @@
-// Linear layers. The products are a library's, with the bias in their epilogue; activations are elementwise kernels on
-// the result, 2 rows out sizeof(T) bytes more each way. 2 rows in out FLOPs forward, twice as many backward.
+// Linear layers: 2 rows in out FLOPs forward, twice as many backward. The products are a library's; what an epilogue
+// can do costs no pass over memory: the bias, gelu_tanh (with the sums that backward needs) and, where nothing is kept,
+// relu; backward the bias's gradient, as sums of an operand. Other activations are elementwise kernels on the result:
+// 2 rows out sizeof(T) bytes more forward, 3 backward. docs/kernels/matmul.md.
 //
 // Decoding has kernels of its own: a warp takes one element of the result, so a row's bits do not depend on how many
 // rows there are. Bound by reading the weights, out in sizeof(T) bytes, as long as they stay in the cache for all rows.
@@ -52,30 +54,46 @@ Tensor room_for_products(CudaBackend& backend) {
 void CudaMatmul::linear(const Linear& a) {
   const Tensor scratch = cuda::room_for_products(backend_);
   if (backend_.planning()) return;
-  const Tensor sums = a.pre ? a.pre : a.y;
-  backend_.products().multiply({.c = sums, .a = a.x, .b = a.weight, .bias = a.bias, .transpose_b = true}, scratch);
+  cuda::Product product{.c = a.y, .a = a.x, .b = a.weight, .bias = a.bias, .transpose_b = true};
+  if (a.activation != Unary::none && !a.y_is_remade) {
+    product.activation = a.activation, product.pre = a.pre;
+    if (backend_.products().takes(product)) return backend_.products().multiply(product, scratch);
+    product.activation = Unary::none, product.pre = {};
+  }
+  if (a.pre) product.c = a.pre;
+  backend_.products().multiply(product, scratch);
   if (a.activation != Unary::none)
-    backend_.activation().activation({.y = a.y, .x = sums, .kind = a.activation});
+    backend_.activation().activation({.y = a.y, .x = product.c, .kind = a.activation});
   else if (a.pre)
     backend_.cast().convert({.y = {a.y, Write::overwrite}, .x = a.pre});
 }
 
 void CudaMatmul::linear_backward(const LinearBackward& a) {
   const Tensor scratch = cuda::room_for_products(backend_);
-  Tensor du = a.dy, parts;
+  Tensor du = a.dy, parts, bias_sums;
   if (a.activation != Unary::none && !a.dy_is_scratch) du = backend_.workspace(a.dy.shape(), a.dy.dtype());
   if (a.dbias) parts = backend_.workspace({cuda::RowBlocks(a.dy.rows()).count, a.dy.cols()}, DType::f32);
+  // The epilogue stores sums in the type of dweight, and cannot add to what is there.
+  const bool with_dweight = a.dbias && a.dweight;
+  if (with_dweight && (a.dbias.accumulates() || a.dbias.tensor.dtype() != a.dweight.tensor.dtype()))
+    bias_sums = backend_.workspace({a.dy.cols()}, a.dweight.tensor.dtype());
   if (backend_.planning()) return;
+  cuda::Products& products = backend_.products();
   if (a.activation != Unary::none)
     backend_.activation().activation_backward(
         {.dx = {du, Write::overwrite}, .dy = a.dy, .x = a.pre, .kind = a.activation});
-  if (a.dx)
-    backend_.products().multiply({.c = a.dx.tensor, .a = du, .b = a.weight, .accumulate = a.dx.accumulates()}, scratch);
-  if (a.dweight)
-    backend_.products().multiply(
-        {.c = a.dweight.tensor, .a = du, .b = a.x, .transpose_a = true, .accumulate = a.dweight.accumulates()},
-        scratch);
-  if (a.dbias) cuda::column_sums(backend_.runtime(), a.dbias, du, parts.data<float>());
+  if (a.dx) products.multiply({.c = a.dx.tensor, .a = du, .b = a.weight, .accumulate = a.dx.accumulates()}, scratch);
+  bool summed = false;
+  if (a.dweight) {
+    cuda::Product product{
+        .c = a.dweight.tensor, .a = du, .b = a.x, .transpose_a = true, .accumulate = a.dweight.accumulates()};
+    if (with_dweight) product.a_sums = bias_sums ? bias_sums : a.dbias.tensor;
+    summed = with_dweight && products.takes(product);
+    if (!summed) product.a_sums = {};
+    products.multiply(product, scratch);
+  }
+  if (summed && bias_sums) backend_.cast().convert({.y = a.dbias, .x = bias_sums});
+  if (a.dbias && !summed) cuda::column_sums(backend_.runtime(), a.dbias, du, parts.data<float>());
 }
 
 void CudaMatmul::linear_rows(const Linear& a) {

@@ -2,11 +2,13 @@
 //
 // Both are one pass and bound by memory. Norm: 4 bytes a parameter, 2 FLOPs, in double precision, where squares of
 // finite floats cannot overflow, so that the sum is finite exactly if all gradients are. AdamW: m, v, master read and
-// written, gradient read, weight written: 28 bytes a parameter with a master and 16-bit weights, 28 with float32
-// weights alone; about 15 FLOPs.
+// written, gradient read, weight written: 30 bytes a parameter with a master and 16-bit weights, 28 with float32
+// weights alone, 24 with 16-bit weights alone, rounded by chance; about 15 FLOPs, and for that a draw of some 100
+// integer operations for eight weights.
 //
 // What changes from step to step is read from the StepState in device memory.
 #include "core/ops/optimizer_pieces.h"
+#include "core/ops/stochastic_rounding.h"
 #include "core/step_state.h"
 #include "cuda/device/reduce.h"
 #include "cuda/launch.h"
@@ -118,22 +120,42 @@ struct AdamWOf {
   const AdamWCorrections* corrections;
   const UpdateRange* ranges;
   const float* scales;  // of tensors, or null
-  float* weights;       // the master copy where there is one
+  float* weights;       // the master copy where there is one; null where weights of 16 bits have none
   T* rounded;           // what the model computes with, else null
   const float* gradients;
   float *m, *v;
   float eps;
+  uint64_t seed;
 };
 
 struct AdamWFactors {
   AdamWCorrections c;
   float gradient, decay, step, eps;
+  PhiloxKey rounding;
+  uint32_t parameter;
+  int64_t first;  // of the parameter's elements is at 0 of the flat buffers
 };
+
+// x of elements from `element` of a parameter on, rounded by chance.
+template <class T, int N>
+__device__ inline void store_by_chance(T* to, const float (&x)[N], const AdamWFactors& f, uint64_t element) {
+  Vec<T, N> held;
+  auto draw = rounding_draw(f.rounding, f.parameter, element);
+#pragma unroll
+  for (int j = 0; j < N; ++j) {
+    if (j > 0 && (element + j) % roundings_a_draw == 0) draw = rounding_draw(f.rounding, f.parameter, element + j);
+    held.v[j] = round_stochastically<T>(x[j], rounding_bits(draw, element + j));
+  }
+  *reinterpret_cast<Vec<T, N>*>(to) = held;
+}
 
 template <class T, int N>
 __device__ inline void update(const AdamWOf<T>& a, const AdamWFactors& f, int64_t i) {
   float w[N], g[N], m[N], v[N];
-  load(w, a.weights + i);
+  if (a.weights)
+    load(w, a.weights + i);
+  else
+    load(w, a.rounded + i);
   load(g, a.gradients + i);
   load(m, a.m + i);
   load(v, a.v + i);
@@ -146,8 +168,12 @@ __device__ inline void update(const AdamWOf<T>& a, const AdamWFactors& f, int64_
   }
   store(a.m + i, m);
   store(a.v + i, v);
-  store(a.weights + i, w);
-  if (a.rounded) store(a.rounded + i, w);
+  if (a.weights) {
+    store(a.weights + i, w);
+    if (a.rounded) store(a.rounded + i, w);
+  } else if constexpr (sizeof(T) == 2) {
+    store_by_chance(a.rounded + i, w, f, uint64_t(f.first + i));
+  }
 }
 
 // Block (range, piece of it).
@@ -161,7 +187,10 @@ __global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWOf<T> a) {
                        .gradient = a.state->grad_factor,
                        .decay = float(1 - lr * double(range.weight_decay)),
                        .step = float(lr * scale * a.corrections->step),
-                       .eps = a.eps};
+                       .eps = a.eps,
+                       .rounding = rounding_key(a.seed, a.state->attempts),
+                       .parameter = range.parameter,
+                       .first = range.first - range.offset};
   const int64_t begin = blockIdx.y * adamw_piece, end = std::min(range.count, begin + adamw_piece);
   const int64_t whole = range.offset % 4 == 0 && end > begin ? begin + (end - begin) / 4 * 4 : begin;
   for (int64_t i = begin + 4 * threadIdx.x; i < whole; i += 4 * adamw_threads) update<T, 4>(a, f, range.offset + i);
@@ -221,6 +250,7 @@ void CudaOptimizer::adamw(const AdamW& a) {
                a.beta2, a.bias_correction);
   int64_t longest = 1;
   for (int64_t r = 0; r < a.n_ranges; ++r) longest = std::max(longest, a.ranges[r].count);
+  const bool narrow = a.weights.dtype() != DType::f32;
   dispatch<float, fp16, bf16>(a.weights.dtype(), "adamw", [&]<class T>() {
     cuda::launch(backend_.runtime(), cuda::adamw_kernel<T>,
                  dim3(unsigned(a.n_ranges), unsigned(cuda::divide_up(longest, cuda::adamw_piece))),
@@ -229,12 +259,13 @@ void CudaOptimizer::adamw(const AdamW& a) {
                                   .corrections = corrections,
                                   .ranges = ranges,
                                   .scales = cuda::data_of<const float>(a.scales),
-                                  .weights = a.master ? a.master.data<float>() : a.weights.data<float>(),
-                                  .rounded = a.master ? a.weights.data<T>() : nullptr,
+                                  .weights = narrow ? cuda::data_of<float>(a.master) : a.weights.data<float>(),
+                                  .rounded = narrow ? a.weights.data<T>() : nullptr,
                                   .gradients = a.gradients.data<float>(),
                                   .m = a.m.data<float>(),
                                   .v = a.v.data<float>(),
-                                  .eps = a.eps});
+                                  .eps = a.eps,
+                                  .seed = a.seed});
   });
 }
 

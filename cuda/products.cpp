@@ -12,6 +12,21 @@ void check(const Product& p) {
     throw Error("product: {} times {} into {}", p.a.dtype(), p.b.dtype(), p.c.dtype());
   if (p.bias && (p.accumulate || p.bias.count() != p.n() || p.bias.dtype() != p.a.dtype()))
     throw Error("product: a bias of {}, expected {} of {} and nothing to add to", p.bias.shape(), p.n(), p.a.dtype());
+  if (!extras_fit(p)) throw Error("product: {} with extras that no epilogue has", p.c.shape());
+}
+
+// The library has the tanh form of gelu and relu. What gelu keeps are the sums, in rows of a multiple of 8 elements; of
+// relu it would keep a bit, from which nothing can be made again. Sums of op(a) are instead of all others.
+bool extras_fit(const Product& p) {
+  const bool active = p.activation != Unary::none;
+  if (active && p.activation != Unary::gelu_tanh && p.activation != Unary::relu) return false;
+  if ((active || p.pre) && p.accumulate) return false;
+  if (p.pre) {
+    if (p.activation != Unary::gelu_tanh || p.pre.dtype() != p.c.dtype() || p.pre.shape() != p.c.shape()) return false;
+    if (p.pre.row_stride() % 8 || reinterpret_cast<uintptr_t>(p.pre.raw()) % 16) return false;
+  }
+  return !p.a_sums ||
+         (!active && !p.bias && p.a_sums.dtype() == p.c.dtype() && p.a_sums.count() == p.m() && p.a_sums.contiguous());
 }
 
 }  // namespace mixtape::cuda

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "core/ops/activation.h"
 #include "core/tensor.h"
 #include "cuda/runtime.h"
 
@@ -14,17 +15,29 @@ struct Product {
   Tensor c, a, b, bias;  // bias may be absent, and is where c is added to
   bool transpose_a = false, transpose_b = false, accumulate = false;
 
+  // What the product can do beside while its sums are in registers; `Products::takes` says whether.
+  Unary activation = Unary::none;  // c = activation(op(a) op(b) + bias)
+  Tensor pre;                      // like c: op(a) op(b) + bias
+  Tensor a_sums;                   // [m], of c's type: sums of op(a) over k
+
+  bool has_extras() const { return activation != Unary::none || pre || a_sums; }
   int64_t m() const { return c.rows(); }
   int64_t n() const { return c.cols(); }
   int64_t k() const { return transpose_a ? a.rows() : a.cols(); }
 };
 
+struct ProductOptions {
+  bool tf32 = false;  // float32 by tensor cores: operands with 10 bits of mantissa, sums in float32
+};
+
 class Products {
  public:
-  explicit Products(Runtime& runtime);
+  explicit Products(Runtime& runtime, ProductOptions options = {});
   ~Products();
   // The bytes of scratch memory that `multiply` takes.
   int64_t workspace_bytes() const;
+  // Whether one call does the product with its extras; without any it always does.
+  bool takes(const Product& product);
   void multiply(const Product& product, const Tensor& workspace);
 
  private:
@@ -34,5 +47,7 @@ class Products {
 
 // Throws Error where the shapes of a product do not fit each other.
 void check(const Product& product);
+// What the library's epilogues demand of a product's extras, whatever the device.
+bool extras_fit(const Product& product);
 
 }  // namespace mixtape::cuda

@@ -12,7 +12,9 @@ DeviceOptions device_options(const Config& config) {
   return {.device = config.device,
           .threads = int(config.runtime.threads.value_or(0)),
           .determinism = config.determinism,
-          .cuda_graphs = config.runtime.cuda_graphs};
+          .cuda_graphs = config.runtime.cuda_graphs,
+          .tf32 = config.precision.mode == PrecisionMode::tf32,
+          .cudnn = config.attention.implementation == AttentionImplementation::cudnn};
 }
 
 #if MIXTAPE_CUDA
@@ -42,7 +44,11 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
     console().warn(fmt::format("a step is not run as a CUDA graph: {}", why));
   };
   return std::make_unique<CudaBackend>(
-      CudaOptions{.device = device, .graphs = options.cuda_graphs.value_or(true), .graphs_refused = refused});
+      CudaOptions{.device = device,
+                  .graphs = options.cuda_graphs.value_or(true),
+                  .graphs_refused = refused,
+                  .tf32 = options.tf32,
+                  .cudnn = options.cudnn});
 }
 
 }  // namespace
@@ -74,11 +80,12 @@ std::unique_ptr<Backend> make_backend(const DeviceOptions& options) {
 }
 
 ComputeTypes compute_types(const PrecisionConfig& precision) {
+  const bool master = precision.master == MasterWeights::fp32;
   switch (precision.mode) {
     case PrecisionMode::fp16:
-      return {DType::f16, true};
+      return {DType::f16, master};
     case PrecisionMode::bf16:
-      return {DType::bf16, true};
+      return {DType::bf16, master};
     case PrecisionMode::fp32:
     case PrecisionMode::tf32:
       return {DType::f32, false};

@@ -15,6 +15,8 @@ struct DeviceOptions {
   int threads = 0;              // of the CPU; 0: one a core
   Determinism determinism = Determinism::fast;
   Auto<bool> cuda_graphs;
+  bool tf32 = false;   // of a GPU: products of fp32 by its tensor cores
+  bool cudnn = false;  // of a GPU: attention by cuDNN
 };
 DeviceOptions device_options(const Config& config);
 

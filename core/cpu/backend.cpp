@@ -25,6 +25,12 @@ void CpuBackend::copy_to_host(void* to, const Tensor& from) {
   std::memcpy(to, from.raw(), from.bytes());
 }
 
+void CpuBackend::copy(const Tensor& to, const Tensor& from) {
+  if (planning()) return;
+  parallel_for(from.bytes(), 1 << 20,
+               [&](int64_t begin, int64_t end) { std::memcpy(to.raw() + begin, from.raw() + begin, end - begin); });
+}
+
 // In strict mode nothing is timed, so there is nothing to keep.
 std::string CpuBackend::choices() const {
   return options_.determinism == Determinism::strict ? std::string() : matmul_choices();

@@ -33,6 +33,7 @@ class CpuBackend : public Backend {
   void copy_from_host(const Tensor& to, const void* from) override;
   void copy_to_host(void* to, const Tensor& from) override;
   void zero(const Tensor& tensor) override;
+  void copy(const Tensor& to, const Tensor& from) override;
   void synchronize() override {}
   const void* host_view(const Tensor& tensor, std::vector<std::byte>&) override { return tensor.raw(); }
   std::string choices() const override;

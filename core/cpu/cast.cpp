@@ -37,9 +37,26 @@ void narrow(const float* x, To* y, int64_t n, float scale, bool accumulate) {
 using Widen = void (*)(const std::byte* x, float* y, int64_t n);
 using Narrow = void (*)(const float* x, std::byte* y, int64_t n, float scale, bool accumulate);
 
-void convert_piece(const Convert& a, Widen widen, Narrow narrow, const std::byte* x, std::byte* y, int64_t n) {
+// The bits of the largest magnitude. As integers, magnitudes are ordered like the numbers, with NaN above infinity.
+template <class T>
+int32_t largest_bits(const T* x, int64_t n) {
+  const hn::RebindToSigned<FloatTag> di;
+  auto most = hn::Zero(di);
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(di, hn::Abs(w.load(x + i)))); });
+  return hn::GetLane(hn::MaxOfLanes(di, most));
+}
+
+void raise_to(std::atomic<int32_t>& most, int32_t here) {
+  int32_t before = most.load();
+  while (before < here && !most.compare_exchange_weak(before, here)) {
+  }
+}
+
+// Returns the bits of the largest magnitude of x, if they are asked for.
+int32_t convert_piece(const Convert& a, Widen widen, Narrow narrow, const std::byte* x, std::byte* y, int64_t n) {
   const int64_t from_bytes = size_of(a.x.dtype()), to_bytes = size_of(a.y.tensor.dtype());
   alignas(64) float floats[block];
+  int32_t largest = 0;
   for (int64_t i = 0; i < n; i += block) {
     const int64_t count = std::min(block, n - i);
     const float* source = reinterpret_cast<const float*>(x + i * from_bytes);
@@ -47,8 +64,10 @@ void convert_piece(const Convert& a, Widen widen, Narrow narrow, const std::byte
       widen(x + i * from_bytes, floats, count);
       source = floats;
     }
+    if (a.amax) largest = std::max(largest, largest_bits(source, count));
     narrow(source, y + i * to_bytes, count, a.scale, a.y.accumulates());
   }
+  return largest;
 }
 
 Widen widening_from(DType type) {
@@ -75,25 +94,11 @@ void add_span(const T* a, const T* b, T* y, int64_t n) {
   each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::Add(w.load(a + i), w.load(b + i)), y + i); });
 }
 
-// The bits of the largest magnitude. As integers, magnitudes are ordered like the numbers, with NaN above infinity.
-template <class T>
-int32_t largest_bits(const T* x, int64_t n) {
-  const hn::RebindToSigned<FloatTag> di;
-  auto most = hn::Zero(di);
-  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(di, hn::Abs(w.load(x + i)))); });
-  return hn::GetLane(hn::MaxOfLanes(di, most));
-}
-
 template <class T>
 int32_t largest_bits(const Tensor& t) {
   const Rows<const T> x(t);
   std::atomic<int32_t> most = 0;
-  parallel_pieces({t}, [&](int64_t r, int64_t c, int64_t n) {
-    const int32_t here = largest_bits(x[r] + c, n);
-    int32_t before = most.load();
-    while (before < here && !most.compare_exchange_weak(before, here)) {
-    }
-  });
+  parallel_pieces({t}, [&](int64_t r, int64_t c, int64_t n) { raise_to(most, largest_bits(x[r] + c, n)); });
   return most;
 }
 
@@ -103,10 +108,12 @@ void convert(const Convert& a) {
   const Widen widen = widening_from(a.x.dtype());
   const Narrow narrow = narrowing_to(a.y.tensor.dtype());
   const int64_t from_bytes = size_of(a.x.dtype()), to_bytes = size_of(a.y.tensor.dtype());
+  std::atomic<int32_t> most = 0;
   parallel_pieces({a.x, a.y.tensor}, [&](int64_t r, int64_t c, int64_t n) {
-    convert_piece(a, widen, narrow, a.x.raw() + (r * a.x.row_stride() + c) * from_bytes,
-                  a.y.tensor.raw() + (r * a.y.tensor.row_stride() + c) * to_bytes, n);
+    raise_to(most, convert_piece(a, widen, narrow, a.x.raw() + (r * a.x.row_stride() + c) * from_bytes,
+                                 a.y.tensor.raw() + (r * a.y.tensor.row_stride() + c) * to_bytes, n));
   });
+  if (a.amax) *a.amax.data<float>() = std::bit_cast<float>(most.load());
 }
 
 void add(const Add& a) {

@@ -14,10 +14,13 @@ Tensor add(Tape& tape, const Tensor& a, const Tensor& b, float scale = 1);
 
 // What a device provides. Convert: y (or y += ) scale * x, any two of fp32, fp16, bf16; and fp32, fp16, bf16 to and
 // from e4m3, e5m2 (saturating) and int8 (rounded to nearest even, clamped to [-127, 127]).
+// `amax`, where there is one, gets the largest magnitude of x, which is fp32, fp16 or bf16 then, as AbsMax says, from
+// the same pass: the next scale follows from it.
 struct Convert {
   Grad y;
   Tensor x;
   float scale = 1;
+  Tensor amax = {};
 };
 struct Add {
   Tensor y, a, b;

@@ -5,6 +5,7 @@ namespace {
 
 struct LinearSpec {
   Unary activation;
+  bool remakes = false;  // the tape will drop y and make it again
 };
 
 constexpr Operation<LinearSpec> linear_operation{
@@ -36,7 +37,8 @@ constexpr Operation<LinearSpec> linear_activation_operation{
                                        .x = f.in(0),
                                        .weight = f.in(1),
                                        .bias = f.in(2),
-                                       .activation = spec.activation});
+                                       .activation = spec.activation,
+                                       .y_is_remade = spec.remakes});
         },
     .backward =
         [](const Backward& b, const LinearSpec& spec) {
@@ -72,7 +74,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   if (activation == Unary::none)
     return tape.run(linear_operation, {x, weight, bias}, Makes{.outputs = {y}}, LinearSpec{activation});
   return tape.run(linear_activation_operation, {x, weight, bias}, Makes{.outputs = {y}, .saved = {y}},
-                  LinearSpec{activation});
+                  LinearSpec{activation, tape.policy() == RecomputePolicy::selective});
 }
 
 }  // namespace mixtape

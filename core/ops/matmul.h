@@ -20,6 +20,8 @@ struct Linear {
   Tensor pre;  // before the activation, kept for backward; absent where there is no activation or no gradient
   Tensor x, weight, bias;
   Unary activation = Unary::none;
+  // y will be made again from `pre` by ActivationKernels::activation, and must have the bits that this gives.
+  bool y_is_remade = false;
 };
 // du = dy * act'(pre); dx = du W; dweight = du^T x; dbias = column sums of du. dweight and dbias may be fp32 while the
 // others are narrower. `dy` may be overwritten by du where `dy_is_scratch`.

@@ -4,13 +4,15 @@ namespace mixtape {
 namespace {
 
 // What every update rule asks of its flat buffers.
-void check_buffers(const char* op, const Tensor& weights, const Tensor& master,
-                   std::initializer_list<const Tensor*> buffers) {
+void check_buffers(const char* op, const Tensor& weights, std::initializer_list<const Tensor*> buffers) {
   const int64_t n = weights.count();
   for (const Tensor* t : buffers) {
     if (*t && t->count() != n) throw Error("{}: a buffer has {} elements, the weights {}", op, t->count(), n);
     if (*t && t->dtype() != DType::f32) throw Error("{}: a state buffer is {}, expected fp32", op, t->dtype());
   }
+}
+
+void expect_master(const char* op, const Tensor& weights, const Tensor& master) {
   if (weights.dtype() != DType::f32 && !master)
     throw Error("{}: {} weights without a master copy", op, weights.dtype());
 }
@@ -37,7 +39,7 @@ void parameter_scales(Backend& backend, const ParameterScales& a) {
 }
 
 void adamw(Backend& backend, const AdamW& a) {
-  check_buffers("adamw", a.weights, a.master, {&a.master, &a.gradients, &a.m, &a.v});
+  check_buffers("adamw", a.weights, {&a.master, &a.gradients, &a.m, &a.v});
   int64_t tensors = 0;
   for (int64_t i = 0; a.scales && i < a.n_ranges; ++i) tensors = std::max<int64_t>(tensors, a.ranges[i].tensor + 1);
   check_scales("adamw", a.scales, tensors);
@@ -45,7 +47,8 @@ void adamw(Backend& backend, const AdamW& a) {
 }
 
 void adafactor(Backend& backend, const Adafactor& a) {
-  check_buffers("adafactor", a.weights, a.master, {&a.master, &a.gradients, &a.m});
+  check_buffers("adafactor", a.weights, {&a.master, &a.gradients, &a.m});
+  expect_master("adafactor", a.weights, a.master);
   check_scales("adafactor", a.scales, a.n_tensors);
   if (a.v.dtype() != DType::f32) throw Error("adafactor: the second moments are {}, expected fp32", a.v.dtype());
   for (int64_t i = 0; i < a.n_tensors; ++i) {

@@ -16,6 +16,9 @@ struct UpdateRange {
   int64_t offset = 0, count = 0;
   float lr_factor = 1, weight_decay = 0;
   int32_t tensor = 0;  // whose scale it has (ParameterScales), where there are scales
+  // The parameter that it is of, and the first of its elements there: what stochastic rounding follows.
+  uint32_t parameter = 0;
+  int64_t first = 0;
 };
 
 // A tensor of the flat buffer with one treatment, as a matrix of contiguous rows; a vector is one row.
@@ -24,6 +27,8 @@ struct UpdateTensor {
   float lr_factor = 1, weight_decay = 0;
   // Where Adafactor's second moments begin in `v`: cols of columns, and rows of rows, which one row alone has not.
   int64_t column_moments = 0, row_moments = 0;
+  uint32_t parameter = 0;  // as of a range
+  int64_t first = 0;
 
   constexpr int64_t count() const { return rows * cols; }  // on GPUs, too
 };
@@ -54,8 +59,9 @@ struct ParameterScales {
 //   w = w (1 - lr * weight_decay);  w -= lr * scale * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),
 //   lr = learning_rate * lr_factor;  scale: 1, or where there are scales that of the range's tensor
 // Without bias correction (BERT's optimizer) both divisors of (1 - b^t) are 1. Does nothing when state->finite is 0.
-// weights: fp32, or fp16/bf16 with a float32 master of which they are the rounded copy. gradients, m, v, master:
-// float32, flat, all of one length.
+// weights: fp32, or fp16/bf16 with a float32 master of which they are the rounded copy, or fp16/bf16 alone, rounded
+// stochastically (stochastic_rounding.h) by numbers that follow seed, state->attempts, parameter and element.
+// gradients, m, v, master: float32, flat, all of one length.
 struct AdamW {
   StepState* state;
   Tensor weights, master, gradients, m, v;
@@ -64,6 +70,7 @@ struct AdamW {
   float beta1, beta2, eps;
   bool bias_correction = true;
   Tensor scales;
+  uint64_t seed = 0;  // of stochastic rounding
 };
 
 // Adafactor, Shazeer & Stern, arXiv 1804.04235, in the form of fairseq and transformers. Of an R x C matrix it keeps

@@ -241,6 +241,7 @@ void forward(Runtime& runtime, const Attention& a, const TileMemory& tiles, cons
 }  // namespace cuda
 
 void CudaAttention::attention(const Attention& a) {
+  if (backend_.cudnn() && cuda::cudnn_takes(a)) return backend_.cudnn()->attention(a);
   cuda::check_head(a.spec.head_dim);
   const cuda::TileMemory tiles(backend_, cuda::tiles_of(a.spec, a.q, a.segments));
   const cuda::Buckets buckets(backend_, a.spec, std::max(a.q.rows(), a.k.rows()));
@@ -252,6 +253,7 @@ void CudaAttention::attention(const Attention& a) {
 }
 
 void CudaAttention::attention_backward(const AttentionBackward& a) {
+  if (backend_.cudnn() && cuda::cudnn_takes(a)) return backend_.cudnn()->attention_backward(a);
   cuda::check_head(a.spec.head_dim);
   const cuda::BackwardMemory memory(backend_, a);
   if (backend_.planning() || a.q.rows() == 0) return;

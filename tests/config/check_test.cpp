@@ -213,7 +213,12 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
        "command line: precision.mode is fp8, which is not available in this version; it has fp32"},
       {{"precision.mode=int8_qat"}, "not available"},
       {{"precision.mode=tf32"}, "this build has no CUDA back end; use fp32"},
-      {{"precision.master=none"}, "not available"},
+      {{"precision.mode=bf16", "precision.master=remainder16"}, "it has fp32 and none"},
+      {{"precision.master=none"}, "which has no effect with precision.mode fp32"},
+      {{"precision.mode=bf16", "precision.master=none", "optimizer.name=adafactor"},
+       "expected fp32 with optimizer.name adafactor"},
+      {{"precision.mode=bf16", "precision.master=none", "optimizer.scale_parameter=true"},
+       "expected fp32 with optimizer.scale_parameter"},
       {{"precision.gradients=fused"}, "not available"},
       {{"precision.moments=int8"}, "not available"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
@@ -236,6 +241,28 @@ TEST(Check, DevicesDependOnTheBuild) {
   });
   EXPECT_EQ(violation({"device='cuda:1'", "runtime.cuda_graphs=true", "precision.mode=tf32"}, {.cuda = true}), "");
   EXPECT_EQ(violation({"device=cpu", "runtime.cuda_graphs=false"}), "");
+  EXPECT_EQ(violation({"precision.mode=fp16", "precision.master=none"}), "");
+}
+
+TEST(Check, CudnnsAttentionIsForPlainRows) {
+  const std::vector<std::string> plain{"attention.implementation=cudnn", "precision.mode=bf16",
+                                       "data.document_mask=false"};
+  const auto with = [&](std::vector<std::string> more) {
+    std::vector<std::string> keys = plain;
+    keys.insert(keys.end(), more.begin(), more.end());
+    return violation(keys, {.cuda = true});
+  };
+  EXPECT_EQ(with({}), "");
+  EXPECT_EQ(with({"data.document_mask=auto", "data.pack=false"}), "");
+  for (const auto& [keys, expected] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"device=cpu"}, "device is cpu; use native"},
+           {{"precision.mode=fp32"}, "precision.mode is fp32"},
+           {{"model.position=alibi"}, "the bias of model.position alibi"},
+           {{"model.window=64"}, "model.window"},
+           {{"model.attention_dropout=0.1"}, "model.attention_dropout"},
+           {{"model.d_model=720", "model.n_heads=12"}, "heads are 60 wide"},
+           {{"data.document_mask=auto"}, "rows hold several documents"}})
+    EXPECT_NE(with(keys).find(expected), std::string::npos) << with(keys);
 }
 
 TEST(Check, TheModelAloneNeedsNoData) {

@@ -148,6 +148,27 @@ TEST(Agreement, LargestMagnitude) {
   EXPECT_EQ(d.values<float>(amax)[0], most);
 }
 
+// By the way of a conversion: the same number, the same result.
+TEST(Agreement, ConversionsFindTheLargestMagnitude) {
+  for (const DType to : {DType::e4m3, DType::e5m2, DType::i8, DType::bf16})
+    for (const auto& [cols, columns] : {std::pair<int64_t, int64_t>{6000, 6000}, {37, 20}, {1, 1}}) {
+      Device d = emulated();
+      const Tensor all = d.normal({5, cols}, DType::f32, 1), x = all.columns(cols - columns, columns);
+      const Tensor y = d.make({5, columns}, to), apart = d.make({5, columns}, to);
+      const Tensor amax = d.make({1}, DType::f32), expected = d.make({1}, DType::f32);
+      d->cast().convert({.y = {y, Write::overwrite}, .x = x, .scale = 40, .amax = amax});
+      d->cast().convert({.y = {apart, Write::overwrite}, .x = x, .scale = 40});
+      d->cast().abs_max({.amax = expected, .x = x});
+      EXPECT_EQ(d.bits(amax), d.bits(expected));
+      EXPECT_EQ(d.bits(y), d.bits(apart));
+    }
+  Device d = emulated();
+  EXPECT_THROW(d->cast().convert({.y = {d.make({4}, DType::f32), Write::overwrite},
+                                  .x = d.make({4}, DType::e4m3),
+                                  .amax = d.make({1}, DType::f32)}),
+               Error);
+}
+
 // Three chunks and a bit, with padding between ranges that must neither count nor change, one of them misaligned.
 const std::vector<UpdateRange> ranges = {{0, 1000, 1, 0.1f},
                                          {1025, 64511, 1, 0.f},
@@ -241,6 +262,42 @@ TEST(Agreement, AdamW) {
     for (const UpdateRange& r : ranges)  // the rounded copy of the master
       for (int64_t i = r.offset; i < r.offset + r.count; ++i)
         ASSERT_EQ(reinterpret_cast<const bf16*>(got.weights.data())[i].code, bf16(got.master[size_t(i)]).code) << i;
+  }
+}
+
+// Weights of 16 bits alone, in steps that both compute exactly: the same random numbers, and so the same bits.
+TEST(Agreement, AdamWWithoutMaster) {
+  std::vector<UpdateRange> parts = ranges;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].weight_decay = 0;
+    parts[i].parameter = uint32_t(3 * i);
+    parts[i].first = int64_t(i % 2 ? 13 * i : 0);  // so that draws begin inside a thread's elements, too
+  }
+  for (const DType type : {DType::bf16, DType::f16}) {
+    std::vector<std::vector<std::byte>> results;
+    for (const int run : {0, 1, 2}) {
+      Device d = run == 0 ? cpu() : emulated(uint64_t(run));
+      const Tensor w = d.normal({total}, type, 1), before = d.normal({total}, type, 1),
+                   m = d.upload(std::vector<float>(total)), v = d.upload(std::vector<float>(total));
+      std::vector<float> g(total);
+      for (size_t i = 0; i < g.size(); ++i) g[i] = (i % 3 ? 1.f : -1.f) * std::ldexp(1.f, int(i % 9) - 4);
+      adamw(*d, {.state = d.upload_state(state),
+                 .weights = w,
+                 .gradients = d.upload(g),
+                 .m = m,
+                 .v = v,
+                 .ranges = parts.data(),
+                 .n_ranges = int64_t(parts.size()),
+                 .beta1 = 0,
+                 .beta2 = 0,
+                 .eps = 0,
+                 .bias_correction = false,
+                 .seed = 9});
+      results.push_back(d.bits(w));
+      EXPECT_NE(results.back(), d.bits(before));
+    }
+    EXPECT_EQ(results[0], results[1]);
+    EXPECT_EQ(results[1], results[2]);
   }
 }
 

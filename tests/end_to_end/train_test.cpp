@@ -203,6 +203,7 @@ TEST_F(Training, EveryUpdateRuleLearnsAndResumesExactly) {
        {"v_row.layers.0.mlp.up.weight", "master.embedding.token"}},
       {"adafactor-m", {adafactor, lr, "optimizer.adafactor.beta1=0.9", "precision.mode=bf16"}, {"m.embedding.token"}},
       {"relative", {"optimizer.scale_parameter=true", lr}, {"m.embedding.token", "v.embedding.token"}},
+      {"without-masters", {"precision.mode=bf16", "precision.master=none"}, {"m.embedding.token"}},
       {"bert", {"optimizer.bias_correction=false"}, {"m.embedding.token", "v.embedding.token"}},
   };
   for (const Rule& rule : rules) {

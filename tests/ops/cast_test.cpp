@@ -178,6 +178,26 @@ TEST_F(Conversions, BetweenNarrowTypesWithScaleAndAccumulation) {
   EXPECT_TRUE(arena.guard_errors().empty());
 }
 
+// The largest magnitude of what is converted, unscaled, from the same pass; of a view, too.
+TEST_F(Conversions, FindTheLargestMagnitudeByTheWay) {
+  const Tensor amax = backend.make({1}, DType::f32);
+  for (const int64_t cols : {1, 31, 2500}) {
+    const Tensor all = backend.make({3, cols + 5}, DType::bf16), x = all.columns(2, cols);
+    for (int64_t i = 0; i < all.count(); ++i) all.data<bf16>()[i] = bf16(i % 2 ? 1e4f : -1e4f);  // beside the view
+    for (int64_t r = 0; r < 3; ++r)
+      for (int64_t c = 0; c < cols; ++c) x.data<bf16>()[r * x.row_stride() + c] = bf16(float(c % 7));
+    x.data<bf16>()[x.row_stride() + cols - 1] = bf16(-300.f);
+    const Tensor y = backend.make({3, cols}, DType::e4m3), apart = backend.make({3, cols}, DType::e4m3);
+    backend.cast().convert({.y = {y, Write::overwrite}, .x = x, .scale = 0.5f, .amax = amax});
+    backend.cast().convert({.y = {apart, Write::overwrite}, .x = x, .scale = 0.5f});
+    EXPECT_EQ(*amax.data<float>(), float(bf16(300.f)));
+    EXPECT_EQ(std::memcmp(y.raw(), apart.raw(), size_t(y.bytes())), 0);
+    x.data<bf16>()[0] = bf16(NAN);
+    backend.cast().convert({.y = {y, Write::overwrite}, .x = x, .amax = amax});
+    EXPECT_TRUE(std::isnan(*amax.data<float>()));
+  }
+}
+
 TEST_F(Conversions, OtherTypesAreRefused) {
   EXPECT_THROW((convert<int32_t, float>({1, 2})), Error);
   EXPECT_THROW((convert<float, int64_t>({1, 2})), Error);

@@ -6,10 +6,14 @@
 #include <regex>
 #include <set>
 
+#include "core/base/clock.h"
+#include "core/cpu/backend.h"
 #include "core/model/transformer.h"
 #include "train/bench/model_work.h"
 #include "train/bench/operation_cases.h"
+#include "train/bench/peaks.h"
 #include "train/bench/steady.h"
+#include "train/bench/training.h"
 #include "train/config/config.h"
 
 namespace mixtape {
@@ -95,6 +99,70 @@ TEST(BenchWork, TheSlowerOfArithmeticAndMemoryIsTheLimit) {
   // Nearly all is read: the rate at which both together move is out of reach.
   EXPECT_DOUBLE_EQ(least_seconds({.flops = 10, .read = 100, .written = 1}, limits), 10);
   EXPECT_FALSE(bound_by_arithmetic({.flops = 10, .read = 100, .written = 1}, limits));
+}
+
+TEST(BenchPeaks, EveryCardThatWasPromised) {
+  const auto half = [](const char* name) {
+    const DevicePeak* peak = peak_of(name);
+    return peak ? peak->half / 1e12 : 0;
+  };
+  EXPECT_EQ(half("cuda:0 (NVIDIA A100-SXM4-80GB)"), 312);
+  EXPECT_EQ(half("NVIDIA A100-PCIE-40GB"), 312);
+  EXPECT_EQ(half("cuda:3 (NVIDIA H100 80GB HBM3)"), 989);
+  EXPECT_EQ(half("NVIDIA H100 PCIe"), 756);
+  EXPECT_EQ(half("cuda:0 (NVIDIA H200)"), 989);
+  EXPECT_EQ(half("NVIDIA L40S"), 362);
+  EXPECT_EQ(half("NVIDIA GeForce RTX 4090"), 165.2);
+  EXPECT_EQ(half("NVIDIA GeForce RTX 5090"), 209.5);
+  EXPECT_EQ(half("NVIDIA B200"), 2250);
+  // Others of similar names are slower, and the CPU has no such peak.
+  for (const char* name : {"NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA GB200",
+                           "NVIDIA L40", "cpu", "cuda, emulated", ""})
+    EXPECT_EQ(peak_of(name), nullptr) << name;
+  const DevicePeak& h100 = *peak_of("NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(peak_flops(h100, PrecisionMode::bf16), peak_flops(h100, PrecisionMode::fp16));
+  EXPECT_EQ(peak_flops(h100, PrecisionMode::tf32), 494.5e12);
+  EXPECT_EQ(peak_flops(h100, PrecisionMode::fp32), 67e12);
+}
+
+// By hand: GPT-2 124M at 1024 tokens, where nanoGPT and llm.c count the same.
+TEST(BenchPeaks, UtilisationIsCountedAsPublished) {
+  const ModelSpec gpt2 = parse_config("model: {preset: gpt2}", "test.yaml").config.model;
+  const int64_t parameters = Transformer(gpt2, 1024).layout().parameter_count();
+  EXPECT_EQ(parameters, 124439808);
+  const double flops = published_flops_per_token(gpt2, parameters, 1024);
+  EXPECT_DOUBLE_EQ(flops, 6.0 * 124439808 + 12.0 * 12 * 12 * 64 * 1024);
+  TrainingBench bench{.tokens = 524288, .published_flops = flops * 524288, .peak_flops = 989e12};
+  bench.step.median = 524288 / 0.58e6;  // tokens over tokens a second
+  EXPECT_NEAR(bench.mfu(), 0.504, 0.001);
+  EXPECT_EQ(TrainingBench{}.mfu(), 0);
+  const ModelSpec t5 = parse_config("model: {preset: t5-small}", "test.yaml").config.model;
+  EXPECT_EQ(published_flops_per_token(t5, 60000000, 512), 0);
+}
+
+// An operation that runs inside of another has its own time, and the other what is left.
+TEST(BenchProfile, TimesOperationsWithoutThoseInside) {
+  CpuBackend backend;
+  Profile profile(backend);
+  const auto wait = [](double seconds) {
+    for (const double start = now_seconds(); now_seconds() - start < seconds;) {
+    }
+  };
+  profile.begin("outer", false);
+  wait(0.002);
+  profile.begin("inner", true);
+  wait(0.004);
+  profile.end("inner", true);
+  profile.end("outer", false);
+  const auto rows = profile.rows();
+  EXPECT_EQ(rows.size(), 2u);
+  EXPECT_GE(rows.at({"inner", true}).seconds, 0.004);
+  EXPECT_GE(rows.at({"outer", false}).seconds, 0.002);
+  EXPECT_NEAR(rows.at({"inner", true}).seconds + rows.at({"outer", false}).seconds, profile.total_seconds(), 1e-9);
+  const std::string trace = profile.trace_json();
+  EXPECT_NE(trace.find("\"name\":\"inner\""), std::string::npos) << trace;
+  profile.clear();
+  EXPECT_TRUE(profile.rows().empty());
 }
 
 TEST(SteadyTiming, SamplesBesideASlowProbeAreDropped) {

@@ -24,6 +24,7 @@ struct OperationCase {
   std::string shape;
   Work forward, backward;  // unknown (all 0): not shown
   bool on_tape = true;
+  bool beside_cudnn = false;  // attention that cuDNN has, too
   // Makes the tensors, and gives what runs the operation and returns the outputs that gradients flow into.
   std::function<std::function<Tensors(Tape&)>(const CaseContext&)> prepare;
 };

@@ -103,6 +103,7 @@ OperationCase attention_case(const CaseSizes& s, const AttentionVariant& v) {
           .shape = text_of(v, s.model, sequences),
           .forward = attention_work(size, size_of(s.type), false),
           .backward = attention_work(size, size_of(s.type), true),
+          .beside_cudnn = !v.alibi && !v.relative && v.window == 0 && v.dropout == 0 && width % 8 == 0 && width <= 128,
           .prepare = [=, type = s.type](const CaseContext& c) {
             const Tensor qkv = random_tensor(c, {rows, (heads + 2 * v.kv_heads) * width}, type);
             const Tensor segments = segment_table(c, sequences, v.length, v.length);

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "core/cpu/probe.h"
 #include "core/model/transformer.h"
 #include "core/ops/cast.h"
+#include "train/bench/device_limits.h"
 #include "train/bench/operation_cases.h"
 #include "train/bench/profile.h"
 #include "train/bench/synthetic.h"
@@ -19,6 +21,7 @@ namespace {
 
 constexpr double seconds_a_sample = 0.01;
 constexpr double most_calls_a_sample = 20;
+constexpr int64_t flush_bytes = int64_t(256) << 20;  // more than the caches of a GPU hold
 
 // One case on a device, with an arena of its own; with capacity 0 on one without memory, which counts.
 class CaseRun {
@@ -32,6 +35,7 @@ class CaseRun {
     arena_->set_context("bench");
     backend_->set_choices(load_tuning(*backend_));
     const StepState start{.philox = philox_key(1), .inverse_targets = 1e-3f, .learning_rate = 1e-4f};
+    if (!is_cpu(*backend_)) flush_ = backend_->make({flush_bytes}, DType::u8, Category::batch);
     state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);
     backend_->copy_from_host(state_, &start);
     auto* state = reinterpret_cast<StepState*>(state_.raw());
@@ -59,8 +63,13 @@ class CaseRun {
   void keep_choices() { save_tuning(*backend_); }
 
  private:
+  // Of a GPU by writing other memory, which also keeps it busy while the host asks for what is timed.
   void drop_caches() {
-    if (memory_) drop_from_caches(memory_, arena_->peak());
+    if (!memory_) return;
+    if (flush_)
+      backend_->zero(flush_);
+    else
+      drop_from_caches(memory_, arena_->peak());
   }
 
   // Some gradient for each output, in memory that nobody else holds: operations may write over it, as in a model.
@@ -77,7 +86,7 @@ class CaseRun {
   std::unique_ptr<Backend> backend_;
   std::byte* memory_;
   std::unique_ptr<Arena> arena_;
-  Tensor state_;
+  Tensor flush_, state_;
   Profile profile_{*backend_};
   std::function<Tensors(Tape&)> run_;
   std::unique_ptr<Tape> tape_;
@@ -124,6 +133,22 @@ void measure(const OperationCase& c, const DeviceOptions& device, int wanted, St
   }
 }
 
+Limits limits_of(const DeviceOptions& device, DType type) {
+  const auto backend = make_backend(device);
+  return is_cpu(*backend) ? measure_limits() : measure_device_limits(*backend, type);
+}
+
+// The same device with attention by cuDNN; none where that is not built.
+std::optional<DeviceOptions> with_cudnn(DeviceOptions device) {
+  device.cudnn = true;
+  try {
+    make_backend(device);
+  } catch (const ConfigError&) {
+    return std::nullopt;
+  }
+  return device;
+}
+
 std::vector<OperationCase> chosen_cases(const Config& config, const std::vector<std::string>& only) {
   const Transformer model(config.model, config.data.seq_length);
   std::vector<OperationCase> cases = operation_cases({.model = config.model,
@@ -151,16 +176,23 @@ OperationsBench bench_operations(ResolvedConfig resolved, const OperationsBenchO
   const std::vector<OperationCase> cases = chosen_cases(config, options.only);
 
   OperationsBench result{.type = compute_types(config.precision).compute};
-  make_backend(device_options(config));  // sets the number of threads, which the limits are for
-  result.limits = measure_limits();
-  SteadyTimer timer;
+  DeviceOptions device = device_options(config);
+  device.cudnn = false;  // has lines of its own
+  result.limits = limits_of(device, result.type);
+  const bool on_cpu = result.limits.device.empty(), narrow = result.type != DType::f32;
+  const std::optional<DeviceOptions> cudnn = on_cpu || !narrow ? std::nullopt : with_cudnn(device);
+  SteadyTimer timer(on_cpu);
   std::vector<Seen> seen;
   for (size_t i = 0; i < cases.size(); ++i) {
     if (options.progress) options.progress(i, cases.size(), cases[i].operation);
-    measure(cases[i], device_options(config), options.samples, timer, seen);
+    measure(cases[i], device, options.samples, timer, seen);
+    if (!cudnn || !cases[i].beside_cudnn) continue;
+    OperationCase other = cases[i];
+    other.shape += ", by cuDNN";
+    measure(other, *cudnn, options.samples, timer, seen);
   }
-  result.limits = best_of(result.limits, measure_limits());
-  result.limits.fma = std::max(result.limits.fma, timer.best_probe());
+  result.limits = best_of(result.limits, limits_of(device, result.type));
+  if (on_cpu) result.limits.fma = std::max(result.limits.fma, timer.best_probe());
   for (Seen& s : seen) {
     s.line.timing = summarise(s.samples, timer.best_probe());
     result.lines.push_back(std::move(s.line));

@@ -1,46 +1,47 @@
 #include "train/bench/profile.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
-
-#include "core/base/clock.h"
 
 namespace mixtape {
 
 void Profile::begin(std::string_view operation, bool backward) {
-  backend_.synchronize();
+  const int64_t outer = open_.empty() ? -1 : open_.back();
   backend_.begin_range(std::string(operation) + (backward ? " backward" : ""));
-  open_.push_back({{std::string(operation), backward}, now_seconds(), 0});
+  open_.push_back(int64_t(events_.size()));
+  events_.push_back({.key = {std::string(operation), backward}, .first = backend_.mark(), .inside_of = outer});
 }
 
 void Profile::end(std::string_view, bool) {
-  backend_.synchronize();
+  events_[size_t(open_.back())].last = backend_.mark();
   backend_.end_range();
-  const Open done = std::move(open_.back());
   open_.pop_back();
-  const double seconds = now_seconds() - done.start;
-  if (!open_.empty()) open_.back().inside += seconds;
-  Row& row = rows_[done.key];
-  ++row.calls;
-  row.seconds += seconds - done.inside;
-  events_.push_back({done.key, done.start, seconds});
 }
 
 void Profile::clear() {
-  rows_.clear();
-  open_.clear();
   events_.clear();
+  open_.clear();
+  backend_.forget_marks();
+}
+
+std::map<Profile::Key, Profile::Row> Profile::rows() const {
+  std::map<Key, Row> rows;
+  for (const Event& e : events_) {
+    const double seconds = seconds_of(e);
+    ++rows[e.key].calls;
+    rows[e.key].seconds += seconds;
+    if (e.inside_of >= 0) rows[events_[size_t(e.inside_of)].key].seconds -= seconds;
+  }
+  return rows;
 }
 
 double Profile::total_seconds() const {
   double sum = 0;
-  for (const auto& [key, row] : rows_) sum += row.seconds;
+  for (const Event& e : events_)
+    if (e.inside_of < 0) sum += seconds_of(e);
   return sum;
 }
 
 std::string Profile::trace_json() const {
-  double first = events_.empty() ? 0 : events_.front().start;
-  for (const Event& e : events_) first = std::min(first, e.start);
   nlohmann::json list = nlohmann::json::array();
   for (const Event& e : events_)
     list.push_back({{"name", e.key.first},
@@ -48,8 +49,8 @@ std::string Profile::trace_json() const {
                     {"ph", "X"},
                     {"pid", 1},
                     {"tid", 1},
-                    {"ts", (e.start - first) * 1e6},
-                    {"dur", e.seconds * 1e6}});
+                    {"ts", backend_.seconds_between(events_.front().first, e.first) * 1e6},
+                    {"dur", seconds_of(e) * 1e6}});
   return nlohmann::json{{"traceEvents", list}, {"displayTimeUnit", "ms"}}.dump();
 }
 

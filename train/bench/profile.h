@@ -13,8 +13,8 @@ namespace mixtape {
 
 class Profile final : public TapeObserver {
  public:
-  // `backend` is synchronised around every operation, so that its time is its own; a profiler of the device sees the
-  // operation's name.
+  // Operations are timed between marks in the device's work, by its own clock: it is not waited for before it is asked
+  // for results. A profiler of the device sees their names.
   explicit Profile(Backend& backend) : backend_(backend) {}
 
   void begin(std::string_view operation, bool backward) override;
@@ -28,25 +28,23 @@ class Profile final : public TapeObserver {
     double seconds = 0;  // without operations inside of it (a tensor that is made again for backward)
   };
   using Key = std::pair<std::string, bool>;  // name, backward
-  const std::map<Key, Row>& rows() const { return rows_; }
+  std::map<Key, Row> rows() const;
   double total_seconds() const;
 
   // The trace event format: complete events ("ph": "X"), microseconds.
   std::string trace_json() const;
 
  private:
-  struct Open {
-    Key key;
-    double start = 0, inside = 0;
-  };
   struct Event {
     Key key;
-    double start = 0, seconds = 0;
+    int64_t first = 0, last = 0;  // marks
+    int64_t inside_of = -1;       // another event
   };
+  double seconds_of(const Event& e) const { return backend_.seconds_between(e.first, e.last); }
+
   Backend& backend_;
-  std::map<Key, Row> rows_;
-  std::vector<Open> open_;
-  std::vector<Event> events_;
+  std::vector<Event> events_;  // in the order of their beginnings
+  std::vector<int64_t> open_;
 };
 
 }  // namespace mixtape

@@ -39,7 +39,7 @@ Timing summarise(const std::vector<TimeSample>& samples, double best_probe) {
 }
 
 double SteadyTimer::probe() {
-  const double rate = fma_rate();
+  const double rate = probes_ ? fma_rate() : 1;
   best_probe_ = std::max(best_probe_, rate);
   return rate;
 }
@@ -47,7 +47,7 @@ double SteadyTimer::probe() {
 std::vector<TimeSample> SteadyTimer::samples(int wanted, const std::function<void()>& work, double busy_seconds) {
   std::vector<TimeSample> samples;
   while (int(samples.size()) < 3 * wanted && summarise(samples, best_probe_).counted < wanted) {
-    fma_rate(busy_seconds);
+    if (probes_) fma_rate(busy_seconds);
     TimeSample s;
     s.probe_before = probe();
     const double start = now_seconds();
@@ -64,7 +64,7 @@ Timing SteadyTimer::time(int wanted, const std::function<void()>& work, double b
 }
 
 Timing SteadyTimer::time_short(int wanted, const std::function<void()>& work, double least_seconds) {
-  fma_rate(0.05);
+  if (probes_) fma_rate(0.05);
   work();  // choices of libraries, pages, caches
   const double start = now_seconds();
   work();

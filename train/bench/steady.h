@@ -2,7 +2,8 @@
 //
 // Two virtual cores can share a physical one, mostly after an idle phase, and then compute at half the rate with no
 // other sign of it. So every core is kept busy before a sample, and the rate of fused multiply-adds is measured before
-// and after it. A sample counts only if both probes are within 15 % of the best seen in the process.
+// and after it. A sample counts only if both probes are within 15 % of the best seen in the process. What runs on
+// another device is timed without probes: its clock is its own, and nobody shares it.
 #pragma once
 
 #include <functional>
@@ -29,6 +30,8 @@ Timing summarise(const std::vector<TimeSample>& samples, double best_probe);
 
 class SteadyTimer {
  public:
+  explicit SteadyTimer(bool probes = true) : probes_(probes) {}
+
   // Runs `work` until `wanted` samples count, or three times as many have been taken. All that were taken.
   std::vector<TimeSample> samples(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
   Timing time(int wanted, const std::function<void()>& work, double busy_seconds = 0.1);
@@ -38,6 +41,7 @@ class SteadyTimer {
 
  private:
   double probe();
+  bool probes_;
   double best_probe_ = 0;
 };
 

@@ -6,7 +6,9 @@
 
 #include "core/base/clock.h"
 #include "core/base/error.h"
+#include "train/bench/device_limits.h"
 #include "train/bench/model_work.h"
+#include "train/bench/peaks.h"
 #include "train/bench/synthetic.h"
 #include "train/devices.h"
 #include "train/step.h"
@@ -57,11 +59,21 @@ class Bench {
     result.parameters = count();
     result.tokens = batch_.n_tokens;
     result.flops = engine_.model().flops_per_token(options_.lengths()) * double(result.tokens);
+    const ModelSpec& spec = options_.model;
+    result.published_flops =
+        published_flops_per_token(spec, engine_.model().layout().parameter_count(), options_.row_length) *
+        double(result.tokens);
+    if (const DevicePeak* peak = peak_of(engine_.backend().name()))
+      result.peak_flops = peak_flops(*peak, config_.precision.mode);
     result.arena_bytes = plan_.peak;
   }
 
   Engine& engine() { return engine_; }
-  void run() { step_->run(batch_, config_.optimizer.lr); }
+  bool on_cpu() { return is_cpu(engine_.backend()); }
+  void run() {
+    step_->run(batch_, config_.optimizer.lr);
+    engine_.backend().synchronize();
+  }
 
   // Pages, timed choices, threads.
   void warm_up() {
@@ -71,8 +83,14 @@ class Bench {
   }
 
   const Optimizer& optimizer() const { return step_->optimizer(); }
-  void norm() { optimizer().measure_gradients(engine_.device_state()); }
-  void update() { optimizer().update(engine_.device_state()); }
+  void norm() {
+    optimizer().measure_gradients(engine_.device_state());
+    engine_.backend().synchronize();
+  }
+  void update() {
+    optimizer().update(engine_.device_state());
+    engine_.backend().synchronize();
+  }
 
   Work norm_work() { return gradient_norm_work(count()); }
   Work update_work() {
@@ -143,13 +161,18 @@ TrainingBench bench_training(ResolvedConfig resolved, const TrainingBenchOptions
   TrainingBench result;
   Bench bench(checked(resolved), result);
   bench.warm_up();
-  SteadyTimer timer;
+  SteadyTimer timer(bench.on_cpu());
   result.step = timer.time(options.steps, [&] { bench.run(); });
   // Before the buffers with which bandwidth is measured.
   result.peak_resident_bytes = peak_resident_bytes();
   if (options.profile) profile_steps(bench, timer, std::min(options.steps, 3), result);
-  result.limits = measure_limits();
-  result.limits.fma = std::max(result.limits.fma, timer.best_probe());
+  if (bench.on_cpu()) {
+    result.limits = measure_limits();
+    result.limits.fma = std::max(result.limits.fma, timer.best_probe());
+  } else {
+    result.limits = measure_device_limits(*make_backend(device_options(resolved.config)),
+                                          compute_types(resolved.config.precision).compute);
+  }
   return result;
 }
 

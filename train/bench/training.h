@@ -29,6 +29,8 @@ struct ProfileLine {
 struct TrainingBench {
   int64_t parameters = 0, tokens = 0;  // tokens of a step
   double flops = 0;                    // of a step, by the formula of `mixtape plan`
+  double published_flops = 0;          // of a step, as published figures count; 0: unknown (peaks.h)
+  double peak_flops = 0;               // of the device, as its maker says; 0: unknown
   Timing step;
   Limits limits;
   int64_t arena_bytes = 0, peak_resident_bytes = 0, resident_before_bytes = 0;
@@ -38,6 +40,8 @@ struct TrainingBench {
 
   double tokens_per_second() const { return double(tokens) / step.median; }
   double share_of_fma() const { return flops / step.median / limits.fma; }
+  // Model FLOP utilisation: published_flops a second / peak_flops; 0: unknown.
+  double mfu() const { return peak_flops > 0 ? published_flops / step.median / peak_flops : 0; }
 };
 
 // Keys that only name data are ignored. Throws ConfigError where check() does.

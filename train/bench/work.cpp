@@ -31,7 +31,12 @@ Limits measure_limits() {
 }
 
 Limits best_of(const Limits& a, const Limits& b) {
-  return {std::max(a.fma, b.fma), std::max(a.fma_one, b.fma_one), std::max(a.read, b.read), std::max(a.copy, b.copy)};
+  return {std::max(a.fma, b.fma),
+          std::max(a.fma_one, b.fma_one),
+          std::max(a.read, b.read),
+          std::max(a.copy, b.copy),
+          a.device,
+          a.type};
 }
 
 double least_seconds(const Work& w, const Limits& l) { return std::max(w.flops / l.fma, traffic_seconds(w, l)); }

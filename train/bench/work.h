@@ -5,6 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+
+#include "core/base/dtype.h"
 
 namespace mixtape {
 
@@ -20,9 +23,12 @@ struct Work {
   friend Work operator*(double n, const Work& w) { return {n * w.flops, n * w.read, n * w.written}; }
 };
 
-// FLOP/s and bytes a second, measured in the same run.
+// FLOP/s and bytes a second, measured in the same run: of multiply-adds in float32 on the CPU, of matrix products in
+// `type` on a device (device_limits.h).
 struct Limits {
   double fma = 0, fma_one = 0, read = 0, copy = 0;
+  std::string device = {};  // empty: the CPU
+  DType type = DType::f32;
 };
 Limits measure_limits();
 // The higher of each. Neighbours on a shared machine take memory bandwidth too, and no probe says when.

@@ -11,7 +11,15 @@
 
 namespace mixtape {
 
+ResolvedConfig load_bench_arguments(std::vector<std::string> words, const std::string& device) {
+  if (!device.empty()) words.push_back("device=" + device);
+  return load_arguments(words);
+}
+
 std::string limits_text(const Limits& l) {
+  if (!l.device.empty())
+    return fmt::format("{}: {:.1f} TFLOP/s of {} products, reading {:.0f} GB/s, copying {:.0f} GB/s\n", l.device,
+                       l.fma / 1e12, l.type, l.read / 1e9, l.copy / 1e9);
   return fmt::format(
       "{}, {} threads: {:.0f} GFLOP/s of fp32 multiply-adds ({:.0f} on one thread), reading {:.1f} GB/s, copying "
       "{:.1f} GB/s\n",
@@ -19,7 +27,9 @@ std::string limits_text(const Limits& l) {
 }
 
 nlohmann::json limits_json(const Limits& l) {
-  return {{"fma", l.fma}, {"fma_one_thread", l.fma_one}, {"read", l.read}, {"copy", l.copy}};
+  nlohmann::json j{{"fma", l.fma}, {"fma_one_thread", l.fma_one}, {"read", l.read}, {"copy", l.copy}};
+  if (!l.device.empty()) j["device"] = l.device;
+  return j;
 }
 
 std::string share_text(const Work& work, double seconds, const Limits& limits) {
@@ -28,8 +38,9 @@ std::string share_text(const Work& work, double seconds, const Limits& limits) {
 
 std::string rate_text(const Work& work, double seconds, const Limits& limits) {
   if (!work.known()) return "";
-  return bound_by_arithmetic(work, limits) ? fmt::format("{:.1f} GFLOP/s", work.flops / seconds / 1e9)
-                                           : fmt::format("{:.1f} GB/s", work.bytes() / seconds / 1e9);
+  if (!bound_by_arithmetic(work, limits)) return fmt::format("{:.1f} GB/s", work.bytes() / seconds / 1e9);
+  const double rate = work.flops / seconds;
+  return rate < 1e12 ? fmt::format("{:.1f} GFLOP/s", rate / 1e9) : fmt::format("{:.1f} TFLOP/s", rate / 1e12);
 }
 
 void add_bench_command(Command& app) {

@@ -3,9 +3,11 @@
 
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "train/bench/work.h"
 #include "train/cli/command.h"
+#include "train/config/config.h"
 
 namespace mixtape {
 
@@ -13,6 +15,9 @@ void add_bench_train(Command& bench);
 void add_bench_ops(Command& bench);
 void add_bench_memory(Command& bench);
 void add_bench_tokenizer(Command& bench);
+
+// load_arguments() with --device as the last word on the key `device`, unless it is empty.
+ResolvedConfig load_bench_arguments(std::vector<std::string> words, const std::string& device);
 
 // A line about the machine.
 std::string limits_text(const Limits& limits);

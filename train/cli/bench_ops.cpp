@@ -12,6 +12,7 @@ namespace {
 
 struct BenchOpsArguments {
   OperationsBenchOptions options;
+  std::string device;
   bool json = false;
 };
 
@@ -63,7 +64,7 @@ void run_bench_ops(const std::vector<std::string>& words, const BenchOpsArgument
   options.progress = [](size_t done, size_t total, const std::string& operation) {
     console().bar(fmt::format("{} of {}  {}", done + 1, total, operation));
   };
-  const OperationsBench bench = bench_operations(load_arguments(words), options);
+  const OperationsBench bench = bench_operations(load_bench_arguments(words, a.device), options);
   console().bar("");
   if (a.json)
     fmt::print("{}\n", json_of_bench_ops(bench).dump());
@@ -80,6 +81,7 @@ void add_bench_ops(Command& bench) {
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<BenchOpsArguments>();
   command.option("--only", a->options.only, "these operations").type_name("NAME...");
+  command.option("--device", a->device, "as the key `device`: cpu, cuda, cuda:N");
   command.option("--samples", a->options.samples, "samples of each operation that must count").range(1, 1000);
   command.flag("--json", a->json, "one line of JSON in place of text");
   command.action([arguments, a] { run_bench_ops(arguments(), *a); });

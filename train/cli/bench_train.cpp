@@ -14,7 +14,7 @@ namespace {
 
 struct BenchTrainArguments {
   TrainingBenchOptions options;
-  std::string trace;
+  std::string trace, device;
   bool json = false, turns = false;
 };
 
@@ -43,8 +43,15 @@ void print_bench_train(const TrainingBench& b) {
   if (b.step.disturbed)
     fmt::print("                  THE MACHINE IS DISTURBED: most steps were dropped; these figures say little\n");
   fmt::print("Tokens            {} a step, {}/s\n", with_thousands(b.tokens), human_rate(b.tokens_per_second()));
-  fmt::print("Arithmetic        {:.1f} GFLOP a step, {:.1f} GFLOP/s, {:.0f} % of multiply-adds\n", b.flops / 1e9,
-             b.flops / b.step.median / 1e9, 100 * b.share_of_fma());
+  fmt::print("Arithmetic        {:.1f} GFLOP a step, {:.1f} GFLOP/s, {:.0f} % of {}\n", b.flops / 1e9,
+             b.flops / b.step.median / 1e9, 100 * b.share_of_fma(),
+             b.limits.device.empty() ? "multiply-adds" : "what large products reach");
+  if (b.mfu() > 0)
+    fmt::print("MFU               {:.1f} % of {:.1f} TFLOP/s, by 6N + 12LHQT\n", 100 * b.mfu(), b.peak_flops / 1e12);
+  else if (!b.limits.device.empty())
+    fmt::print("MFU               unknown: {}\n", b.peak_flops > 0
+                                                      ? "no count of operations is agreed on for this model"
+                                                      : "the peak of this device is not in the table");
   fmt::print("Memory            arena {}, process at its peak {}\n", human_bytes(double(b.arena_bytes)),
              human_bytes(double(b.peak_resident_bytes)));
   if (!b.profile.empty()) print_profile(b);
@@ -68,6 +75,9 @@ nlohmann::json json_of_bench_train(const TrainingBench& b) {
             {"disturbed", b.step.disturbed},
             {"tokens_per_second", b.tokens_per_second()},
             {"share_of_fma", b.share_of_fma()},
+            {"published_flop_per_step", b.published_flops},
+            {"peak_flops", b.peak_flops},
+            {"mfu", b.mfu()},
             {"peak_resident_bytes", b.peak_resident_bytes},
             {"limits", limits_json(b.limits)}});
   for (const ProfileLine& line : b.profile)
@@ -85,8 +95,8 @@ void print_line(const nlohmann::json& j) {
   std::fflush(stdout);
 }
 
-void run_turns(const std::vector<std::string>& words) {
-  take_turns(load_arguments(words), std::cin,
+void run_turns(const ResolvedConfig& config) {
+  take_turns(config, std::cin,
              {.ready = [](const TrainingBench& b) { print_line(json_of_setup(b)); },
               .done =
                   [](double seconds, int64_t peak) {
@@ -95,10 +105,11 @@ void run_turns(const std::vector<std::string>& words) {
 }
 
 void run_bench_train(const std::vector<std::string>& words, const BenchTrainArguments& a) {
-  if (a.turns) return run_turns(words);
+  const ResolvedConfig config = load_bench_arguments(words, a.device);
+  if (a.turns) return run_turns(config);
   TrainingBenchOptions options = a.options;
   options.profile = options.profile || !a.trace.empty();
-  const TrainingBench bench = bench_training(load_arguments(words), options);
+  const TrainingBench bench = bench_training(config, options);
   if (a.json)
     print_line(json_of_bench_train(bench));
   else
@@ -115,6 +126,7 @@ void add_bench_train(Command& bench) {
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<BenchTrainArguments>();
   command.option("--steps", a->options.steps, "steps that must count").range(1, 100000);
+  command.option("--device", a->device, "as the key `device`: cpu, cuda, cuda:N");
   command.flag("--profile", a->options.profile, "a table of operations");
   command.option("--trace", a->trace, "write a Chrome trace of one step").type_name("FILE.json");
   command.flag("--json", a->json, "one line of JSON in place of text");

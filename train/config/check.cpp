@@ -347,18 +347,52 @@ void check_run(const Config& c, Rules& rules) {
     rules.refuse("run.init_from", "but run.resume names a checkpoint; a run starts from one of them");
 }
 
+void check_master(const Config& c, Rules& rules) {
+  const PrecisionConfig& p = c.precision;
+  if (p.master == MasterWeights::fp32) return;
+  if (p.master == MasterWeights::remainder16) return rules.unavailable("precision.master", "fp32 and none");
+  if (p.mode != PrecisionMode::bf16 && p.mode != PrecisionMode::fp16)
+    rules.refuse("precision.master",
+                 fmt::format("which has no effect with precision.mode {}: its weights are fp32", p.mode));
+  if (c.optimizer.name != OptimizerKind::adamw)
+    rules.refuse("precision.master",
+                 fmt::format("expected fp32 with optimizer.name {}; adamw can do without", c.optimizer.name));
+  else if (c.optimizer.scales_parameters())
+    rules.refuse("precision.master", "expected fp32 with optimizer.scale_parameter, which measures fp32 weights");
+}
+
 void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
   const PrecisionConfig& p = c.precision;
   if (p.mode == PrecisionMode::fp8 || p.mode == PrecisionMode::int8_qat)
     rules.unavailable("precision.mode", "fp32, bf16 and fp16");
   if (p.mode == PrecisionMode::tf32 && !build.cuda)
     rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
-  if (p.master != MasterWeights::fp32) rules.unavailable("precision.master", "fp32");
+  check_master(c, rules);
   if (p.gradients != GradientStorage::fp32) rules.unavailable("precision.gradients", "fp32");
   if (p.moments != MomentStorage::fp32) rules.unavailable("precision.moments", "fp32");
   if (p.loss_scale.min > p.loss_scale.initial)
     rules.refuse("precision.loss_scale.min",
                  fmt::format("expected at most loss_scale.initial ({})", p.loss_scale.initial));
+}
+
+// What cuDNN's attention has in common with Mixtape's.
+void check_cudnn(const Config& c, Rules& rules) {
+  const ModelSpec& m = c.model;
+  const auto refuse = [&](std::string_view because) {
+    rules.refuse("attention.implementation", fmt::format("but {}; use native", because));
+  };
+  if (c.device == "cpu") refuse("device is cpu");
+  if (c.precision.mode != PrecisionMode::bf16 && c.precision.mode != PrecisionMode::fp16)
+    refuse(fmt::format("precision.mode is {}, and cuDNN's attention is in bf16 or fp16", c.precision.mode));
+  if (m.position == Position::alibi || m.position == Position::relative_bias)
+    refuse(fmt::format("cuDNN does not have the bias of model.position {}", m.position));
+  if (m.window != 0 || !m.window_layers.empty()) refuse("model.window is Mixtape's own");
+  if (m.attention_dropout > 0) refuse("model.attention_dropout drops by Mixtape's random numbers");
+  if (m.head_width() % 8 != 0 || m.head_width() > 128)
+    refuse(fmt::format("heads are {} wide, and cuDNN takes multiples of 8 up to 128", m.head_width()));
+  const bool masks = c.data.document_mask.value_or(c.objective.name != ObjectiveKind::span_corruption);
+  if (masks && c.data.pack)
+    refuse("rows hold several documents that do not see each other (set data.document_mask=false or data.pack=false)");
 }
 
 void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
@@ -370,8 +404,12 @@ void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
     rules.refuse("device", "expected auto, cpu, cuda or cuda:N");
   else if (d.starts_with("cuda") && !build.cuda)
     rules.refuse("device", no_cuda);
-  if (c.attention.implementation == AttentionImplementation::cudnn && !build.cuda)
-    rules.refuse("attention.implementation", no_cuda);
+  if (c.attention.implementation == AttentionImplementation::cudnn) {
+    if (!build.cuda)
+      rules.refuse("attention.implementation", no_cuda);
+    else
+      check_cudnn(c, rules);
+  }
   if (c.runtime.cuda_graphs.value_or(false) && !build.cuda) rules.refuse("runtime.cuda_graphs", no_cuda);
 }
 

@@ -60,7 +60,9 @@ struct AttentionConfig {
 constexpr auto fields(std::type_identity<AttentionConfig>) {
   using C = AttentionConfig;
   return std::tuple{
-      field("implementation", &C::implementation, "native: Mixtape's own kernels; cudnn: cuDNN's; auto: the faster"),
+      field("implementation", &C::implementation,
+            "native: Mixtape's own kernels; cudnn: cuDNN's, on a GPU, for plain attention in 16 bits with one document "
+            "a row; auto: native"),
   };
 }
 

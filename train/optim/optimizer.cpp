@@ -10,7 +10,11 @@ Moments moments_of(const OptimizerConfig& config) {
 }
 
 Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& backend)
-    : config_(config.optimizer), clip_(float(config.train.clip_grad)), parameters_(parameters), backend_(backend) {
+    : config_(config.optimizer),
+      clip_(float(config.train.clip_grad)),
+      seed_(uint64_t(config.seed)),
+      parameters_(parameters),
+      backend_(backend) {
   const std::vector<ParameterFactors> factors = parameter_factors(parameters.layout(), config.parameters);
   const auto decay = float(config_.weight_decay);
   tensors_ = parameters.update_tensors(decay, factors);
@@ -51,7 +55,8 @@ void Optimizer::adamw_update(StepState* state) const {
                    .beta2 = float(config_.betas[1]),
                    .eps = float(config_.eps),
                    .bias_correction = config_.bias_correction,
-                   .scales = scales_});
+                   .scales = scales_,
+                   .seed = seed_});
 }
 
 void Optimizer::adafactor_update(StepState* state) const {

@@ -29,6 +29,7 @@ class Optimizer {
 
   OptimizerConfig config_;
   float clip_;
+  uint64_t seed_;  // of stochastic rounding
   Parameters& parameters_;
   Backend& backend_;
   std::vector<UpdateTensor> tensors_;

@@ -1,4 +1,5 @@
-// AdamW: one pass over weights, gradients and both moments, bound by memory.
+// AdamW: one pass over weights, gradients and both moments, bound by memory. Weights of 16 bits without a master are
+// widened, updated and rounded by chance, a block in the first-level cache at a time.
 #include "core/cpu/targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/optimizer/adamw.cpp"
@@ -8,6 +9,8 @@
 
 #include "core/cpu/backend.h"
 #include "core/cpu/simd.h"
+#include "core/cpu/vector_philox.h"
+#include "core/ops/stochastic_rounding.h"
 
 #ifndef MIXTAPE_CPU_ADAMW_ONCE
 #define MIXTAPE_CPU_ADAMW_ONCE
@@ -68,7 +71,41 @@ void adamw_span(const AdamWFactors& f, float* weights, T* rounded, const float* 
   });
 }
 
+struct FlatBuffers {
+  const float* gradients;
+  float *m, *v;
+};
+
+template <class T>
+void adamw_by_chance(const AdamWFactors& f, PhiloxKey key, const UpdateRange& range, T* weights, const FlatBuffers& b) {
+  constexpr int64_t block = 1024;
+  alignas(64) float wide[block];
+  uint32_t words[4 * (block / roundings_a_draw + 1)];
+  for (int64_t i = 0; i < range.count; i += block) {
+    const int64_t count = std::min(block, range.count - i), at = range.offset + i, first = range.first + i;
+    each_vector(count, [&](auto w, int64_t j) HWY_ATTR { w.store(w.load(weights + at + j), wide + j); });
+    adamw_span<float>(f, wide, nullptr, b.gradients + at, b.m + at, b.v + at, count);
+    const int64_t draw = first / roundings_a_draw, last = (first + count - 1) / roundings_a_draw;
+    philox_words(key, uint64_t(draw), range.parameter, Purpose::rounding, last - draw + 1, words);
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t element = first + j;
+      const uint32_t random = rounding_bits(words[element / 2 - 4 * draw], uint64_t(element));
+      weights[at + j] = round_stochastically<T>(wide[j], random);
+    }
+  }
+}
+
 }  // namespace
+
+void adamw_without_master(const AdamW& a) {
+  const FlatBuffers b{a.gradients.data<float>(), a.m.data<float>(), a.v.data<float>()};
+  const PhiloxKey key = rounding_key(a.seed, a.state->attempts);
+  dispatch<fp16, bf16>(a.weights.dtype(), "adamw", [&]<class T>() {
+    T* weights = a.weights.data<T>();
+    parallel_tasks(a.n_ranges,
+                   [&](int64_t r) { adamw_by_chance<T>(adamw_factors(a, a.ranges[r]), key, a.ranges[r], weights, b); });
+  });
+}
 
 void adamw(const AdamW& a) {
   float* m = a.m.data<float>();
@@ -93,9 +130,11 @@ HWY_AFTER_NAMESPACE();
 namespace mixtape {
 
 HWY_EXPORT(adamw);
+HWY_EXPORT(adamw_without_master);
 
 void CpuOptimizer::adamw(const AdamW& a) {
   if (backend_.planning() || !a.state->finite) return;
+  if (a.weights.dtype() != DType::f32 && !a.master) return HWY_DYNAMIC_DISPATCH(adamw_without_master)(a);
   HWY_DYNAMIC_DISPATCH(adamw)(a);
 }
 
