@@ -59,15 +59,23 @@ int64_t ParameterLayout::parameter_count() const {
   return n;
 }
 
+Shard shard_of(int64_t elements, Sharding sharding) {
+  const int64_t chunks = (elements + chunk_elements - 1) / chunk_elements;
+  const int64_t each = (chunks + sharding.ranks - 1) / sharding.ranks * chunk_elements;
+  const int64_t begin = std::min(elements, each * sharding.rank);
+  return {begin, std::min(each, elements - begin)};
+}
+
 Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
     : layout_(layout), storage_(storage), backend_(backend), written_(layout.size()) {
   weights = backend.make({layout.flat_count()}, storage.weights, Category::parameters);
-  const Shape flat{layout.learning_flat_count()};
+  const Shape flat{shard().count};
   if (storage.master) master = backend.make(flat, DType::f32, Category::master);
-  if (storage.gradients) gradients = backend.make(flat, DType::f32, Category::gradients);
+  if (storage.gradients) gradients = backend.make({layout.learning_flat_count()}, DType::f32, Category::gradients);
   if (storage.moments.first) m = backend.make(flat, DType::f32, Category::optimizer);
   if (storage.moments.second != SecondMoments::none) {
     const bool factored = storage.moments.second == SecondMoments::factored;
+    if (factored && storage.sharding.ranks > 1) throw Error("parameters: factored moments are not cut into shards");
     v = backend.make(factored ? Shape{layout.factored_count()} : flat, DType::f32, Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
@@ -78,6 +86,11 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
 Tensor Parameters::slice(const Tensor& flat, int id) const {
   const ParameterEntry& entry = layout_[id];
   return Tensor(flat.raw() ? flat.raw() + entry.offset * size_of(flat.dtype()) : nullptr, entry.shape, flat.dtype());
+}
+
+Tensor Parameters::own(const Tensor& flat) const {
+  const Shard s = shard();
+  return Tensor(flat.raw() ? flat.raw() + s.begin * size_of(flat.dtype()) : nullptr, {s.count}, flat.dtype());
 }
 
 Grad Parameters::gradient(int id) {
@@ -111,19 +124,29 @@ void Parameters::initialise(uint64_t seed) {
 }
 
 void Parameters::refresh_weights() {
-  if (storage_.master) backend_.cast().convert({.y = {learning_weights(), Write::overwrite}, .x = master});
+  if (storage_.master) backend_.cast().convert({.y = {own(weights), Write::overwrite}, .x = master});
 }
 
 void Parameters::load(int id, const float* values) {
-  const Tensor to = master_weight(id);
+  const ParameterEntry& entry = layout_[id];
+  const Tensor to = weight(id);
   dispatch<float, fp16, bf16>(to.dtype(), "parameters", [&]<class T>() {
     std::vector<T> converted(values, values + to.count());
     backend_.copy_from_host(to, converted.data());
   });
+  if (!storage_.master || !entry.learns) return;
+  const Shard here = shard();
+  const int64_t begin = std::max(here.begin, entry.offset), end = std::min(here.end(), entry.offset + entry.count());
+  if (begin >= end) return;
+  const Tensor part(master.raw() ? master.data<float>() + (begin - here.begin) : nullptr, {end - begin}, DType::f32);
+  backend_.copy_from_host(part, values + (begin - entry.offset));
 }
 
 void Parameters::store(int id, float* values) const {
-  const Tensor from = master_weight(id);
+  const bool from_master = storage_.master && layout_[id].learns;
+  if (from_master && storage_.sharding.ranks > 1)
+    throw Error("parameters: this rank has a part of the masters only, and {} is asked for", layout_[id].name);
+  const Tensor from = slice(from_master ? master : weights, id);
   dispatch<float, fp16, bf16>(from.dtype(), "parameters", [&]<class T>() {
     std::vector<T> raw(from.count());
     backend_.copy_to_host(raw.data(), from);

@@ -89,12 +89,26 @@ struct Moments {
   SecondMoments second = SecondMoments::none;
 };
 
+// Which of several ranks this is, among those that share out a flat buffer.
+struct Sharding {
+  int rank = 0, ranks = 1;
+};
+// A run of elements of the flat buffers of what learns.
+struct Shard {
+  int64_t begin = 0, count = 0;
+  int64_t end() const { return begin + count; }
+};
+// A rank's part of `elements`: whole chunks, so that sums by chunk are the same whoever makes them. The first rank has
+// the most; the last ones have none where chunks are few.
+Shard shard_of(int64_t elements, Sharding sharding);
+
 // Which buffers there are, and of what type.
 struct ParameterStorage {
   DType weights = DType::f32;
   bool master = false;    // a float32 copy that the optimizer updates
   bool gradients = true;  // training
   Moments moments;
+  Sharding sharding;  // of masters and moments; weights and gradients are whole
 };
 
 class Parameters {
@@ -105,10 +119,11 @@ class Parameters {
   const ParameterStorage& storage() const { return storage_; }
 
   Tensor weight(int id) const { return slice(weights, id); }
-  // What the optimizer updates; of a frozen parameter the weight itself.
-  Tensor master_weight(int id) const { return slice(storage_.master && layout_[id].learns ? master : weights, id); }
   // The weights of all that learn, as long as the other buffers.
   Tensor learning_weights() const { return Tensor(weights.raw(), {layout_.learning_flat_count()}, weights.dtype()); }
+  // The elements whose masters and moments are here, and that part of the weights or gradients.
+  Shard shard() const { return shard_of(layout_.learning_flat_count(), storage_.sharding); }
+  Tensor own(const Tensor& flat) const;
   Tensor gradient_tensor(int id) const { return slice(gradients, id); }
   // Where the next gradient of the parameter goes: overwrite for the first since new_step(), then accumulate.
   Grad gradient(int id);
@@ -122,7 +137,7 @@ class Parameters {
   void initialise(uint64_t seed);
   // The weights as the rounded copy of the master.
   void refresh_weights();
-  // A host array of float32 into a parameter, and back (the master where there is one).
+  // A host array of float32 into a parameter, and back (the master where there is one; it must be whole then).
   void load(int id, const float* values);
   void store(int id, float* values) const;
 
@@ -133,7 +148,7 @@ class Parameters {
   std::vector<UpdateTensor> update_tensors(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
   static std::vector<UpdateRange> ranges_of(const std::vector<UpdateTensor>& tensors);
 
-  Tensor weights, master, gradients, m, v;  // flat; the last four of what learns
+  Tensor weights, master, gradients, m, v;  // flat; the last four of what learns; master, m and v: the shard of it
 
  private:
   Tensor slice(const Tensor& flat, int id) const;

@@ -30,7 +30,8 @@ void Engine::make_buffers() {
                                              ParameterStorage{.weights = options_.types.compute,
                                                               .master = training && options_.types.master,
                                                               .gradients = training || options_.gradients,
-                                                              .moments = training ? options_.moments : Moments{}},
+                                                              .moments = training ? options_.moments : Moments{},
+                                                              .sharding = options_.sharding},
                                              *backend_);
   arena_.set_context("batch");
   state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);
@@ -156,7 +157,7 @@ void pad_batch(Batch& batch, const EngineOptions& options) {
   batch.targets.resize(of_decoder ? of_decoder : n, -1);
 }
 
-void Engine::begin_step() {
+void Engine::begin_sum() {
   parameters_->new_step();
   first_micro_batch_ = true;
 }

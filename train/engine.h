@@ -22,6 +22,7 @@ struct EngineOptions {
   ComputeTypes types;
   bool training = false;       // gradients, master weights and moments too
   Moments moments;             // in training
+  Sharding sharding = {};      // of masters and moments
   bool gradients = false;      // gradients without the rest (parity checks)
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence
@@ -68,9 +69,9 @@ class Engine {
   void upload_state();
   void download_state();
 
-  // The training of a step: begin_step, then for each micro-batch load and train_micro_batch, which adds to gradients
+  // The training of a step: begin_sum, then for each micro-batch load and train_micro_batch, which adds to gradients
   // and to the state's loss and goes on to the next micro-batch's random numbers.
-  void begin_step();
+  void begin_sum();
   void train_micro_batch();
   // Work of a step that is the same each time, for Backend::repeat. It must leave alone what it has not been given.
   enum class Work { first_micro_batch, later_micro_batch, update };

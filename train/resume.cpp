@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <deque>
 
+#include "train/parallel/shards.h"
+#include "train/parallel/world.h"
 #include "train/report/console.h"
 
 namespace mixtape {
@@ -57,66 +59,84 @@ std::vector<std::pair<Tensor, std::vector<Stored>>> optimizer_buffers(Engine& en
   return buffers;
 }
 
-// What is in a flat buffer on the device, as the checkpoint sees it. `held` keeps what had to be copied.
-std::vector<ConstTensorRef> views(Engine& engine, const Tensor& flat, const std::vector<Stored>& stored,
-                                  std::deque<std::vector<std::byte>>& held) {
+// What is in a flat buffer, as the checkpoint sees it.
+std::vector<ConstTensorRef> views(const void* flat, DType type, const std::vector<Stored>& stored) {
   std::vector<ConstTensorRef> list;
-  const auto* base = static_cast<const std::byte*>(engine.backend().host_view(flat, held.emplace_back()));
   for (const Stored& s : stored)
-    list.push_back({s.name, flat.dtype(), s.shape, base + s.offset * size_of(flat.dtype())});
+    list.push_back({s.name, type, s.shape, static_cast<const std::byte*>(flat) + s.offset * size_of(type)});
   return list;
 }
 
-// The same to be written to, on the host; the padding between parameters stays 0.
-std::vector<TensorRef> places(const Tensor& flat, const std::vector<Stored>& stored, std::vector<std::byte>& host) {
-  host.assign(size_t(flat.bytes()), std::byte{});
+// The same to be written to, in a buffer on the host; the padding between parameters stays 0.
+std::vector<TensorRef> places(std::vector<std::byte>& host, int64_t elements, DType type,
+                              const std::vector<Stored>& stored) {
+  host.assign(size_t(elements * size_of(type)), std::byte{});
   std::vector<TensorRef> list;
-  for (const Stored& s : stored)
-    list.push_back({s.name, flat.dtype(), s.shape, host.data() + s.offset * size_of(flat.dtype())});
+  for (const Stored& s : stored) list.push_back({s.name, type, s.shape, host.data() + s.offset * size_of(type)});
   return list;
+}
+
+// The length of an optimizer's buffer, of which this rank may have a shard.
+int64_t whole_count(const Parameters& p, const Tensor& flat) {
+  return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() : flat.count();
 }
 
 }  // namespace
 
-std::filesystem::path save_run(Engine& engine, RunState& state, const CheckpointDirectory& directory,
-                               const SpecialIds& ids, const std::vector<std::filesystem::path>& tokenizer_files) {
-  const StepState& step = engine.state();
-  state.loss_scaler = {.scale = step.loss_scale,
-                       .growth_tracker = step.growth_tracker,
-                       .hysteresis_left = step.hysteresis_left,
-                       .overflows = step.overflows};
+std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunState& state,
+                               const CheckpointDirectory& directory, const SpecialIds& ids,
+                               const std::vector<std::filesystem::path>& tokenizer_files) {
+  const StepState& now = engine.state();
+  state.loss_scaler = {.scale = now.loss_scale,
+                       .growth_tracker = now.growth_tracker,
+                       .hysteresis_left = now.hysteresis_left,
+                       .overflows = now.overflows};
   state.matmul_table = engine.backend().choices();
   Parameters& p = engine.parameters();
-  std::deque<std::vector<std::byte>> held;
-  CheckpointContents contents{
-      .spec = engine.model().spec(),
-      .lora = engine.options().lora,
-      .model = views(engine, p.weights, parameters_of(engine.model().layout(), "", false), held),
-      .state = state,
-      .ids = ids,
-      .tokenizer_files = tokenizer_files};
+  Communicator& ranks = step.ranks();
+  const bool sharded = p.storage().sharding.ranks > 1;
+  if (ranks.rank() > 0 && !sharded) return {};
+  std::deque<std::vector<std::byte>> held;  // what had to be copied
+  const auto whole = [&](const Tensor& flat) -> const void* {
+    if (!sharded) return engine.backend().host_view(flat, held.emplace_back());
+    return held.emplace_back(gather_shards(ranks, engine.backend(), flat, whole_count(p, flat))).data();
+  };
+  std::vector<ConstTensorRef> optimizer;
   for (const auto& [flat, stored] : optimizer_buffers(engine))
-    for (ConstTensorRef& tensor : views(engine, flat, stored, held)) contents.optimizer.push_back(std::move(tensor));
-  return save_checkpoint(directory, contents);
+    for (ConstTensorRef& tensor : views(whole(flat), flat.dtype(), stored)) optimizer.push_back(std::move(tensor));
+  if (ranks.rank() > 0) return {};
+  const void* weights = engine.backend().host_view(p.weights, held.emplace_back());
+  return save_checkpoint(directory,
+                         {.spec = engine.model().spec(),
+                          .lora = engine.options().lora,
+                          .model = views(weights, p.weights.dtype(), parameters_of(engine.model().layout(), "", false)),
+                          .optimizer = std::move(optimizer),
+                          .state = state,
+                          .ids = ids,
+                          .tokenizer_files = tokenizer_files});
 }
 
-RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader& checkpoint) {
+RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint) {
   Parameters& p = engine.parameters();
+  Communicator& ranks = step.ranks();
   std::vector<std::byte> host;
-  checkpoint.read_model(places(p.weights, parameters_of(engine.model().layout(), "", false), host));
-  engine.backend().copy_from_host(p.weights, host.data());
+  const std::vector<Stored> model = parameters_of(engine.model().layout(), "", false);
+  if (checkpoint) checkpoint->read_model(places(host, p.weights.count(), p.weights.dtype(), model));
+  distribute(ranks, engine.backend(), host.data(), p.weights.count(), p.weights, {0, p.weights.count()});
 
   const auto buffers = optimizer_buffers(engine);
   std::vector<TensorRef> all;
   for (const auto& [flat, stored] : buffers)
     for (const Stored& s : stored) all.push_back({s.name, flat.dtype(), s.shape});
-  checkpoint.expect_optimizer(all);
+  if (checkpoint) checkpoint->expect_optimizer(all);
   for (const auto& [flat, stored] : buffers) {
-    checkpoint.read_optimizer(places(flat, stored, host));
-    engine.backend().copy_from_host(flat, host.data());
+    const int64_t count = whole_count(p, flat);
+    if (checkpoint) checkpoint->read_optimizer(places(host, count, flat.dtype(), stored));
+    distribute(ranks, engine.backend(), host.data(), count, flat, shard_of(count, p.storage().sharding));
   }
 
-  const RunState& state = checkpoint.state();
+  const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),
+                                             "the state from rank 0");
   StepState& now = engine.state();
   now.attempts = uint64_t(state.attempts);
   now.updates = uint64_t(state.updates);

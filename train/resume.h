@@ -10,12 +10,15 @@
 
 namespace mixtape {
 
-// Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added).
-std::filesystem::path save_run(Engine& engine, RunState& state, const CheckpointDirectory& directory,
-                               const SpecialIds& ids, const std::vector<std::filesystem::path>& tokenizer_files);
+// Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added). Of several
+// ranks all call it: rank 0 gets what others have a part of, and writes; the others return an empty path.
+std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunState& state,
+                               const CheckpointDirectory& directory, const SpecialIds& ids,
+                               const std::vector<std::filesystem::path>& tokenizer_files);
 
-// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state.
-RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader& checkpoint);
+// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks rank 0
+// alone reads; the others pass null and get from it what is theirs.
+RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint);
 
 // Fills the weights from a Hugging Face directory (which a checkpoint is, too); those that are model.fresh, and
 // the engine's adapters, stay as they are.

@@ -1,40 +1,60 @@
 #include "train/step.h"
 
+#include <utility>
+
 #include "train/generate.h"
 #include "train/objective/make.h"
 #include "train/optim/lora.h"
 #include "train/optim/loss_scaler.h"
+#include "train/parallel/watchdog.h"
 
 namespace mixtape {
 
-TrainingStep::TrainingStep(Engine& engine, const Config& config)
+TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& ranks)
     : engine_(engine),
       seed_(uint64_t(config.seed)),
       scale_rule_(loss_scale_rule(config.precision)),
-      optimizer_(config, engine.parameters(), engine.backend()) {
+      optimizer_(config, engine.parameters(), engine.backend()),
+      reducer_(config, engine.parameters(), engine.backend(), ranks) {
   start_loss_scale(engine.state(), config.precision);
 }
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
-  begin(batch, learning_rate);
-  for (const Batch& micro_batch : batch.micro_batches) {
-    engine_.load(micro_batch);
+  const StepCounts counts = begin(batch, learning_rate);
+  for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
+    const Phase phase("forward and backward");
+    if (reducer_.starts_sum(int64_t(i))) engine_.begin_sum();
+    engine_.load(batch.micro_batches[i]);
     engine_.train_micro_batch();
+    if (ranks().size() > 1) losses_.push_back(take_loss());
+    reducer_.after_micro_batch(int64_t(i));
   }
+  reducer_.sum_over_ranks();
   engine_.repeat(Engine::Work::update, [&] { update(); });
-  return result();
+  reducer_.share_weights();
+  return result(counts);
 }
 
-void TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
+StepCounts TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
+  const StepCounts counts = reducer_.begin(batch);
   StepState& state = engine_.state();
   state.learning_rate = float(learning_rate);
-  state.inverse_targets = batch.n_targets > 0 ? float(1.0 / double(batch.n_targets)) : 0.f;
+  state.inverse_targets = counts.targets > 0 ? float(1.0 / double(counts.targets)) : 0.f;
   state.seed = seed_;
   state.loss = 0;
   state.micro_batch = batch.first_micro_batch;
   state.philox = philox_key(seed_, state.attempts, state.micro_batch);
   engine_.upload_state();
-  engine_.begin_step();
+  losses_.clear();
+  return counts;
+}
+
+// Of the last micro-batch alone: ranks add losses in the order of micro-batches, whoever had them.
+double TrainingStep::take_loss() {
+  engine_.download_state();
+  const double loss = std::exchange(engine_.state().loss, 0.0);
+  engine_.upload_state();
+  return loss;
 }
 
 void TrainingStep::update() {
@@ -43,18 +63,19 @@ void TrainingStep::update() {
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
 }
 
-StepResult TrainingStep::result() {
+StepResult TrainingStep::result(const StepCounts& counts) {
   const StepState& state = engine_.state();
   const double loss_scale = state.loss_scale;
   engine_.download_state();
-  return {.loss = state.loss,
+  return {.loss = ranks().size() > 1 ? reducer_.total(losses_) : state.loss,
+          .n_tokens = counts.tokens,
           .grad_norm = state.grad_norm,
           .loss_scale = loss_scale,
           .finite = state.finite != 0,
           .scale_adapts = state.scale_adapts != 0};
 }
 
-EngineOptions training_options(const Config& config) {
+EngineOptions training_options(const Config& config, const Communicator& ranks) {
   const auto policy = [&] {
     switch (config.memory.recompute) {
       case RecomputeMode::selective:
@@ -73,6 +94,7 @@ EngineOptions training_options(const Config& config) {
           .types = compute_types(config.precision),
           .training = true,
           .moments = moments_of(config.optimizer),
+          .sharding = sharding_of(config, ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
           .decoder_length = row.decoder_length,
@@ -84,16 +106,18 @@ EngineOptions training_options(const Config& config) {
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }
 
-MemoryPlan plan_training(const EngineOptions& options, const Config& config) {
+MemoryPlan plan_training(const EngineOptions& options, const Config& config, Communicator& ranks) {
   Engine dry(options);
   MemoryPlan plan;
   GlobalBatch batch;
   Batch micro;
   pad_batch(micro, options);
   // A second micro-batch adds gradients to what is there, which may take other scratch than storing them.
-  batch.micro_batches.assign(config.train.global_batch_size > config.train.micro_batch_size ? 2 : 1, micro);
+  batch.of_micro_batches = config.train.global_batch_size / config.train.micro_batch_size;
+  batch.first_micro_batch = uint64_t(batch.of_micro_batches * ranks.rank() / ranks.size());
+  batch.micro_batches.assign(size_t(std::min<int64_t>(2, batch.of_micro_batches / ranks.size())), micro);
   batch.n_targets = 1;
-  TrainingStep step(dry, config);  // what it holds is there during validations and samples too
+  TrainingStep step(dry, config, ranks);  // what it holds is there during validations and samples too
   step.run(batch, 0);
   dry.run_micro_batch(false);
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);

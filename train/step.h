@@ -4,11 +4,13 @@
 #include "train/engine.h"
 #include "train/objective/batch.h"
 #include "train/optim/optimizer.h"
+#include "train/parallel/gradient_reducer.h"
 
 namespace mixtape {
 
 struct StepResult {
   double loss = 0;            // mean over the targets of the global batch, nats
+  int64_t n_tokens = 0;       // of the global batch
   double grad_norm = 0;       // before clipping
   double loss_scale = 1;      // that the step had
   bool finite = true;         // false: weights, moments and counters of updates are as before
@@ -17,7 +19,7 @@ struct StepResult {
 
 class TrainingStep {
  public:
-  TrainingStep(Engine& engine, const Config& config);
+  TrainingStep(Engine& engine, const Config& config, Communicator& ranks = single_process());
 
   // One attempt. `micro_batches` are this process's; counters come from and go to engine.state(). The device is asked
   // for the whole step before the host waits for it, once, to read the result.
@@ -25,16 +27,20 @@ class TrainingStep {
 
   const Optimizer& optimizer() const { return optimizer_; }
   bool scales_loss() const { return scale_rule_.active; }
+  Communicator& ranks() const { return reducer_.ranks(); }
 
  private:
-  void begin(const GlobalBatch& batch, double learning_rate);
+  StepCounts begin(const GlobalBatch& batch, double learning_rate);
+  double take_loss();
   void update();
-  StepResult result();
+  StepResult result(const StepCounts& counts);
 
   Engine& engine_;
   uint64_t seed_;
   LossScaleRule scale_rule_;
   Optimizer optimizer_;
+  GradientReducer reducer_;
+  std::vector<double> losses_;  // of this rank's micro-batches
 };
 
 // The memory of a run: what the dry run of a step, a validation and a sample needs.
@@ -43,9 +49,9 @@ struct MemoryPlan {
   CategoryBytes at_peak{};
   int64_t nodes = 0;  // of one micro-batch's tape
 };
-MemoryPlan plan_training(const EngineOptions& options, const Config& config);
+MemoryPlan plan_training(const EngineOptions& options, const Config& config, Communicator& ranks = single_process());
 
 // What `train` needs of an engine.
-EngineOptions training_options(const Config& config);
+EngineOptions training_options(const Config& config, const Communicator& ranks = single_process());
 
 }  // namespace mixtape

@@ -1,12 +1,16 @@
 #include "train/trainer.h"
 
 #include <cmath>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
 #include "train/evaluate.h"
 #include "train/generate.h"
 #include "train/optim/schedule.h"
+#include "train/parallel/placement.h"
+#include "train/parallel/watchdog.h"
+#include "train/parallel/world.h"
 #include "train/report/machine.h"
 #include "train/report/units.h"
 #include "train/resume.h"
@@ -15,24 +19,46 @@
 #include "train/tuning_cache.h"
 
 namespace mixtape {
-Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments)
+Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments, Communicator& ranks)
     : resolved_(std::move(config)),
       config_(resolved_.config),
       arguments_(std::move(arguments)),
+      ranks_(ranks),
       total_steps_(config_.total_steps()),
       started_(Clock::now()) {
   check(config_, resolved_.origins, build_features());
+  check_ranks(config_, ranks_.size(), resolved_.origins);
+  expect_same_configuration();
+  threads_ = threads_of_rank();
   open_data();
-  const EngineOptions options = training_options(config_);
-  plan_ = plan_training(options, config_);
+  EngineOptions options = training_options(config_, ranks_);
+  if (ranks_.size() > 1) options.device.threads = threads_;
+  plan_ = plan_training(options, config_, ranks_);
   engine_ = std::make_unique<Engine>(options, plan_.peak);
-  step_ = std::make_unique<TrainingStep>(*engine_, config_);
-  directory_ = std::make_unique<RunDirectory>(config_.run_directory());
-  checkpoints_.emplace(directory_->checkpoints());
+  step_ = std::make_unique<TrainingStep>(*engine_, config_, ranks_);
+  if (leads()) {
+    directory_ = std::make_unique<RunDirectory>(config_.run_directory());
+    checkpoints_.emplace(directory_->checkpoints());
+  }
   start_or_resume();
 }
 
 Trainer::~Trainer() = default;
+
+// Machines may have unlike copies of a file, and ranks would train unlike models.
+void Trainer::expect_same_configuration() const {
+  const std::string here = to_yaml(config_);
+  if (broadcast_text(ranks_, here) != here)
+    throw ConfigError("the configuration differs from rank 0's; give all processes the same files and arguments");
+}
+
+// Processes on one machine share its cores.
+int Trainer::threads_of_rank() const {
+  if (ranks_.size() == 1) return int(config_.runtime.threads.value_or(available_cores()));
+  const std::vector<Place> places = places_of(ranks_);
+  if (const std::string advice = binding_advice(places); !advice.empty()) console().warn(advice);
+  return int(config_.runtime.threads.value_or(std::min(available_cores(), fair_threads(places, ranks_.rank()))));
+}
 
 void Trainer::open_data() {
   tokenizer_ = load_tokenizer(config_.data.tokenizer);
@@ -57,28 +83,44 @@ void Trainer::open_data() {
   }
 }
 
-void Trainer::start_or_resume() {
+std::optional<std::filesystem::path> Trainer::checkpoint_to_resume() const {
   const std::string& resume = config_.run.resume;
   const auto warn = [](const std::string& text) { console().warn(text); };
   checkpoints_->clean_leftovers();
-  std::optional<std::filesystem::path> from;
   if (resume == "never") {
     if (!checkpoints_->list().empty())
       throw ConfigError("run.resume: never, but {} holds a run; choose another run.name or run.resume: auto",
                         directory_->path().string());
-  } else if (resume == "auto") {
-    if (const auto newest = checkpoints_->newest_whole(warn)) from = newest->path;
-  } else {
-    verify_checkpoint(resume, warn);
-    from = resume;
+    return {};
   }
+  if (resume == "auto") {
+    const auto newest = checkpoints_->newest_whole(warn);
+    return newest ? std::optional(newest->path) : std::nullopt;
+  }
+  verify_checkpoint(resume, warn);
+  return resume;
+}
 
-  console().log_to(directory_->log_file());
-  if (from) {
-    resume_from(*from);
+void Trainer::start_or_resume() {
+  std::string from;
+  if (leads()) {
+    from = checkpoint_to_resume().value_or("").string();
+    console().log_to(directory_->log_file());
+  }
+  from = broadcast_text(ranks_, from);
+  if (!from.empty()) {
+    resume_from(from);
   } else {
     initialise();
   }
+  agree_on_choices();
+  state_.config = to_yaml(config_);
+  state_.written_by = build_text();
+  if (leads()) open_records(from);
+}
+
+// What the run leaves behind from now on.
+void Trainer::open_records(const std::string& resumed_from) {
   directory_->write_config(to_yaml(config_));
   directory_->write_environment(arguments_);
   tokenizer_->save(directory_->path() / "tokenizer");
@@ -90,22 +132,25 @@ void Trainer::start_or_resume() {
       *directory_, ReporterOptions{config_.logging.interval, config_.logging.tensorboard, total_steps_},
       ResumePoint{state_.updates, state_.attempts});
   announce();
-  if (from) reporter_->resume({state_.updates, state_.tokens, from->string()});
+  if (!resumed_from.empty()) reporter_->resume({state_.updates, state_.tokens, resumed_from});
 }
 
 void Trainer::resume_from(const std::filesystem::path& checkpoint) {
-  const CheckpointReader reader(checkpoint);
-  const Config saved = parse_resolved(reader.state().config, (checkpoint / "state.json").string());
-  const std::vector<ConfigChange> changes = compare_for_resume(saved, config_);
-  refuse_changes(changes, resolved_.origins);
-  for (const ConfigChange& change : changes)
-    console().line(fmt::format("changed since the checkpoint: {}: {} -> {}", change.key, change.saved, change.now));
-  state_ = load_run(*engine_, *step_, reader);
+  std::optional<CheckpointReader> reader;
+  if (leads()) {
+    reader.emplace(checkpoint);
+    const Config saved = parse_resolved(reader->state().config, (checkpoint / "state.json").string());
+    const std::vector<ConfigChange> changes = compare_for_resume(saved, config_);
+    refuse_changes(changes, resolved_.origins);
+    for (const ConfigChange& change : changes)
+      console().line(fmt::format("changed since the checkpoint: {}: {} -> {}", change.key, change.saved, change.now));
+  }
+  state_ = load_run(*engine_, *step_, reader ? &*reader : nullptr);
   saved_at_ = state_.updates;
 }
 
 void Trainer::initialise() {
-  engine_->backend().set_choices(load_tuning(engine_->backend()));
+  engine_->backend().set_choices(broadcast_text(ranks_, leads() ? load_tuning(engine_->backend()) : ""));
   if (config_.run.init_from) {
     const HfModel model = import_huggingface(find_model(*config_.run.init_from), &config_.model);
     expect_same_shapes(model);
@@ -118,6 +163,22 @@ void Trainer::initialise() {
   }
   state_ = {};
   state_.seed = uint64_t(config_.seed);
+}
+
+// Which library multiplies which shape is timed where it is first met. Ranks must choose alike, or a rerun from rank
+// 0's choices would have other bits: so it does that for all, on micro-batches of which nothing remains.
+void Trainer::agree_on_choices() {
+  if (ranks_.size() == 1 || config_.determinism == Determinism::strict) return;
+  if (leads()) {
+    std::vector<uint64_t> samples(size_t(config_.train.micro_batch_size));
+    std::iota(samples.begin(), samples.end(), uint64_t(0));
+    Batch batch;
+    objective_->fill(samples, batch);
+    engine_->load(batch);
+    engine_->parameters().new_step();
+    for (int i = 0; i < 2; ++i) engine_->run_micro_batch(true);  // gradients that overwrite, and that are added
+  }
+  engine_->backend().set_choices(broadcast_text(ranks_, engine_->backend().choices()));
 }
 
 // Which keys to change, before the loader says which tensor does not fit.
@@ -145,7 +206,8 @@ void Trainer::announce() {
                     .tokens = state_.tokens,
                     .name = config_.run.name,
                     .command = shell_command(arguments_),
-                    .device = engine_->backend().name(),
+                    .device = ranks_.size() == 1 ? engine_->backend().name()
+                                                 : fmt::format("{} x {}", ranks_.size(), engine_->backend().name()),
                     .precision = std::string(name_of(engine_->options().types.compute)),
                     .parameters = engine_->model().layout().parameter_count(),
                     .learning = engine_->model().layout().learning_count(),
@@ -153,14 +215,12 @@ void Trainer::announce() {
                     .tokens_per_step = config_.tokens_per_step(),
                     .max_tokens = config_.total_tokens(),
                     .max_steps = total_steps_,
-                    .threads = int(config_.runtime.threads.value_or(available_cores())),
+                    .threads = threads_,
                     .memory = {.parameters = bytes(Category::parameters) + bytes(Category::master),
                                .gradients = bytes(Category::gradients),
                                .optimizer = bytes(Category::optimizer),
                                .activations = bytes(Category::activations) + bytes(Category::batch),
                                .workspace = bytes(Category::workspace)}});
-  state_.config = to_yaml(config_);
-  state_.written_by = build_text();
 }
 
 void Trainer::restart_loader() {
@@ -170,8 +230,18 @@ void Trainer::restart_loader() {
       LoaderOptions{.micro_batch_size = int(config_.train.micro_batch_size),
                     .global_batch_size = int(config_.train.global_batch_size),
                     .batch_size_at = [this](uint64_t samples) { return config_.batch_size_at(int64_t(samples)); },
-                    .first_sample = uint64_t(state_.samples)});
+                    .first_sample = uint64_t(state_.samples),
+                    .rank = ranks_.rank(),
+                    .world = ranks_.size()});
   stalled_before_ = 0;
+}
+
+// Ranks stop at the same step, whichever of them was signalled.
+bool Trainer::stop_is_asked() {
+  if (ranks_.size() == 1) return StopSignals::received() != 0;
+  Phase::set_step(state_.updates + 1);
+  const Phase phase("meeting before a step", Phase::waits);
+  return on_any(ranks_, StopSignals::received() != 0);
 }
 
 Exit Trainer::run() {
@@ -179,49 +249,58 @@ Exit Trainer::run() {
   restart_loader();
   const int64_t end = std::min(total_steps_, config_.train.stop_at_step.value_or(total_steps_));
   try {
-    while (state_.updates < end && !StopSignals::received()) one_step();
-    if (StopSignals::received() && state_.updates < end) {
+    while (state_.updates < end) {
+      if (!stop_is_asked()) {
+        one_step();
+        continue;
+      }
       save();
-      reporter_->stop({state_.updates, state_.tokens, "signal", seconds_since(started_)});
+      if (leads()) reporter_->stop({state_.updates, state_.tokens, "signal", seconds_since(started_)});
       return Exit::saved_after_signal;
     }
     finish();
   } catch (const std::exception& error) {
-    reporter_->stop({state_.updates, state_.tokens, error.what(), seconds_since(started_)});
+    if (leads()) reporter_->stop({state_.updates, state_.tokens, error.what(), seconds_since(started_)});
     throw;
   }
   return Exit::ok;
 }
 
+const GlobalBatch& Trainer::next_batch() {
+  const Phase phase("data");
+  return loader_->next();
+}
+
 void Trainer::one_step() {
   step_started_ = Clock::now();
-  const GlobalBatch& batch = loader_->next();
+  const GlobalBatch& batch = next_batch();
   const double lr = learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_);
   const StepResult result = step_->run(batch, lr);
   state_.attempts = int64_t(engine_->state().attempts);
   state_.samples += config_.batch_size_at(state_.samples);
   if (result.finite) {
-    after_update(result, batch, lr);
+    after_update(result, lr);
   } else {
-    after_nonfinite(result, batch);
+    after_nonfinite(result);
   }
 }
 
-void Trainer::after_update(const StepResult& result, const GlobalBatch& batch, double lr) {
+void Trainer::after_update(const StepResult& result, double lr) {
   state_.updates = int64_t(engine_->state().updates);
-  state_.tokens += batch.n_tokens;
+  state_.tokens += result.n_tokens;
   state_.consecutive_skips = 0;
-  report_step(result, batch, lr);
+  report_step(result, lr);
   // The libraries for all shapes of training have been chosen by now: a rerun makes the same choices.
-  if (state_.updates == 1) save_tuning(engine_->backend());
+  if (state_.updates == 1 && leads()) save_tuning(engine_->backend());
   if (due(config_.eval.interval)) validate();
   if (due(config_.logging.sample_interval)) sample();
   if (due(config_.checkpoint.interval)) save();
 }
 
-void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, double lr) {
+void Trainer::report_step(const StepResult& result, double lr) {
   const double seconds = seconds_since(step_started_);
   state_.seconds += seconds;
+  if (!leads()) return;
   StepMetrics m{.step = state_.updates,
                 .attempt = state_.attempts,
                 .tokens = state_.tokens,
@@ -229,11 +308,11 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .grad_norm = result.grad_norm,
                 .lr = lr,
                 .loss_scale = result.loss_scale,
-                .tokens_per_second = double(batch.n_tokens) / seconds,
+                .tokens_per_second = double(result.n_tokens) / seconds,
                 .step_seconds = seconds,
                 .data_wait_share = (loader_->stall_seconds() - stalled_before_) / seconds,
                 .model_flops_per_second =
-                    double(batch.n_tokens) * engine_->model().flops_per_token(engine_->options().lengths()) / seconds,
+                    double(result.n_tokens) * engine_->model().flops_per_token(engine_->options().lengths()) / seconds,
                 .memory_bytes = engine_->arena().peak(),
                 .skipped = !result.finite};
   stalled_before_ = loader_->stall_seconds();
@@ -247,9 +326,9 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
   reporter_->step(m);
 }
 
-void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch) {
+void Trainer::after_nonfinite(const StepResult& result) {
   ++state_.skipped_steps;
-  report_step(result, batch, learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_));
+  report_step(result, learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_));
   if (result.scale_adapts) return;
   ++state_.consecutive_skips;
   const NonfiniteConfig& rule = config_.train.on_nonfinite;
@@ -259,7 +338,7 @@ void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch
     case NonfinitePolicy::stop:
       throw NumericsError("{}; train.on_nonfinite.policy is stop. Lower optimizer.lr or train.clip_grad", what);
     case NonfinitePolicy::skip:
-      reporter_->warning({state_.updates, state_.tokens, what + "; the step is skipped"});
+      if (leads()) reporter_->warning({state_.updates, state_.tokens, what + "; the step is skipped"});
       if (state_.consecutive_skips >= rule.limit)
         throw NumericsError(
             "{}; {} steps in a row were not finite (train.on_nonfinite.limit). Lower optimizer.lr or "
@@ -267,7 +346,7 @@ void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch
             what, state_.consecutive_skips);
       return;
     case NonfinitePolicy::rollback:
-      reporter_->warning({state_.updates, state_.tokens, what + "; back to the last checkpoint"});
+      if (leads()) reporter_->warning({state_.updates, state_.tokens, what + "; back to the last checkpoint"});
       if (++rollbacks_ > rule.limit)
         throw NumericsError("{}; {} rollbacks did not help (train.on_nonfinite.limit)", what, rule.limit);
       roll_back();
@@ -276,24 +355,30 @@ void Trainer::after_nonfinite(const StepResult& result, const GlobalBatch& batch
 
 // Weights, moments and the count of updates go back; the data goes on after the failure, so that it is not met again.
 void Trainer::roll_back() {
-  const auto newest = checkpoints_->newest_whole([](const std::string& text) { console().warn(text); });
-  if (!newest)
-    throw NumericsError("step {}: not finite, and there is no checkpoint to go back to; set checkpoint.interval",
-                        state_.updates + 1);
+  std::optional<CheckpointReader> reader;
+  if (leads()) {
+    const auto newest = checkpoints_->newest_whole([](const std::string& text) { console().warn(text); });
+    if (!newest)
+      throw NumericsError("step {}: not finite, and there is no checkpoint to go back to; set checkpoint.interval",
+                          state_.updates + 1);
+    reader.emplace(newest->path);
+  }
   const int64_t samples = state_.samples, attempts = state_.attempts;
-  state_ = load_run(*engine_, *step_, CheckpointReader(newest->path));
+  state_ = load_run(*engine_, *step_, reader ? &*reader : nullptr);
   state_.samples = samples;
   state_.attempts = attempts;
   state_.config = to_yaml(config_);
   engine_->state().attempts = uint64_t(attempts);
   engine_->upload_state();
-  reporter_->resume({state_.updates, state_.tokens, newest->path.string()});
+  if (leads()) reporter_->resume({state_.updates, state_.tokens, reader->path().string()});
   restart_loader();
 }
 
 void Trainer::validate() {
   if (validations_.empty() || validated_at_ == state_.updates) return;
   validated_at_ = state_.updates;
+  if (!leads()) return;
+  const Phase phase("validation");
   const Clock::time_point start = Clock::now();
   // Bits per byte are of a text that is predicted whole.
   const Tokenizer* bytes = config_.objective.name == ObjectiveKind::causal_lm ? tokenizer_.get() : nullptr;
@@ -320,15 +405,39 @@ void Trainer::validate() {
 }
 
 void Trainer::sample() {
-  if (!can_generate(config_.model)) return;
+  if (!leads() || !can_generate(config_.model)) return;
+  const Phase phase("samples");
   const auto start = int32_t(special_ids_.decoder_start.value_or(0));
   for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed), start))
     reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
 }
 
-// A full disk must not end a run: the save is skipped loudly and training goes on.
+// The same gradients make the same update, but unlike processors may round it unlike, and more so with every step.
+void Trainer::expect_same_weights() const {
+  if (ranks_.size() == 1) return;
+  std::vector<std::byte> buffer;
+  const Tensor& weights = engine_->parameters().weights;
+  const auto* bytes = static_cast<const std::byte*>(engine_->backend().host_view(weights, buffer));
+  expect_same(
+      ranks_, {bytes, size_t(weights.bytes())},
+      "the weights are not rank 0's any more: processors of another kind? Set parallel.zero_stage=1, where each "
+      "weight is updated by one process for all");
+}
+
 void Trainer::save() {
   if (saved_at_ == state_.updates) return;
+  const Phase phase("checkpoint");
+  expect_same_weights();
+  if (leads()) {
+    write_checkpoint();
+  } else {
+    save_run(*engine_, *step_, state_, CheckpointDirectory({}), {}, {});
+  }
+  saved_at_ = broadcast_number(ranks_, saved_at_);
+}
+
+// A full disk must not end a run: the save is skipped loudly and training goes on.
+void Trainer::write_checkpoint() {
   const Clock::time_point start = Clock::now();
   CheckpointEvent event{.step = state_.updates, .tokens = state_.tokens};
   // The best validation may fall between two checkpoints, so it is not what decides which of these is the best.
@@ -338,7 +447,7 @@ void Trainer::save() {
     state_.best_checkpoint_loss = *state_.last_validation_loss;
   }
   try {
-    const std::filesystem::path path = save_run(*engine_, state_, *checkpoints_, special_ids_, tokenizer_files_);
+    const std::filesystem::path path = save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
     saved_at_ = state_.updates;
     event.path = path.string();
     for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());
@@ -359,6 +468,7 @@ void Trainer::finish() {
   save();
   if (saved_at_ != state_.updates)
     throw CheckpointError("the final checkpoint could not be saved; free disk space and run the same command again");
+  if (!leads()) return;
   if (config_.checkpoint.export_at_end && state_.updates == total_steps_) export_model();
   reporter_->stop({state_.updates, state_.tokens, "finished", seconds_since(started_)});
 }

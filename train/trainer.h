@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/clock.h"
+#include "core/communicator.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
@@ -25,8 +26,9 @@ class HfModel;
 class Trainer {
  public:
   // `arguments`: the command line, for the run's records. Throws before anything is written if the configuration, the
-  // data or the checkpoint do not fit.
-  Trainer(ResolvedConfig config, std::vector<std::string> arguments);
+  // data or the checkpoint do not fit. Of several ranks each makes one; rank 0's alone writes, reads checkpoints,
+  // validates and reports.
+  Trainer(ResolvedConfig config, std::vector<std::string> arguments, Communicator& ranks = single_process());
   ~Trainer();
 
   // Trains to the end, to train.stop_at_step, or to a signal. Returns ok or saved_after_signal.
@@ -36,23 +38,33 @@ class Trainer {
   Engine& engine() { return *engine_; }
 
  private:
+  bool leads() const { return ranks_.rank() == 0; }
+  void expect_same_configuration() const;
+  int threads_of_rank() const;
   void open_data();
+  std::optional<std::filesystem::path> checkpoint_to_resume() const;
   void start_or_resume();
+  void open_records(const std::string& resumed_from);
   void resume_from(const std::filesystem::path& checkpoint);
   void initialise();
+  void agree_on_choices();
   void expect_same_shapes(const HfModel& model) const;
   void announce();
 
+  bool stop_is_asked();
+  const GlobalBatch& next_batch();
   void one_step();
-  void after_update(const StepResult& result, const GlobalBatch& batch, double lr);
-  void after_nonfinite(const StepResult& result, const GlobalBatch& batch);
+  void after_update(const StepResult& result, double lr);
+  void after_nonfinite(const StepResult& result);
   void roll_back();
-  void report_step(const StepResult& result, const GlobalBatch& batch, double lr);
+  void report_step(const StepResult& result, double lr);
   void restart_loader();
 
   void validate();
   void sample();
+  void expect_same_weights() const;
   void save();
+  void write_checkpoint();
   void export_model();
   void finish();
   bool due(int64_t interval) const { return interval > 0 && state_.updates % interval == 0; }
@@ -60,9 +72,11 @@ class Trainer {
   ResolvedConfig resolved_;
   const Config& config_;
   std::vector<std::string> arguments_;
+  Communicator& ranks_;
+  int threads_;
   int64_t total_steps_;
 
-  std::unique_ptr<RunDirectory> directory_;
+  std::unique_ptr<RunDirectory> directory_;  // rank 0's, as reporter_ and checkpoints_
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<std::filesystem::path> tokenizer_files_;
   SpecialIds special_ids_;

@@ -224,9 +224,34 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
       {{"optimizer.name=lion"}, "it has adamw and adafactor"},
       {{"memory.offload=optimizer"}, "not available"},
-      {{"parallel.zero_stage=1"}, "not available"},
+      {{"parallel.zero_stage=2"}, "it has 0 and 1"},
       {{"parallel.tensor_parallel_size=2"}, "not available"},
   });
+}
+
+TEST(Check, ShardsCutTensors) {
+  expect_violations({
+      {{"parallel.zero_stage=1", "optimizer.name=adafactor"}, "but optimizer.name adafactor looks at whole tensors"},
+      {{"parallel.zero_stage=1", "optimizer.scale_parameter=true"}, "but optimizer.scale_parameter looks at whole"},
+  });
+  EXPECT_EQ(violation({"parallel.zero_stage=1"}), "");
+}
+
+TEST(Check, TheBatchIsCutAmongRanks) {
+  const auto with = [](std::vector<std::string> more, int ranks) {
+    more.insert(more.end(), {"train.micro_batch_size=2", "train.global_batch_size=12"});
+    const ResolvedConfig r = load_config({}, more);
+    return error_text([&] { check_ranks(r.config, ranks, r.origins); });
+  };
+  EXPECT_EQ(with({}, 3), "");
+  EXPECT_EQ(with({}, 6), "");
+  EXPECT_EQ(with({"determinism=strict"}, 2), "");
+  EXPECT_NE(
+      with({}, 4).find("train.global_batch_size is 12, expected a multiple of 8: train.micro_batch_size (2) times "
+                       "the number of processes (4)"),
+      std::string::npos)
+      << with({}, 4);
+  EXPECT_NE(with({"determinism=strict"}, 3).find("expected 1, 2, 4 or 8 processes with it, not 3"), std::string::npos);
 }
 
 TEST(Check, DevicesDependOnTheBuild) {

@@ -34,8 +34,22 @@ std::string Workspace::read(const std::string& file) const {
   return text.str();
 }
 
-int Workspace::launch(const char* program, const std::vector<std::string>& arguments, const std::string& out,
-                      const std::string& err) const {
+namespace {
+
+std::vector<std::string> with_program(std::vector<std::string> words, const char* program,
+                                      const std::vector<std::string>& arguments) {
+  words.push_back(program);
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  return words;
+}
+
+std::vector<std::string> mpirun_words(int ranks) {
+  return {"mpirun", "-np", std::to_string(ranks), "--oversubscribe", "--bind-to", "none"};
+}
+
+}  // namespace
+
+int Workspace::launch(const std::vector<std::string>& words, const std::string& out, const std::string& err) const {
   const std::string out_path = (path_ / out).string(), err_path = (path_ / err).string();
   const int pid = fork();
   if (pid != 0) return pid;
@@ -44,10 +58,14 @@ int Workspace::launch(const char* program, const std::vector<std::string>& argum
   dup2(open(err_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 2);
   setenv("MIXTAPE_TUNING", "off", 1);
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  std::vector<char*> argv{const_cast<char*>(program)};
-  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  // Tests run in containers, as root, and leaks in MPI are not ours.
+  setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 1);
+  setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
+  if (words[0] == "mpirun") setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
+  std::vector<char*> argv;
+  for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
-  execv(program, argv.data());
+  execvp(argv[0], argv.data());
   _exit(127);
 }
 
@@ -57,23 +75,34 @@ int Workspace::wait(int pid) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-ProcessResult Workspace::run(const char* program, const std::vector<std::string>& arguments) const {
+ProcessResult Workspace::finished(int pid) const {
   ProcessResult result;
-  result.exit_code = wait(launch(program, arguments, ".out", ".err"));
+  result.exit_code = wait(pid);
   result.out = read(".out");
   result.err = read(".err");
   return result;
 }
 
 ProcessResult Workspace::mixtape(const std::vector<std::string>& arguments) const {
-  return run(MIXTAPE_BINARY, arguments);
+  return finished(launch(with_program({}, MIXTAPE_BINARY, arguments), ".out", ".err"));
 }
 ProcessResult Workspace::mixtape_emulated(const std::vector<std::string>& arguments) const {
-  return run(MIXTAPE_EMULATED_BINARY, arguments);
+  return finished(launch(with_program({}, MIXTAPE_EMULATED_BINARY, arguments), ".out", ".err"));
 }
 
 int Workspace::start(const std::vector<std::string>& arguments) const {
-  return launch(MIXTAPE_BINARY, arguments, ".background.out", ".background.err");
+  return launch(with_program({}, MIXTAPE_BINARY, arguments), ".background.out", ".background.err");
+}
+
+ProcessResult Workspace::mpirun(int ranks, const std::vector<std::string>& arguments,
+                                const std::vector<std::string>& before) const {
+  std::vector<std::string> words = mpirun_words(ranks);
+  words.insert(words.end(), before.begin(), before.end());
+  return finished(launch(with_program(words, MIXTAPE_BINARY, arguments), ".out", ".err"));
+}
+
+int Workspace::start_mpirun(int ranks, const std::vector<std::string>& arguments) const {
+  return launch(with_program(mpirun_words(ranks), MIXTAPE_BINARY, arguments), ".background.out", ".background.err");
 }
 
 std::string sample_text(int documents) {

@@ -31,10 +31,16 @@ class Workspace {
   int start(const std::vector<std::string>& arguments) const;
   static int wait(int pid);
 
+  // The same under `mpirun -np RANKS`, on as many cores as there are. `before`: words between mpirun's and mixtape's.
+  ProcessResult mpirun(int ranks, const std::vector<std::string>& arguments,
+                       const std::vector<std::string>& before = {}) const;
+  int start_mpirun(int ranks, const std::vector<std::string>& arguments) const;
+  // What a program that start() or start_mpirun() started has written.
+  std::string background_output() const { return read(".background.out") + read(".background.err"); }
+
  private:
-  int launch(const char* program, const std::vector<std::string>& arguments, const std::string& out,
-             const std::string& err) const;
-  ProcessResult run(const char* program, const std::vector<std::string>& arguments) const;
+  int launch(const std::vector<std::string>& words, const std::string& out, const std::string& err) const;
+  ProcessResult finished(int pid) const;
   std::filesystem::path path_;
 };
 

@@ -102,7 +102,7 @@ TEST_P(LoraCheckpoint, MergesAndResumes) {
   RunState state;
   state.config = to_yaml(run.config);
   state.attempts = state.updates = 5;
-  const auto path = save_run(run.engine, state, checkpoints, {.adapter_base = "the/base"}, {});
+  const auto path = save_run(run.engine, run.step, state, checkpoints, {.adapter_base = "the/base"}, {});
 
   // As it is used: merged into a plain model.
   EngineOptions plain = run.options;
@@ -121,7 +121,8 @@ TEST_P(LoraCheckpoint, MergesAndResumes) {
   EXPECT_NE(weight, run.value("layers.1.mlp.down.weight"));
 
   Training resumed(more);
-  load_run(resumed.engine, resumed.step, CheckpointReader(path));
+  const CheckpointReader checkpoint(path);
+  load_run(resumed.engine, resumed.step, &checkpoint);
   run.step.run(tiny_batch(), 1e-2);
   resumed.step.run(tiny_batch(), 1e-2);
   for (const ParameterEntry& entry : run.engine.model().layout().entries())
@@ -153,7 +154,7 @@ TEST(Lora, AdaptersThatDoNotShareAAreRefused) {
   const TemporaryDirectory directory;
   RunState state;
   state.config = to_yaml(run.config);
-  const auto path = save_run(run.engine, state, CheckpointDirectory(directory / "c"), {}, {});
+  const auto path = save_run(run.engine, run.step, state, CheckpointDirectory(directory / "c"), {}, {});
   const auto file = path / "adapter_model.safetensors";
   std::vector<TensorSource> sources;
   std::vector<std::vector<float>> held;

@@ -16,6 +16,7 @@ namespace {
 
 struct PlanArguments {
   double flops_per_second = 0, tokens_per_second = 0;
+  int world = 1;
   bool models = false, parameters = false;
   std::string fit;
 };
@@ -25,8 +26,9 @@ void print_parameters(const ParameterLayout& layout) {
     fmt::print("{:<44} {:>16}{}\n", entry.name, fmt::format("{}", entry.shape), entry.learns ? "" : "  frozen");
 }
 
-void print_memory(const MemoryPlan& plan, double parameters) {
-  fmt::print("\nMemory (from a dry run of one step, a validation and a sample)\n");
+void print_memory(const MemoryPlan& plan, double parameters, int world) {
+  fmt::print("\nMemory{} (from a dry run of one step, a validation and a sample)\n",
+             world == 1 ? "" : fmt::format(" of each of {} processes", world));
   const auto row = [&](std::string_view name, int64_t bytes) {
     if (bytes > 0)
       fmt::print("  {:<12} {:>12}  {:>7.2f} bytes a parameter\n", name, human_bytes(double(bytes)),
@@ -37,6 +39,16 @@ void print_memory(const MemoryPlan& plan, double parameters) {
   for (const int64_t bytes : plan.at_peak) held += bytes;
   row("holes", plan.peak - held);
   row("arena", plan.peak);
+}
+
+// What a process sends and receives in a step. Each bucket is summed in parts, one a process, which all then get: twice
+// (W - 1) / W of the gradients.
+void print_exchange(const EngineOptions& options, const ParameterLayout& layout, int world) {
+  const double share = double(world - 1) / world, elements = double(layout.learning_flat_count());
+  const double gradients = 2 * share * 4 * elements;
+  const double weights = options.sharding.ranks > 1 ? share * double(size_of(options.types.compute)) * elements : 0;
+  fmt::print("\nExchange, each process and step\n  gradients    {:>12}\n", human_bytes(gradients));
+  if (weights > 0) fmt::print("  weights      {:>12}\n", human_bytes(weights));
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
@@ -86,7 +98,9 @@ void print_fit(const Config& config, const std::string& memory) {
 void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
   check(config, resolved.origins, build_features());
-  const EngineOptions options = training_options(config);
+  check_ranks(config, a.world, resolved.origins);
+  const std::unique_ptr<Communicator> ranks = planned_rank(a.world);
+  const EngineOptions options = training_options(config, *ranks);
   Transformer model(options.model, options.row_length, options.decoder_length, options.lora);
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
@@ -107,7 +121,8 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   fmt::print("Model FLOPs       {:.4g}\n", per_token * tokens);
   if (options.recompute == RecomputePolicy::full)
     fmt::print("Hardware FLOPs    {:.4g} (forward twice: recomputation)\n", per_token * tokens * 4 / 3);
-  print_memory(plan_training(options, config), parameters);
+  print_memory(plan_training(options, config, *ranks), parameters, a.world);
+  if (a.world > 1) print_exchange(options, model.layout(), a.world);
   fmt::print("\nData\n");
   print_epochs(config);
   print_time(a, tokens, per_token * tokens);
@@ -130,6 +145,8 @@ void add_plan_command(Command& app) {
   const auto a = std::make_shared<PlanArguments>();
   command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time").at_least(0);
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
+  command.option("--world", a->world, "processes that train together: the memory of the one that has most")
+      .range(1, 65536);
   command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");
   command.option("--fit", a->fit, "which settings, and which model of its kind, fit into so much memory")
       .type_name("24GiB");

@@ -1,33 +1,64 @@
 // mixtape train CONFIG... [key=value...]
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
+#include "train/parallel/watchdog.h"
+#include "train/parallel/world.h"
 #include "train/report/console.h"
 #include "train/report/html.h"
 #include "train/trainer.h"
 
 namespace mixtape {
+namespace {
+
+void train(const std::vector<std::string>& arguments, Communicator& ranks) {
+  ResolvedConfig config = load_arguments(arguments);
+  std::optional<Watchdog> watchdog;
+  if (ranks.size() > 1) watchdog.emplace(ranks, double(config.config.parallel.timeout_seconds));
+  const std::filesystem::path directory = config.config.run_directory();
+  Trainer trainer(std::move(config), command_line(), ranks);
+  const bool leads = ranks.rank() == 0;
+  try {
+    exit_code = int(trainer.run());
+  } catch (...) {  // a run that failed is the one whose curves are wanted
+    try {
+      if (leads) write_html_report({directory});
+    } catch (const std::exception&) {  // the first error says more
+    }
+    throw;
+  }
+  if (!leads) return;
+  write_html_report({directory});
+  console().line(exit_code == int(Exit::saved_after_signal)
+                     ? fmt::format("stopped after a signal, saved in {}; the same command goes on", directory.string())
+                     : fmt::format("done: {}, report in {}", directory.string(), (directory / "report.html").string()));
+}
+
+// As one of several processes. An error here must end the others, who would wait for this one.
+void train_together(const std::vector<std::string>& arguments, Communicator& ranks) {
+  ranks.rank() == 0 ? console().plain() : console().silence();
+  try {
+    train(arguments, ranks);
+  } catch (const Error& error) {
+    end_all(ranks, error.what(), int(error.exit_code()));
+  } catch (const std::bad_alloc&) {
+    end_all(ranks, "out of memory", int(Exit::failure));
+  } catch (const std::exception& error) {
+    end_all(ranks, error.what(), int(Exit::failure));
+  }
+  ranks.barrier();  // nobody ends, and is missed, while rank 0 still writes
+}
+
+}  // namespace
 
 void add_train_command(Command& app) {
   Command command = app.subcommand("train", "train a model; the same command again goes on where it stopped");
   const auto arguments = add_config_arguments(command);
   command.action([arguments] {
-    ResolvedConfig config = load_arguments(arguments());
-    const std::filesystem::path directory = config.config.run_directory();
-    Trainer trainer(std::move(config), command_line());
-    try {
-      exit_code = int(trainer.run());
-    } catch (...) {  // a run that failed is the one whose curves are wanted
-      try {
-        write_html_report({directory});
-      } catch (const std::exception&) {  // the first error says more
-      }
-      throw;
+    if (const auto ranks = join_world()) {
+      train_together(arguments(), *ranks);
+    } else {
+      train(arguments(), single_process());
     }
-    write_html_report({directory});
-    console().line(
-        exit_code == int(Exit::saved_after_signal)
-            ? fmt::format("stopped after a signal, saved in {}; the same command goes on", directory.string())
-            : fmt::format("done: {}, report in {}", directory.string(), (directory / "report.html").string()));
   });
 }
 

@@ -429,11 +429,35 @@ void check_lora(const Config& c, Rules& rules) {
 
 void check_available(const Config& c, Rules& rules) {
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
-  if (c.parallel.zero_stage != 0) rules.unavailable("parallel.zero_stage", "0");
+  if (c.parallel.zero_stage > 1) rules.unavailable("parallel.zero_stage", "0 and 1");
   if (c.parallel.tensor_parallel_size != 1) rules.unavailable("parallel.tensor_parallel_size", "1");
 }
 
+// Update rules that look at a tensor as a whole need it whole.
+void check_sharding(const Config& c, Rules& rules) {
+  if (c.parallel.zero_stage != 1) return;
+  const auto refuse = [&](std::string_view key) {
+    rules.refuse("parallel.zero_stage", fmt::format("but {} looks at whole tensors, which shards cut; use 0", key));
+  };
+  if (c.optimizer.name == OptimizerKind::adafactor) return refuse("optimizer.name adafactor");
+  if (c.optimizer.scales_parameters()) refuse("optimizer.scale_parameter");
+}
+
 }  // namespace
+
+void check_ranks(const Config& config, int ranks, const Origins& origins) {
+  Rules rules(config, origins);
+  const int64_t unit = config.train.micro_batch_size * ranks;
+  if (config.train.global_batch_size % unit != 0)
+    rules.refuse(
+        "train.global_batch_size",
+        fmt::format("expected a multiple of {}: train.micro_batch_size ({}) times the number of processes ({})", unit,
+                    config.train.micro_batch_size, ranks));
+  if (config.determinism == Determinism::strict && 8 % ranks != 0)
+    rules.refuse("determinism",
+                 fmt::format("expected 1, 2, 4 or 8 processes with it, not {}; start as many, or use fast", ranks));
+  rules.finish();
+}
 
 void check_model(const Config& config, const Origins& origins) {
   Rules rules(config, origins);
@@ -460,6 +484,7 @@ void check(const Config& config, const Origins& origins, const BuildFeatures& bu
   check_schedule(config, rules);
   check_precision(config, build, rules);
   check_lora(config, rules);
+  check_sharding(config, rules);
   check_available(config, rules);
   rules.finish();
 }

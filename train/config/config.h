@@ -127,6 +127,9 @@ struct BuildFeatures {
 // line each: where the value stands, key, value, what is expected, what to do.
 void check(const Config& config, const Origins& origins = {}, const BuildFeatures& build = {});
 
+// Rules for a run on several processes, of which check() knows nothing. Throws ConfigError, as it does.
+void check_ranks(const Config& config, int ranks, const Origins& origins = {});
+
 // Only the rules for the model: enough to plan memory or to run weights without data.
 void check_model(const Config& config, const Origins& origins = {});
 

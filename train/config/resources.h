@@ -69,6 +69,7 @@ constexpr auto fields(std::type_identity<AttentionConfig>) {
 struct ParallelConfig {
   int64_t zero_stage = 0;
   int64_t tensor_parallel_size = 1;
+  int64_t timeout_seconds = 1800;
 };
 
 constexpr auto fields(std::type_identity<ParallelConfig>) {
@@ -79,6 +80,10 @@ constexpr auto fields(std::type_identity<ParallelConfig>) {
             Range{0, 3}),
       field("tensor_parallel_size", &C::tensor_parallel_size, "ranks over which each layer's matrices are cut",
             Range{1, 1024}, Aliases{"tensor_model_parallel_size"}),
+      field("timeout_seconds", &C::timeout_seconds,
+            "of several processes: one that is so long in the same phase of a step (a micro-batch, a wait for the "
+            "others, a save) ends the job; at least as long as the longest validation or save",
+            Range{1, 1e7}),
   };
 }
 

@@ -68,10 +68,13 @@ void Loader::run() {
 }
 
 void Loader::fill(uint64_t first_sample, int64_t samples_of_step, GlobalBatch& batch) const {
-  const int64_t micro_batches = samples_of_step / options_.micro_batch_size / options_.world;
+  const int64_t micro_batches = samples_of_step / options_.micro_batch_size;
+  const int64_t begin = micro_batches * options_.rank / options_.world;
+  const int64_t end = micro_batches * (options_.rank + 1) / options_.world;
   batch.first_sample = first_sample;
-  batch.first_micro_batch = uint64_t(options_.rank) * uint64_t(micro_batches);
-  batch.micro_batches.resize(size_t(micro_batches));
+  batch.first_micro_batch = uint64_t(begin);
+  batch.of_micro_batches = micro_batches;
+  batch.micro_batches.resize(size_t(end - begin));
   batch.n_tokens = batch.n_targets = 0;
   std::vector<uint64_t> samples(size_t(options_.micro_batch_size));
   uint64_t first = batch.first_sample + batch.first_micro_batch * samples.size();

@@ -4,8 +4,8 @@
 //   const GlobalBatch& batch = loader.next();   // valid until the next call
 //
 // Which samples a step gets depends on its first sample alone: it takes the next global_batch_size from there (or as
-// many as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W equal runs of
-// micro-batches. Threads and depth change nothing.
+// many as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W runs of micro-batches,
+// equal ones where W divides their number. Threads and depth change nothing.
 #pragma once
 
 #include <condition_variable>
@@ -23,7 +23,7 @@ namespace mixtape {
 struct LoaderOptions {
   int micro_batch_size = 1;   // samples of a micro-batch
   int global_batch_size = 1;  // samples of a step, over all ranks; a multiple of micro_batch_size * world
-  // Of a batch that changes: its samples, by the first of them; each a multiple as above, at most global_batch_size.
+  // Of a batch that changes: its samples, by the first of them; a multiple of micro_batch_size up to global_batch_size.
   std::function<int64_t(uint64_t)> batch_size_at = nullptr;
   uint64_t first_sample = 0;
   int rank = 0, world = 1;

@@ -21,6 +21,12 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
   // Ranges of tensors that are stored as one are apart only where their scales are.
   const bool scaled = config_.scales_parameters();
   ranges_ = scaled ? Parameters::ranges_of(tensors_) : parameters.update_ranges(decay, factors);
+  const Shard shard = parameters.shard();
+  for (UpdateRange range : ranges_) {
+    if (range.offset < shard.begin || range.offset >= shard.end()) continue;
+    range.offset -= shard.begin;
+    own_ranges_.push_back(range);
+  }
   if (scaled) scales_ = backend.make({int64_t(tensors_.size())}, DType::f32, Category::optimizer);
 }
 
@@ -44,13 +50,13 @@ void Optimizer::update(StepState* state) const {
 
 void Optimizer::adamw_update(StepState* state) const {
   adamw(backend_, {.state = state,
-                   .weights = parameters_.learning_weights(),
+                   .weights = parameters_.own(parameters_.weights),
                    .master = parameters_.master,
-                   .gradients = parameters_.gradients,
+                   .gradients = parameters_.own(parameters_.gradients),
                    .m = parameters_.m,
                    .v = parameters_.v,
-                   .ranges = ranges_.data(),
-                   .n_ranges = int64_t(ranges_.size()),
+                   .ranges = own_ranges_.data(),
+                   .n_ranges = int64_t(own_ranges_.size()),
                    .beta1 = float(config_.betas[0]),
                    .beta2 = float(config_.betas[1]),
                    .eps = float(config_.eps),

@@ -34,7 +34,8 @@ class Optimizer {
   Backend& backend_;
   std::vector<UpdateTensor> tensors_;
   std::vector<UpdateRange> ranges_;
-  Tensor scales_;  // of the tensors, where steps are relative to them
+  std::vector<UpdateRange> own_ranges_;  // of the shard, counted from where it begins
+  Tensor scales_;                        // of the tensors, where steps are relative to them
 };
 
 }  // namespace mixtape

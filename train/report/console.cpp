@@ -108,6 +108,18 @@ void Console::log_to(const std::filesystem::path& file) {
   log_ = log;
 }
 
+void Console::plain() {
+  const std::lock_guard guard(mutex_);
+  terminal_ = out_is_terminal_ = out_colour_ = err_colour_ = false;
+}
+
+void Console::silence() {
+  plain();
+  const std::lock_guard guard(mutex_);
+  // Stays open: the console lives as long as the program.
+  options_.out = options_.err = std::fopen("/dev/null", "we");
+}
+
 void Console::line(std::string_view shown, std::string_view logged) {
   const std::lock_guard guard(mutex_);
   log(logged);

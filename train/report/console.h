@@ -37,6 +37,10 @@ class Console {
   void line(std::string_view text) { line(text, text); }
   void line(std::string_view shown, std::string_view logged);
   void warn(std::string_view text);  // "warning: text", in yellow, on standard error
+  // From now on plain lines: mpirun gives its processes a terminal, wherever its own output goes.
+  void plain();
+  // From now on nothing is shown: one process of several speaks for all.
+  void silence();
   // Lines that are not worth train.log or a colour, e.g. a table.
   void raw(std::string_view text);
 

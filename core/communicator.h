@@ -1,0 +1,39 @@
+// Ranks: the processes of a run, and what they do together. Every rank makes the same calls in the same order.
+//
+// Memory is the host's. A run of one process has single_process(), which does nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace mixtape {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Sums over all ranks, in place: every rank gets the same bits. Of floats the order of additions is the library's.
+  virtual void all_reduce(std::span<float> values) = 0;
+  virtual void all_reduce(std::span<int64_t> values) = 0;
+  // Both are cut into size() equal parts: part i of `to` is rank i's part number rank() of `from`.
+  virtual void all_to_all(std::span<const float> from, std::span<float> to) = 0;
+  // Part i of `all`, bytes[i] long, is there on rank i, and then on all.
+  virtual void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) = 0;
+  virtual void broadcast(std::span<std::byte> data, int root) = 0;
+  virtual void barrier() = 0;
+
+  // Ends all ranks, from any thread, with this exit code. Does not return.
+  virtual void abort(int exit_code) = 0;
+};
+
+// The only process. Lives as long as the program.
+Communicator& single_process();
+
+// Rank 0 of so many, for plans: it knows its number, and refuses everything else.
+std::unique_ptr<Communicator> planned_rank(int size);
+
+}  // namespace mixtape

@@ -1,0 +1,135 @@
+// Communicator over MPI.
+//
+// Collectives are started and then polled, which lets a rank that waits long give its core to the others: MPI's own
+// blocking calls spin. Polling also keeps the order of a collective's parts MPI's own, and so the bits.
+#include "core/communicator.h"
+
+#include <mpi.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "core/base/error.h"
+#include "train/parallel/mpi/module.h"
+
+namespace mixtape {
+namespace {
+
+constexpr int64_t most_bytes = 1 << 30;  // of one call: MPI counts with int
+
+void wait(MPI_Request request) {
+  const Clock::time_point start = Clock::now();
+  for (int done = 0;;) {
+    MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+    if (done) return;
+    // A transfer of a bucket needs every turn it can get; a rank that validates takes seconds.
+    if (seconds_since(start) < 0.02) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  }
+}
+
+template <class T>
+void sum(std::span<T> values, MPI_Datatype type) {
+  constexpr size_t most = size_t(most_bytes) / sizeof(T);
+  for (size_t at = 0; at < values.size(); at += most) {
+    MPI_Request request;
+    MPI_Iallreduce(MPI_IN_PLACE, values.data() + at, int(std::min(most, values.size() - at)), type, MPI_SUM,
+                   MPI_COMM_WORLD, &request);
+    wait(request);
+  }
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  MpiCommunicator() {
+    int provided = 0;
+    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+    MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    MPI_Type_contiguous(int(block), MPI_BYTE, &block_type_);
+    MPI_Type_commit(&block_type_);
+  }
+  ~MpiCommunicator() override {
+    MPI_Type_free(&block_type_);
+    MPI_Finalize();
+  }
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void all_reduce(std::span<float> values) override { sum(values, MPI_FLOAT); }
+  void all_reduce(std::span<int64_t> values) override { sum(values, MPI_INT64_T); }
+
+  void all_to_all(std::span<const float> from, std::span<float> to) override {
+    const int part = int(from.size() / size_t(size_));
+    if (int64_t(part) * size_ != int64_t(from.size()) || to.size() != from.size())
+      throw Error("all_to_all: {} and {} floats for {} ranks", from.size(), to.size(), size_);
+    MPI_Request request;
+    MPI_Ialltoall(from.data(), part, MPI_FLOAT, to.data(), part, MPI_FLOAT, MPI_COMM_WORLD, &request);
+    wait(request);
+  }
+
+  // Flat buffers are whole blocks long, which lets them be larger than an int counts.
+  void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) override {
+    bool in_blocks = true;
+    for (const int64_t n : bytes) in_blocks = in_blocks && n % block == 0;
+    const int64_t unit = in_blocks ? block : 1;
+    int64_t offset = 0;
+    counts_.clear(), offsets_.clear();
+    for (const int64_t n : bytes) {
+      counts_.push_back(int(n / unit));
+      offsets_.push_back(int(offset / unit));
+      offset += n;
+    }
+    if (offset != int64_t(all.size()) || int(bytes.size()) != size_ || offset / unit > INT32_MAX)
+      throw Error("all_gather: {} parts of {} bytes in all, for {} ranks and {} bytes", bytes.size(), offset, size_,
+                  all.size());
+    MPI_Request request;
+    MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all.data(), counts_.data(), offsets_.data(),
+                    in_blocks ? block_type_ : MPI_BYTE, MPI_COMM_WORLD, &request);
+    wait(request);
+  }
+
+  void broadcast(std::span<std::byte> data, int root) override {
+    for (size_t at = 0; at < data.size(); at += most_bytes) {
+      MPI_Request request;
+      MPI_Ibcast(data.data() + at, int(std::min(size_t(most_bytes), data.size() - at)), MPI_BYTE, root, MPI_COMM_WORLD,
+                 &request);
+      wait(request);
+    }
+  }
+
+  void barrier() override {
+    MPI_Request request;
+    MPI_Ibarrier(MPI_COMM_WORLD, &request);
+    wait(request);
+  }
+
+  // Another thread may be inside MPI just now, or hang there: if MPI does not end this process, the alarm does, and the
+  // launcher then ends the others.
+  void abort(int exit_code) override {
+    signal(SIGALRM, SIG_DFL);
+    alarm(5);
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+    std::_Exit(exit_code);
+  }
+
+ private:
+  static constexpr int64_t block = 64;  // bytes
+  MPI_Datatype block_type_ = MPI_DATATYPE_NULL;
+  int rank_ = 0, size_ = 1;
+  std::vector<int> counts_, offsets_;
+};
+
+}  // namespace
+
+extern "C" Communicator* mixtape_join_mpi_1() { return new MpiCommunicator; }
+
+}  // namespace mixtape

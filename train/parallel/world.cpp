@@ -1,0 +1,103 @@
+#include "train/parallel/world.h"
+
+#include <dlfcn.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "core/base/error.h"
+#include "train/checkpoint/file.h"
+#include "train/parallel/mpi/module.h"
+#include "train/parallel/watchdog.h"
+
+namespace mixtape {
+namespace {
+
+namespace fs = std::filesystem;
+
+int number_in(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value ? std::atoi(value) : 0;
+}
+
+// What launchers leave in the environment: Open MPI's mpirun; MPICH's, Intel's and srun --mpi=pmi2; PMIx of srun
+// --mpi=pmix, which tells the number only later.
+int launched_processes() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
+    if (const int n = number_in(variable); n > 0) return n;
+  const int of_srun = number_in("SLURM_STEP_NUM_TASKS");
+  if (std::getenv("PMIX_RANK")) return of_srun > 0 ? of_srun : 2;
+  if (of_srun > 1 && std::getenv("SLURM_PROCID"))
+    throw ConfigError(
+        "srun has started {} processes without telling them of each other; use srun --mpi=pmix (srun --mpi=list shows "
+        "what there is), or mpirun",
+        of_srun);
+  return 1;
+}
+
+}  // namespace
+
+MpiModule find_mpi_module() {
+  std::error_code ignored;
+  const fs::path folder = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const fs::path& path : {folder / MIXTAPE_MPI_MODULE, folder / MIXTAPE_MPI_INSTALLED / MIXTAPE_MPI_MODULE})
+    if (fs::exists(path, ignored)) return {.path = path.lexically_normal().string()};
+  return {.missing = "this build has no " MIXTAPE_MPI_MODULE
+                     "; install libopenmpi-dev and build again (cmake -DMIXTAPE_MPI=ON)"};
+}
+
+std::unique_ptr<Communicator> join_world() {
+  const int launched = launched_processes();
+  if (launched == 1) return nullptr;
+  const MpiModule module = find_mpi_module();
+  if (module.path.empty()) throw ConfigError("started as one of {} processes, but {}", launched, module.missing);
+  // Global: MPI's own modules look for MPI's symbols.
+  void* library = dlopen(module.path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  if (!library) throw ConfigError("started as one of {} processes, but MPI cannot be loaded: {}", launched, dlerror());
+  const auto join = reinterpret_cast<JoinMpi*>(dlsym(library, join_mpi_name));
+  if (!join) throw ConfigError("{}: {}; it belongs to another version of mixtape", module.path, dlerror());
+  std::unique_ptr<Communicator> ranks(join());
+  if (ranks->size() == 1 && !std::getenv("PMIX_RANK") && launched > 1)
+    throw ConfigError(
+        "started as one of {} processes, but the MPI that {} was built with finds one only; start with the mpirun of "
+        "that MPI",
+        launched, module.path);
+  return ranks;
+}
+
+int64_t broadcast_number(Communicator& ranks, int64_t number) {
+  ranks.broadcast(std::as_writable_bytes(std::span(&number, 1)), 0);
+  return number;
+}
+
+std::string broadcast_text(Communicator& ranks, std::string text) {
+  text.resize(size_t(broadcast_number(ranks, int64_t(text.size()))));
+  ranks.broadcast(std::as_writable_bytes(std::span(text)), 0);
+  return text;
+}
+
+bool on_any(Communicator& ranks, bool here) {
+  int64_t so[] = {here};
+  ranks.all_reduce(std::span(so));
+  return so[0] > 0;
+}
+
+void expect_same(Communicator& ranks, std::span<const std::byte> bytes, const std::string& what) {
+  Hasher hasher;
+  hasher.update(bytes);
+  const std::string here = hasher.hex();
+  if (broadcast_text(ranks, here) != here) throw Error("{}", what);
+}
+
+void end_all(Communicator& ranks, const std::string& error, int exit_code) {
+  if (ranks.rank() > 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+  std::fputs(fmt::format("mixtape: rank {} of {}, {}: {}\n", ranks.rank(), ranks.size(), Phase::text(), error).c_str(),
+             stderr);
+  ranks.abort(exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace mixtape
