@@ -263,6 +263,43 @@ TEST_F(Distributed, AnUnlikeConfigurationIsRefused) {
   EXPECT_NE(r.err.find("the configuration differs from rank 0's"), std::string::npos) << r.err;
 }
 
+// A variable of the environment of programs that are started while it lives.
+struct Variable {
+  Variable(const char* name, const char* value) : name(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name); }
+  const char* name;
+};
+
+TEST_F(Distributed, LaunchersThatDoNotBringRanksTogetherAreSeen) {
+  {
+    const Variable procid("SLURM_PROCID", "1"), tasks("SLURM_STEP_NUM_TASKS", "4");
+    const ProcessResult r = space.mixtape(words("a", {}));
+    EXPECT_EQ(r.exit_code, int(Exit::config)) << r.err;
+    EXPECT_NE(r.err.find("srun has started 4 processes without telling them of each other; use srun --mpi=pmix"),
+              std::string::npos)
+        << r.err;
+  }
+  // As if the mpirun of another MPI had started two, of which each finds itself alone.
+  const Variable size("PMI_SIZE", "2");
+  const ProcessResult r = space.mixtape(words("a", {}));
+  EXPECT_EQ(r.exit_code, int(Exit::config)) << r.err;
+  EXPECT_NE(r.err.find("started as one of 2 processes, but the MPI that"), std::string::npos) << r.err;
+}
+
+TEST_F(Distributed, APlanSaysWhatARankNeedsAndExchanges) {
+  const auto plan = [&](const char* world, const char* setting) {
+    return space.mixtape({"plan", "tiny.yaml", "--world", world, setting});
+  };
+  const ProcessResult r = plan("4", "parallel.zero_stage=1");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.out.find("Memory of each of 4 processes"), std::string::npos) << r.out;
+  EXPECT_TRUE(std::regex_search(r.out, std::regex("master +256 KiB"))) << r.out;  // one chunk of 64 Ki
+  EXPECT_TRUE(std::regex_search(r.out, std::regex("optimizer +512 KiB"))) << r.out;
+  // 2 x 3/4 of four bytes, and 3/4 of two, of 239,616 parameters.
+  EXPECT_TRUE(std::regex_search(r.out, std::regex("gradients +1.37 MiB\n  weights +351 KiB"))) << r.out;
+  EXPECT_EQ(plan("3", "seed=1").exit_code, int(Exit::config));
+}
+
 // A run of one process neither loads MPI nor needs it.
 TEST_F(Distributed, OneProcessLoadsNoMpi) {
   const int pid = space.start(words("alone", {"train.max_steps=100000", "checkpoint.interval=0", "eval.interval=0"}));

@@ -1,5 +1,6 @@
 #include "train/parallel/lane_fold.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "core/ops/cast.h"
@@ -25,12 +26,19 @@ void LaneFold::begin(int64_t micro_batches, int64_t first) {
   first_ = first;
   next_lane_ = 0;
   has_sum_ = false;
+  skip_empty_lanes(first);
 }
 
 int LaneFold::lane_of(int64_t micro_batch) const {
   int lane = 0;
-  while (micro_batches_ * (lane + 1) / lanes <= micro_batch) ++lane;
+  while (lane < lanes && micro_batches_ * (lane + 1) / lanes <= micro_batch) ++lane;
   return lane;
+}
+
+// Those before the lane of the micro-batch that comes next, whose gradients will overwrite the sum.
+void LaneFold::skip_empty_lanes(int64_t next) {
+  const int end = std::min(lane_of(next) - first_lane_, lanes_here_);
+  while (next_lane_ < end) end_lane(false);
 }
 
 bool LaneFold::starts_lane(int64_t i) const { return i == 0 || lane_of(first_ + i) != lane_of(first_ + i - 1); }
@@ -40,12 +48,12 @@ void LaneFold::after(int64_t i) {
   if (lane - first_lane_ >= lanes_here_)
     throw Error("lane fold: micro-batch {} of {} belongs to another rank", first_ + i, micro_batches_);
   if (micro_batches_ * (lane + 1) / lanes > first_ + i + 1) return;  // it goes on
-  while (next_lane_ + first_lane_ < lane) end_lane(false);
   end_lane(true);
+  skip_empty_lanes(first_ + i + 1);
 }
 
 bool LaneFold::finish() {
-  while (next_lane_ < lanes_here_) end_lane(false);
+  skip_empty_lanes(micro_batches_);
   return has_sum_;
 }
 

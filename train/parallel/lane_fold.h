@@ -35,6 +35,7 @@ class LaneFold {
 
  private:
   int lane_of(int64_t micro_batch) const;
+  void skip_empty_lanes(int64_t next);
   void end_lane(bool has_gradients);
   // The level at which the subtree that ends with the lane waits for its neighbour; -1: it is this rank's whole.
   int waits_at(int lane) const;
