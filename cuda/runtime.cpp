@@ -19,6 +19,7 @@ struct Runtime::State {
   bool recording = false;
 
   cudaStream_t stream(Queue queue) const { return streams[size_t(queue)]; }
+  int compute_capability = 0, multiprocessors = 0;
 };
 
 Runtime::Runtime(int device) : state_(std::make_unique<State>()) {
@@ -26,6 +27,8 @@ Runtime::Runtime(int device) : state_(std::make_unique<State>()) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "the device's properties");
   state_->name = fmt::format("cuda:{} ({})", device, properties.name);
+  state_->compute_capability = 10 * properties.major + properties.minor;
+  state_->multiprocessors = properties.multiProcessorCount;
   for (cudaStream_t& stream : state_->streams)
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
 }
@@ -41,6 +44,8 @@ Runtime::~Runtime() {
 }
 
 std::string Runtime::name() const { return state_->name; }
+int Runtime::compute_capability() const { return state_->compute_capability; }
+int Runtime::multiprocessors() const { return state_->multiprocessors; }
 
 void* Runtime::allocate(int64_t bytes) {
   void* p = nullptr;

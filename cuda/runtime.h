@@ -27,6 +27,8 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
   std::string name() const;
+  int compute_capability() const;  // 10 major + minor
+  int multiprocessors() const;
   // Memory of the device, and of the host in a place from which a queue can copy; both are kept until the runtime ends.
   void* allocate(int64_t bytes);
   void* allocate_pinned(int64_t bytes);

@@ -1,6 +1,7 @@
-// Attention: the launchers. The kernels are in flash.h (tensor cores: fp16 and bf16, head dimensions to 128) and
-// tiled.h (everything). docs/kernels/attention.md tells what binds them.
+// Attention: the launchers. The kernels are in flash.h (tensor cores: fp16 and bf16, head dimensions to 128), hopper*.h
+// (the same on Hopper) and tiled.h (everything). docs/kernels/attention.md tells what binds them.
 #include "cuda/attention/flash.h"
+#include "cuda/attention/hopper.h"
 #include "cuda/attention/tiled.h"
 
 namespace mixtape {
@@ -75,6 +76,8 @@ bool takes_flash(const AttentionSpec& s, std::initializer_list<Tensor> tensors) 
     if (t && (size_of(t.dtype()) != 2 || t.row_stride() % 8 || reinterpret_cast<uintptr_t>(t.raw()) % 16)) return false;
   return true;
 }
+// The same on Hopper, compute capability 9.0: later GPUs do not have its instructions. TMA takes no empty tensor.
+bool is_hopper(const Runtime& runtime, const Tensor& k) { return runtime.compute_capability() == 90 && k.rows() > 0; }
 Tensor tensor_of(const Grad& g) { return g ? g.tensor : Tensor{}; }
 
 // body.operator()<R, DI>(): rows that a warp owns, and values of a head that a lane holds.
@@ -187,16 +190,22 @@ void backward_tiled(CudaBackend& backend, const AttentionBackward& a, const Back
 template <int D, class T>
 void backward_flash(CudaBackend& backend, const AttentionBackward& a, const BackwardMemory& memory) {
   Runtime& runtime = backend.runtime();
+  const bool hopper = is_hopper(runtime, a.k);
+  const int tile = hopper ? hopper_rows : flash_rows;
   auto b = arguments_of<T>(a, memory.buckets, memory.delta);
   if (a.drelative) {
     backward_tiled<T>(backend, a, memory, true, false);  // T5's table: its gradient is a sum of ds by bucket
   } else if (a.dq) {
-    b.list = memory.queries.list(runtime, a.segments, a.n_segments, flash_rows, false);
-    launch(runtime, flash_dq_kernel<D, T>, dim3(memory.queries.blocks(), unsigned(a.spec.n_heads)), dim3(flash_threads),
-           sizeof(FlashQueries<D, T>), b);
+    b.list = memory.queries.list(runtime, a.segments, a.n_segments, tile, false);
+    if (hopper)
+      launch_hopper_dq(runtime, b, a);
+    else
+      launch(runtime, flash_dq_kernel<D, T>, dim3(memory.queries.blocks(), unsigned(a.spec.n_heads)),
+             dim3(flash_threads), sizeof(FlashQueries<D, T>), b);
   }
   if (!a.dk && !a.dv) return;
-  b.list = memory.keys.list(runtime, a.segments, a.n_segments, flash_rows, true);
+  b.list = memory.keys.list(runtime, a.segments, a.n_segments, tile, true);
+  if (hopper) return launch_hopper_dkv(runtime, b, a);
   launch(runtime, flash_dkv_kernel<D, T>, dim3(memory.keys.blocks(), unsigned(a.spec.n_kv_heads)), dim3(flash_threads),
          sizeof(FlashKeys<D, T>), b);
 }
@@ -217,7 +226,9 @@ void backward(CudaBackend& backend, const AttentionBackward& a, const BackwardMe
 template <int D, class T>
 void forward_flash(Runtime& runtime, const Attention& a, const TileMemory& tiles, const Buckets& buckets) {
   auto f = arguments_of<T>(a, buckets);
-  f.list = tiles.list(runtime, a.segments, a.n_segments, flash_rows, false);
+  const bool hopper = is_hopper(runtime, a.k);
+  f.list = tiles.list(runtime, a.segments, a.n_segments, hopper ? hopper_rows : flash_rows, false);
+  if (hopper) return launch_hopper_forward(runtime, f, a);
   launch(runtime, flash_forward_kernel<D, T>, dim3(tiles.blocks(), unsigned(a.spec.n_heads)), dim3(flash_threads),
          sizeof(FlashStorage<D, T>), f);
 }

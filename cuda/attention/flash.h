@@ -12,7 +12,7 @@
 // padded by columns of zeros, which never leave shared memory.
 #pragma once
 
-#include "cuda/attention/problem.h"
+#include "cuda/attention/scores.h"
 #include "cuda/device/cp_async.h"
 #include "cuda/device/ldmatrix.h"
 #include "cuda/device/mma_m16n8k16.h"
@@ -20,14 +20,6 @@
 namespace mixtape::cuda {
 
 constexpr int flash_rows = 64, flash_threads = 128;
-constexpr float log2_e = 1.44269504f, ln_2 = 0.693147181f;
-
-// Row r of a tile in shared memory is D / 8 chunks of 16 bytes; chunk c is kept at place c ^ (r % 8), so that the eight
-// rows which ldmatrix reads at one time lie in different banks.
-template <int D>
-__device__ inline int at(int row, int col) {
-  return row * D + (col / 8 ^ row % 8) * 8;
-}
 
 // Starts to copy `rows` rows of one head; rows from `valid` on, and columns from head_dim on, become zeros.
 template <int D, class T>
@@ -92,108 +84,10 @@ __device__ inline void add_product(float (&acc)[D / 8][4], const float (&p)[N / 
   }
 }
 
-// Where element [n][r] of a warp's result lies in its tile.
-__device__ inline int row_in_tile(int r) { return warp_id() * 16 + lane_id() / 4 + r / 2 * 8; }
-__device__ inline int col_in_tile(int n, int r) { return n * 8 + lane_id() % 4 * 2 + r % 2; }
-
-// A tile of queries and one of keys, each counted inside the segment, `queries` and `keys` long.
-struct Pair {
-  Segment s;
-  int q0, q_end, k0, queries, keys;
-
-  // True if some query of the tile does not see some key of it.
-  __device__ bool at_edge(const Visibility& v) const {
-    return k0 + keys > s.k_len || q0 + queries > q_end || v.first(s, q_end - 1) > k0 || v.end(s, q0) < k0 + keys;
-  }
-  __device__ bool sees(const Visibility& v, int i, int j) const {
-    return i < q_end && j >= v.first(s, i) && j < v.end(s, i);
-  }
-  __device__ int distance(int i, int j) const { return j - (i + s.k_len - s.q_len); }
-};
-
-// Drops attention weights of a warp's 16 queries. Where both tiles begin at a multiple of 16 and 32 in the tensors, one
-// Philox call a lane serves 16 x 32 pairs (docs of the mapping: core/ops/attention.h); elsewhere each has its own.
-template <class T, int N>
-__device__ inline void drop(const AttentionArguments<T>& a, float (&p)[N][4], const Pair& pair, int head) {
-  const AttentionDropout& mask = a.dropout;
-  const int q_row = pair.s.q_start + pair.q0 + warp_id() * 16, k_row = pair.s.k_start + pair.k0;
-  if (q_row % 16 || k_row % 32) {
-#pragma unroll
-    for (int n = 0; n < N; ++n)
-      for (int r = 0; r < 4; ++r)
-        p[n][r] *= mask.factor(head, pair.s.q_start + pair.q0 + row_in_tile(r), k_row + col_in_tile(n, r));
-    return;
-  }
-#pragma unroll
-  for (int n = 0; n < N; n += 4) {
-    const uint64_t index =
-        uint64_t(int64_t(q_row / 16) * mask.n_heads + head) << 32 | uint32_t(k_row + 8 * n + lane_id());
-    const auto words = philox(mask.state->philox, index, mask.site, Purpose::attention_dropout);
-#pragma unroll
-    for (int word = 0; word < 4; ++word)
-      for (int r = 0; r < 4; ++r)
-        if (int(words[word] >> (8 * r) & 255) < mask.threshold)
-          p[n + word][r] = 0;
-        else
-          p[n + word][r] *= mask.scale;
-  }
-}
-
-// Over the four lanes that hold a row of a result.
-__device__ inline float sum_of_row(float x) {
-  x += __shfl_xor_sync(all_lanes, x, 1);
-  return x + __shfl_xor_sync(all_lanes, x, 2);
-}
-__device__ inline float max_of_row(float x) {
-  x = fmaxf(x, __shfl_xor_sync(all_lanes, x, 1));
-  return fmaxf(x, __shfl_xor_sync(all_lanes, x, 2));
-}
-
 template <int D, class T>
 struct FlashStorage {
   T q[flash_rows * D], k[2][flash_rows * D], v[2][flash_rows * D];
 };
-
-// The running softmax of a warp's 16 rows, two of which a lane has a part in.
-struct Softmax {
-  float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-
-  // Turns scores (base 2) into weights, and returns what the sums so far shrink by.
-  template <int N>
-  __device__ void add(float (&s)[N][4], float (&shrink)[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float now = most[half];
-#pragma unroll
-      for (int n = 0; n < N; ++n) now = fmaxf(now, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
-      now = max_of_row(now);
-      const float base = now == -INFINITY ? 0.f : now;  // a row that has seen no key yet
-      shrink[half] = exp2f(most[half] - base);
-      most[half] = now;
-      sum[half] *= shrink[half];
-#pragma unroll
-      for (int n = 0; n < N; ++n)
-        for (int r = 2 * half; r < 2 * half + 2; ++r) sum[half] += s[n][r] = exp2f(s[n][r] - base);
-    }
-  }
-};
-
-// Scores in base 2, with bias and mask.
-template <class T, int N>
-__device__ inline void finish_scores(const AttentionArguments<T>& a, float (&s)[N][4], const Pair& pair, int head) {
-  const float scale = a.scale * log2_e;
-  const bool edge = pair.at_edge(a.visibility), biased = a.has_bias();
-#pragma unroll
-  for (int n = 0; n < N; ++n)
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      s[n][r] *= scale;
-      if (!edge && !biased) continue;
-      const int i = pair.q0 + row_in_tile(r), j = pair.k0 + col_in_tile(n, r);
-      if (biased) s[n][r] += a.bias.of(head, pair.distance(i, j)) * log2_e;
-      if (edge && !pair.sees(a.visibility, i, j)) s[n][r] = -INFINITY;
-    }
-}
 
 // One block: 64 queries of one head at a time.
 template <int D, class T>
@@ -228,8 +122,8 @@ __global__ void __launch_bounds__(flash_threads) flash_forward_kernel(AttentionA
       const Pair pair{segment, q0, q_end, k0, flash_rows, flash_rows};
       float p[flash_rows / 8][4], shrink[2];
       product_of_rows<D, flash_rows>(p, s.q, warp_id() * 16, s.k[stage]);
-      finish_scores(a, p, pair, head);
-      softmax.add(p, shrink);
+      const float scale = finish_scores(a, p, pair, head);
+      softmax.add(p, scale, shrink);
       if (a.dropout.threshold) drop(a, p, pair, head);
 #pragma unroll
       for (int d = 0; d < D / 8; ++d)
@@ -251,22 +145,6 @@ __global__ void __launch_bounds__(flash_threads) flash_forward_kernel(AttentionA
       }
       if (lane_id() % 4 == 0 && a.lse)
         a.lse[head * a.rows_q + row] = sum > 0 ? (softmax.most[half] + log2f(sum)) * ln_2 : -INFINITY;
-    }
-  }
-}
-
-// Stores a warp's 16 rows of D columns, times `factor`.
-template <int D, class T>
-__device__ inline void store_gradient(const Rows<T>& to, const float (&acc)[D / 8][4], int64_t first, int valid,
-                                      int64_t col, int head_dim, float factor, bool accumulate) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = row_in_tile(2 * half);
-    if (row >= valid) continue;
-#pragma unroll
-    for (int d = 0; d < D / 8; ++d) {
-      const float pair_of[2] = {acc[d][2 * half] * factor, acc[d][2 * half + 1] * factor};
-      if (col_in_tile(d, 0) < head_dim) put(to[first + row] + col + col_in_tile(d, 0), pair_of, accumulate);
     }
   }
 }

@@ -56,13 +56,16 @@ struct AttentionDropout {
   const StepState* state;
   float scale;
 
-  __device__ float factor(int head, int q_row, int k_row) const {
-    if (threshold == 0) return 1.f;
+  __device__ bool drops(int head, int q_row, int k_row) const {
     const uint64_t index = uint64_t(int64_t(q_row / 16) * n_heads + head) << 32 |
                            uint64_t(uint32_t(k_row / 32 * 32 + 4 * (q_row % 8) + k_row % 8 / 2));
     const auto words = philox(state->philox, index, site, Purpose::attention_dropout);
     const int byte = 4 * (k_row % 32 / 8) + 2 * (q_row % 16 / 8) + k_row % 2;
-    return int(words[byte / 4] >> (8 * (byte % 4)) & 255) < threshold ? 0.f : scale;
+    return int(words[byte / 4] >> (8 * (byte % 4)) & 255) < threshold;
+  }
+  __device__ float factor(int head, int q_row, int k_row) const {
+    if (threshold == 0) return 1.f;
+    return drops(head, q_row, k_row) ? 0.f : scale;
   }
 };
 
@@ -107,14 +110,15 @@ struct AttentionBackwardArguments : AttentionArguments<T> {
 constexpr int list_threads = 256;
 
 // One block lists the tiles of all segments, in order. `keys` says whose lengths are meant.
-__global__ void __launch_bounds__(list_threads)
+template <int threads>  // a template, so that it may be in a header
+__global__ void __launch_bounds__(threads)
     list_tiles_kernel(TileList list, const Segment* segments, const int* n_segments, int tile, bool keys) {
   struct Storage {
     int warps[warp_size];
   };
   Storage& s = shared_memory<Storage>();
   int before = 0;
-  for (int base = 0; base < *n_segments; base += list_threads) {
+  for (int base = 0; base < *n_segments; base += threads) {
     const int i = base + int(threadIdx.x);
     const int length = i < *n_segments ? (keys ? segments[i].k_len : segments[i].q_len) : 0;
     const int tiles = (length + tile - 1) / tile;
@@ -137,7 +141,7 @@ class TileMemory {
   TileList list(Runtime& runtime, const Tensor& segments, const Tensor& n_segments, int tile, bool keys) const {
     int32_t* data = memory_.data<int32_t>();
     const TileList list{reinterpret_cast<Tile*>(data), data + 2 * most_};
-    launch(runtime, list_tiles_kernel, dim3(1), dim3(list_threads), warp_size * sizeof(int), list,
+    launch(runtime, list_tiles_kernel<list_threads>, dim3(1), dim3(list_threads), warp_size * sizeof(int), list,
            reinterpret_cast<const Segment*>(segments.data<int32_t>()), n_segments.data<int32_t>(), tile, keys);
     return list;
   }

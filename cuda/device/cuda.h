@@ -11,6 +11,14 @@
 
 namespace mixtape::cuda {
 
+// Whether the code that is compiled here may use the instructions of sm_90a, which no later GPU has: wgmma, setmaxnreg.
+// A kernel of them is empty elsewhere, and launchers ask for the device's compute capability.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr bool has_warpgroups = true;
+#else
+constexpr bool has_warpgroups = false;
+#endif
+
 constexpr int warp_size = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
 
@@ -21,7 +29,7 @@ __device__ inline int warp_id() { return int(threadIdx.x) / warp_size; }
 template <class T>
 __device__ T& shared_memory() {
 #ifdef __CUDACC__
-  extern __shared__ __align__(128) unsigned char raw[];
+  extern __shared__ __align__(1024) unsigned char raw[];
   return *reinterpret_cast<T*>(raw);
 #else
   return *static_cast<T*>(emulator::shared_memory(sizeof(T)));
@@ -31,7 +39,7 @@ __device__ T& shared_memory() {
 template <class T>
 __device__ T* shared_array([[maybe_unused]] int64_t count) {
 #ifdef __CUDACC__
-  extern __shared__ __align__(128) unsigned char raw[];
+  extern __shared__ __align__(1024) unsigned char raw[];
   return reinterpret_cast<T*>(raw);
 #else
   return static_cast<T*>(emulator::shared_memory(size_t(count) * sizeof(T)));

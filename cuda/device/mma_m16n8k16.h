@@ -16,7 +16,17 @@ namespace mixtape::cuda {
 // Two values as one register of operands.
 template <class T>
 __device__ inline uint32_t pack(float low, float high) {
+#ifdef __CUDACC__  // one instruction for both
+  if constexpr (dtype_of<T> == DType::bf16) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return uint32_t(__bfloat16_as_ushort(both.y)) << 16 | __bfloat16_as_ushort(both.x);
+  } else {
+    const __half2 both = __floats2half2_rn(low, high);
+    return uint32_t(__half_as_ushort(both.y)) << 16 | __half_as_ushort(both.x);
+  }
+#else
   return uint32_t(from_float<T>(high).code) << 16 | from_float<T>(low).code;
+#endif
 }
 
 #ifdef __CUDACC__
@@ -43,33 +53,43 @@ struct MmaOperands {
   uint32_t b[2];
 };
 
-// Sums in the order of k. Tensor cores may align and cut products otherwise: results agree to float32's accuracy only.
-template <class T>
+// The m16n8 product of registers that hold `each` elements of 32 / each bits, of which decode_a(code) and
+// decode_b(code) give the values: k = 8 each. Sums in the order of k. Tensor cores may align and cut products
+// otherwise: results agree to float32's accuracy only.
+template <int each, auto decode_a, auto decode_b>
 void mma_of_warp(const emulator::Lanes& lanes) {
-  float a[16][16], b[8][16];
-  const auto half = [](uint32_t pair, int i) { return to_float(from_code<T>(uint16_t(pair >> 16 * i))); };
+  constexpr int bits = 32 / each;
+  float a[16][8 * each], b[8][8 * each];
+  const auto code = [](uint32_t all, int i) {
+    return uint32_t(uint64_t(all) >> bits * i & ((uint64_t(1) << bits) - 1));
+  };
   for (int l = 0; l < warp_size; ++l) {
     const auto& from = lanes.operands<MmaOperands>(l);
     for (int r = 0; r < 4; ++r)
-      for (int i = 0; i < 2; ++i) {
-        a[l / 4 + 8 * (r % 2)][2 * (l % 4) + 8 * (r / 2) + i] = half(from.a[r], i);
-        if (r < 2) b[l / 4][2 * (l % 4) + 8 * r + i] = half(from.b[r], i);
+      for (int i = 0; i < each; ++i) {
+        const int k = each * (l % 4) + 4 * each * (r / 2) + i;
+        a[l / 4 + 8 * (r % 2)][k] = decode_a(code(from.a[r], i));
+        if (r < 2) b[l / 4][each * (l % 4) + 4 * each * r + i] = decode_b(code(from.b[r], i));
       }
   }
   for (int l = 0; l < warp_size; ++l)
     for (int r = 0; r < 4; ++r) {
       const float *x = a[l / 4 + 8 * (r / 2)], *y = b[2 * (l % 4) + r % 2];
       float sum = 0;
-      for (int k = 0; k < 16; ++k) sum += x[k] * y[k];
+      for (int k = 0; k < 8 * each; ++k) sum += x[k] * y[k];
       lanes.operands<MmaOperands>(l).d[r] += sum;
     }
   emulator::count_mma();
+}
+template <class T>
+float decoded(uint32_t code) {
+  return to_float(from_code<T>(decltype(T{}.code)(code)));
 }
 
 template <class T>
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, MIXTAPE_CALLER) {
   MmaOperands mine{d, a, {b0, b1}};
-  emulator::warp_meet({"mma_m16n8k16", file, line}, all_lanes, &mine, mma_of_warp<T>);
+  emulator::warp_meet({"mma_m16n8k16", file, line}, all_lanes, &mine, mma_of_warp<2, decoded<T>, decoded<T>>);
 }
 
 #endif

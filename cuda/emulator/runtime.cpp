@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/memory.h"
+#include "cuda/emulator/device.h"
 #include "cuda/emulator/threads.h"
 #include "cuda/staging.h"
 
@@ -21,6 +22,10 @@ void run_late(bool value) { late = value; }
 bool runs_late() { return late; }
 void leave_out(LeftOut value) { mistake = value; }
 
+DeviceProperties& device() {
+  static DeviceProperties properties;
+  return properties;
+}
 }  // namespace mixtape::emulator
 
 namespace mixtape::cuda {
@@ -28,6 +33,7 @@ namespace mixtape::cuda {
 using emulator::LeftOut;
 
 struct Runtime::State {
+  const emulator::DeviceProperties properties = emulator::device();
   using Reached = std::shared_ptr<bool>;  // whether a place in a queue has been reached
   struct Operation {
     std::function<void()> run;
@@ -83,6 +89,8 @@ Runtime::Runtime(int) : state_(std::make_unique<State>()) {}
 Runtime::~Runtime() = default;
 
 std::string Runtime::name() const { return "cuda, emulated"; }
+int Runtime::compute_capability() const { return state_->properties.compute_capability; }
+int Runtime::multiprocessors() const { return state_->properties.multiprocessors; }
 void* Runtime::allocate(int64_t bytes) { return state_->memory.emplace_back(bytes).data(); }
 void* Runtime::allocate_pinned(int64_t bytes) { return allocate(bytes); }
 

@@ -10,6 +10,7 @@
 #include <random>
 
 #include "core/base/error.h"
+#include "cuda/emulator/async.h"
 
 namespace mixtape::emulator {
 
@@ -49,8 +50,15 @@ void switch_to(Thread& next) {
   landed(from);
 }
 
+bool some_thread_can_run() {
+  return std::any_of(block->warps.begin(), block->warps.end(), [](const Warp& w) { return w.ready != 0; });
+}
+
 // The fiber to run next: mostly another lane of this warp, at times one of another warp; the host if none can run.
 Thread& pick() {
+  while (!block->bulk_copies.empty() && block->returned < block->count &&
+         (block->random() % 16 == 0 || !some_thread_can_run()))
+    land_a_copy();
   Warp* warp = self == &block->host ? nullptr : &block->warps[self->warp];
   if (!warp || !warp->ready || block->random() % 64 == 0) {
     const size_t n = block->warps.size(), start = block->random() % n;
@@ -97,6 +105,7 @@ void fiber_main(context::transfer_t from) {
       block->kernel(block->arguments);
       const Unwatched unwatched;
       if (!me.copies.empty()) fail("returned while an asynchronous copy was under way");
+      if (!me.products.empty()) fail("returned while a product of a warpgroup was under way");
     } catch (...) {
       block->error = std::current_exception();
     }
@@ -177,7 +186,7 @@ class SharedMemory {
   unsigned char* next() {
     if (pieces_.empty() || finds_races) {
       void* p = nullptr;
-      if (posix_memalign(&p, 128, std::max<size_t>(bytes_ + tail_bytes(), 1)))
+      if (posix_memalign(&p, 1024, std::max<size_t>(bytes_ + tail_bytes(), 1)))
         throw Error("emulator: no memory for {} bytes of shared memory", bytes_);
       pieces_.push_back(static_cast<unsigned char*>(p));
     }
@@ -222,9 +231,16 @@ void start_block(unsigned id) {
     t.copies.clear();
     t.group_sizes.clear();
     t.uncommitted = 0;
+    t.products.clear();
+    t.product_groups.clear();
+    t.products_uncommitted = 0;
+    t.held_sums.clear();
+    t.product_fence = false;
     b.warps[size_t(t.warp)].all |= 1u << t.lane;
   }
   for (Warp& w : b.warps) wake(w, w.all);
+  b.mbarriers.clear();
+  b.bulk_copies.clear();
 }
 
 void check_launch(dim3 grid, dim3 threads, size_t shared_bytes) {
@@ -254,6 +270,7 @@ void set_seed(uint64_t seed) { run_seed = seed; }
 uint64_t seed() { return run_seed; }
 Counts counts() { return run_counts; }
 void count_mma() { ++run_counts.mma; }
+void count_wgmma() { ++run_counts.wgmma; }
 
 void fail(const std::string& message) {
   throw Error("block {},{},{} thread {}: {}", block->index.x, block->index.y, block->index.z,
@@ -314,6 +331,15 @@ void block_barrier(const Place& place) {
   }
   acquire(t);
 }
+
+void suspend(const Place& place) {
+  Thread& me = *self;
+  me.place = place;
+  block->warps[size_t(me.warp)].ready &= ~(1u << me.lane);
+  switch_to(pick());
+}
+
+void resume(Thread& thread) { block->warps[size_t(thread.warp)].ready |= 1u << thread.lane; }
 
 void* shared_memory(size_t bytes) {
   if (bytes > block->shared_bytes)
@@ -397,6 +423,7 @@ void run_grid(dim3 grid, dim3 threads, size_t shared_bytes, void (*kernel)(const
     release(&b.launch_tag);
     switch_to(pick());
     if (b.error || b.returned < b.count) abandon();
+    check_end_of_block();
     memory.check();
   }
   acquire(&b.end_tag);

@@ -43,6 +43,10 @@ struct AsyncCopy {
   unsigned bytes, valid;
 };
 
+struct AsyncProduct;  // emulator/async.h, as are the next two
+struct Mbarrier;
+struct BulkCopy;
+
 // What a CUDA thread is. `resume` is where its fiber goes on.
 struct Thread {
   void* resume = nullptr;
@@ -60,6 +64,15 @@ struct Thread {
   std::vector<AsyncCopy> copies;    // issued and not waited for, oldest first
   std::vector<size_t> group_sizes;  // how many of them each committed group holds
   size_t uncommitted = 0;
+
+  std::vector<AsyncProduct> products;  // of wgmma: issued and not waited for, oldest first
+  std::vector<size_t> product_groups;  // how many of them each committed group holds
+  size_t products_uncommitted = 0;
+  std::vector<struct HeldSums> held_sums;  // the values of sums that products will still change
+  bool product_fence = false;              // wgmma.fence was executed since the last wait
+
+  Thread();
+  ~Thread();
 };
 
 struct Warp {
@@ -81,8 +94,13 @@ struct Block {
   const void* arguments = nullptr;
   std::exception_ptr error;
   uint64_t random_state = 1;
-  char launch_tag = 0, end_tag = 0;  // addresses that the thread sanitizer knows the launch's start and end by
+  std::vector<Mbarrier> mbarriers;    // in shared memory
+  std::vector<BulkCopy> bulk_copies;  // under way
+  void* copy_fibers[2] = {};          // which the thread sanitizer believes to do them
+  char launch_tag = 0, end_tag = 0;   // addresses that the thread sanitizer knows the launch's start and end by
 
+  Block();
+  ~Block();
   Thread& thread(size_t i) { return *fibers[first_fiber + i]; }
   unsigned random();
 };
@@ -96,10 +114,13 @@ void set_seed(uint64_t seed);
 uint64_t seed();
 // What has run so far on this thread of the host, for tests: a kernel that skips tiles of work makes fewer products.
 struct Counts {
-  int64_t launches = 0, threads = 0, mma = 0;
+  int64_t launches = 0, threads = 0;
+  int64_t mma = 0;    // products of a warp
+  int64_t wgmma = 0;  // a warp's quarters of a warpgroup's products
 };
 Counts counts();
 void count_mma();
+void count_wgmma();
 
 // Throws with the block and the thread before the message.
 [[noreturn]] void fail(const std::string& message);
@@ -120,6 +141,9 @@ struct Lanes {
 void warp_meet(const Place& place, unsigned mask, void* operands, void (*act)(const Lanes&));
 void warp_barrier(const Place& place, unsigned mask);
 void block_barrier(const Place& place);
+// Others run until resume() is called for this thread.
+void suspend(const Place& place);
+void resume(Thread& thread);
 
 // Shared memory of at least `bytes`; an error if the launch gave less.
 void* shared_memory(size_t bytes);

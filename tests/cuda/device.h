@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <utility>
 
 #include "core/base/dispatch.h"
 #include "core/base/philox.h"
 #include "core/cpu/backend.h"
 #include "cuda/backend.h"
+#include "cuda/emulator/device.h"
 #include "cuda/emulator/threads.h"
 
 namespace mixtape {
@@ -74,9 +76,15 @@ class Device {
 };
 
 inline Device cpu() { return Device(std::make_unique<CpuBackend>()); }
-inline Device emulated(uint64_t seed = 1) {
+inline Device emulated(uint64_t seed = 1, emulator::DeviceProperties properties = {}) {
   emulator::set_seed(seed);
-  return Device(std::make_unique<CudaBackend>());
+  const auto before = std::exchange(emulator::device(), properties);
+  auto backend = std::make_unique<CudaBackend>();
+  emulator::device() = before;
+  return Device(std::move(backend));
+}
+inline Device emulated_hopper(uint64_t seed = 1, int multiprocessors = 2) {
+  return emulated(seed, {.compute_capability = 90, .multiprocessors = multiprocessors});
 }
 
 }  // namespace mixtape

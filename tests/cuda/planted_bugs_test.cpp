@@ -1,14 +1,7 @@
 // Bugs of every kind that the emulator is for, planted one at a time: each must be found, and the same kernel without
-// it must not be accused. A bug is found if the launch throws, the result is wrong in some order of threads, something
-// past the end was written, or a sanitizer ends the process; so each runs in a process of its own.
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
+// it must not be accused. Those of Hopper's asynchronous instructions are in planted_async_bugs_test.cpp.
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -17,11 +10,10 @@
 #include "cuda/device/mma_m16n8k16.h"
 #include "cuda/device/reduce.h"
 #include "cuda/emulator/launch.h"
+#include "tests/cuda/planted_bugs.h"
 
 namespace mixtape::cuda {
 namespace {
-
-constexpr int seeds = MIXTAPE_ASAN || MIXTAPE_TSAN ? 2 : 20;
 
 enum class Bug {
   none,
@@ -60,35 +52,6 @@ enum class Bug {
   warp_leaves_before_product,
   too_many_threads,
 };
-
-// In a child: 0 if nothing was noticed.
-bool found(const std::function<bool()>& result_is_right) {
-  std::fflush(nullptr);
-  const pid_t child = fork();
-  if (child == 0) {
-    if (!std::freopen("/dev/null", "w", stderr)) _exit(3);
-    bool right = true;
-    try {
-      for (int seed = 1; seed <= seeds && right; ++seed) {
-        emulator::set_seed(uint64_t(seed));
-        right = result_is_right();
-      }
-    } catch (const Error&) {
-      right = false;
-    }
-    _exit(right ? 0 : 1);  // nothing of the parent ends here, and what it holds is no leak
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-#define EXPECT_FOUND(test, ...)                                                                          \
-  EXPECT_FALSE(found([] { return test<Bug::none>(); })) << "accused without a reason";                   \
-  for (const auto& [run, name] : std::initializer_list<std::pair<bool (*)(), const char*>>{__VA_ARGS__}) \
-  EXPECT_TRUE(found(run)) << name
-#define PLANTED(test, bug) \
-  { test<Bug::bug>, #bug }
 
 // y reversed in each block of 64, twice, through shared memory.
 template <Bug bug>

@@ -86,9 +86,11 @@ struct TestDevice {
   std::function<std::unique_ptr<Backend>(CpuOptions)> make;
   bool threads = false;      // of the host compute: their number must not matter
   bool host_memory = false;  // so memory can be guarded and begin as NaN
+  // What differs on it from the device before; all, if there is no function.
+  std::function<bool(const OpTest&, DType)> differs = {};
 };
-// Every back end of this build: the CPU, and the CUDA back end as the emulator runs it. MIXTAPE_TEST_DEVICES, a list of
-// names with commas between, leaves out the others.
+// Every back end of this build: the CPU, and the CUDA back end as the emulator runs it, with the kernels of sm_80 and,
+// where they differ, with Hopper's. MIXTAPE_TEST_DEVICES, a list of names with commas between, leaves out the others.
 const std::vector<TestDevice>& test_devices();
 
 // What one run of an operation gave, as raw bits and as numbers.
