@@ -22,11 +22,11 @@ void expect_fair(float x, double resolution) {
   }
   EXPECT_LE(std::abs(sum / all_numbers), resolution * std::abs(double(high) - low)) << x;
   EXPECT_LE(std::abs(low), std::abs(x));
-  if (float(T(x)) == x) EXPECT_EQ(low, high) << x << " is a number of the type";
+  EXPECT_EQ(low == high, float(T(x)) == x) << x;
   // Neighbours: nothing of the type lies between them.
   T next;
   next.code = decltype(next.code)(round_stochastically<T>(x, 0).code + 1);
-  if (low != high) EXPECT_EQ(float(next), high) << x;
+  EXPECT_EQ(low == high ? low : float(next), high) << x;
 }
 
 TEST(StochasticRounding, IsRightInTheMean) {
