@@ -5,11 +5,16 @@
 namespace mixtape::cuda {
 namespace {
 
-// body.operator()<D>(): the width that heads are padded to.
-template <class Body>
-void dispatch_width(int64_t head_dim, Body&& body) {
-  if (head_dim <= 64) return body.template operator()<64>();
-  body.template operator()<128>();
+// body.operator()<D, dropout>(): the width that heads are padded to, and whether weights are dropped. Without dropout
+// the kernels need no local memory.
+template <class T, class Body>
+void dispatch_kernel(const AttentionArguments<T>& a, Body&& body) {
+  const auto with_width = [&]<int D>() {
+    if (a.dropout.threshold) return body.template operator()<D, true>();
+    body.template operator()<D, false>();
+  };
+  if (a.head_dim <= 64) return with_width.template operator()<64>();
+  with_width.template operator()<128>();
 }
 
 // A block a multiprocessor, as there is shared memory for; they share the pairs of a tile and a head.
@@ -35,24 +40,24 @@ void launch_hopper_forward(Runtime& runtime, const AttentionArguments<T>& a, con
                            .k = tensor_map(t.k, a.head_dim, box_rows),
                            .v = tensor_map(t.v, a.head_dim, box_rows),
                            .a = a};
-  dispatch_width(a.head_dim, [&]<int D>() {
-    launch(runtime, hopper_forward_kernel<D, T>, blocks_of(runtime, t.q.rows(), t.segments.rows(), a.n_heads),
+  dispatch_kernel(a, [&]<int D, bool dropout>() {
+    launch(runtime, hopper_forward_kernel<D, dropout, T>, blocks_of(runtime, t.q.rows(), t.segments.rows(), a.n_heads),
            dim3(hopper_threads), sizeof(HopperForwardStorage<D, T>), h);
   });
 }
 
 template <class T>
 void launch_hopper_dq(Runtime& runtime, const AttentionBackwardArguments<T>& a, const AttentionBackward& t) {
-  dispatch_width(a.head_dim, [&]<int D>() {
-    launch(runtime, hopper_dq_kernel<D, T>, blocks_of(runtime, t.q.rows(), t.segments.rows(), a.n_heads),
+  dispatch_kernel(a, [&]<int D, bool dropout>() {
+    launch(runtime, hopper_dq_kernel<D, dropout, T>, blocks_of(runtime, t.q.rows(), t.segments.rows(), a.n_heads),
            dim3(hopper_threads), sizeof(HopperBackwardStorage<D, T>), with_maps(a, t));
   });
 }
 
 template <class T>
 void launch_hopper_dkv(Runtime& runtime, const AttentionBackwardArguments<T>& a, const AttentionBackward& t) {
-  dispatch_width(a.head_dim, [&]<int D>() {
-    launch(runtime, hopper_dkv_kernel<D, T>, blocks_of(runtime, t.k.rows(), t.segments.rows(), a.n_kv_heads),
+  dispatch_kernel(a, [&]<int D, bool dropout>() {
+    launch(runtime, hopper_dkv_kernel<D, dropout, T>, blocks_of(runtime, t.k.rows(), t.segments.rows(), a.n_kv_heads),
            dim3(hopper_threads), sizeof(HopperBackwardStorage<D, T>), with_maps(a, t));
   });
 }

@@ -41,7 +41,7 @@ struct HopperBackwardStorage {
 
 // Scores of a warp's 16 rows into weights. Where dropout drops one its sign is negative. `transposed`: rows are keys.
 // lse(n, r) is that of an element's query, in base 2.
-template <bool transposed, class T, int N, class Lse>
+template <bool transposed, bool dropout, class T, int N, class Lse>
 __device__ inline void weights_of(const AttentionBackwardArguments<T>& a, float (&x)[N][4], const Pair& pair, int head,
                                   Lse&& lse) {
   const float scale = a.scale * log2_e;
@@ -56,7 +56,7 @@ __device__ inline void weights_of(const AttentionBackwardArguments<T>& a, float 
       if (biased) exponent += a.bias.of(head, pair.distance(i, j)) * log2_e;
       x[n][r] = edge && !pair.sees(a.visibility, i, j) ? 0.f : exp2f(exponent);
     }
-  if (a.dropout.threshold) mark_dropped<transposed>(a, x, pair, head);
+  if constexpr (dropout) mark_dropped<transposed>(a, x, pair, head);
 }
 
 // The gradients of scores, without the scale, from weights p and dp = dout . v, as an operand.
@@ -111,7 +111,7 @@ __device__ inline void dq_producer(const HopperBackward<T>& h, HopperBackwardSto
   });
 }
 
-template <int D, class T>
+template <bool dropout, int D, class T>
 __device__ inline void dq_consumer(const HopperBackward<T>& h, HopperBackwardStorage<D, T>& s) {
   constexpr int step = backward_step;
   const AttentionBackwardArguments<T>& a = h.a;
@@ -141,7 +141,7 @@ __device__ inline void dq_consumer(const HopperBackward<T>& h, HopperBackwardSto
       start_scores<D, step>(dp, s.own[1], own_row, s.tile(n + 1));
       wgmma_wait<1>(x, ds);  // and the sum of the step before, which began earlier
       if (j > 0) s.ring.leave(n - 2);
-      weights_of<false>(a, x, pair, item.head, [&](int, int r) { return lse[r / 2]; });
+      weights_of<false, dropout>(a, x, pair, item.head, [&](int, int r) { return lse[r / 2]; });
       wgmma_wait<0>(dp);
       s.ring.leave(n + 1);
       pack_score_gradients(a, ds, x, dp, [&](int, int r) { return delta[r / 2]; });
@@ -209,7 +209,7 @@ __device__ inline void dkv_producer(const HopperBackward<T>& h, HopperBackwardSt
 }
 
 // The transposed scores K q^T, so that weights and their gradients are operands of dV and dK as they lie.
-template <int D, class T>
+template <bool dropout, int D, class T>
 __device__ inline void dkv_consumer(const HopperBackward<T>& h, HopperBackwardStorage<D, T>& s) {
   constexpr int step_rows = backward_step;
   const AttentionBackwardArguments<T>& a = h.a;
@@ -237,7 +237,7 @@ __device__ inline void dkv_consumer(const HopperBackward<T>& h, HopperBackwardSt
       wgmma_wait<1>(x, ds);  // and dk of the step before, which began earlier
       if (begun) s.ring.leave(n - 2);
       begun = true;
-      weights_of<true>(a, x, pair, head, [&](int i, int r) { return lse[col_in_tile(i, r)]; });
+      weights_of<true, dropout>(a, x, pair, head, [&](int i, int r) { return lse[col_in_tile(i, r)]; });
       pack_kept(a, p, x);
       wgmma_fence(dv, p);
       start_sum<D, step_rows>(dv, p, s.tile(n + 1));
@@ -258,7 +258,7 @@ __device__ inline void dkv_consumer(const HopperBackward<T>& h, HopperBackwardSt
   });
 }
 
-template <int D, class T>
+template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_dq_kernel(const __grid_constant__ HopperBackward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperBackwardStorage<D, T>>();
@@ -266,14 +266,14 @@ __global__ void __launch_bounds__(hopper_threads, 1) hopper_dq_kernel(const __gr
     __syncthreads();
     if (warp_id() < consumer_warps) {
       take_registers_up_to<consumer_registers>();
-      dq_consumer(h, s);
+      dq_consumer<dropout>(h, s);
     } else {
       give_registers_down_to<producer_registers>();
       if (warp_id() == consumer_warps) dq_producer(h, s);
     }
   }
 }
-template <int D, class T>
+template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_dkv_kernel(const __grid_constant__ HopperBackward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperBackwardStorage<D, T>>();
@@ -281,7 +281,7 @@ __global__ void __launch_bounds__(hopper_threads, 1) hopper_dkv_kernel(const __g
     __syncthreads();
     if (warp_id() < consumer_warps) {
       take_registers_up_to<consumer_registers>();
-      dkv_consumer(h, s);
+      dkv_consumer<dropout>(h, s);
     } else {
       give_registers_down_to<producer_registers>();
       if (warp_id() == consumer_warps) dkv_producer(h, s);

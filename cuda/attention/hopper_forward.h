@@ -83,7 +83,7 @@ __device__ inline void store_out(const AttentionArguments<T>& a, HopperForwardSt
   }
 }
 
-template <int D, class T>
+template <bool dropout, int D, class T>
 __device__ inline void forward_consumer(const HopperForward<T>& h, HopperForwardStorage<D, T>& s) {
   constexpr int keys = forward_keys;
   const AttentionArguments<T>& a = h.a;
@@ -103,7 +103,7 @@ __device__ inline void forward_consumer(const HopperForward<T>& h, HopperForward
     const auto weigh = [&](const Pair& pair) {
       const float scale = finish_scores(a, x, pair, item.head);
       softmax.add(x, scale, shrink);
-      if (a.dropout.threshold) drop(a, x, pair, item.head);
+      if constexpr (dropout) drop(a, x, pair, item.head);
     };
     const auto pair_of = [&](int j) {
       return Pair{item.segment, item.first, q_end, range.begin + j * keys, hopper_rows, keys};
@@ -153,7 +153,7 @@ __device__ inline void forward_consumer(const HopperForward<T>& h, HopperForward
   });
 }
 
-template <int D, class T>
+template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_forward_kernel(const __grid_constant__ HopperForward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperForwardStorage<D, T>>();
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(hopper_threads, 1) hopper_forward_kernel(const
     __syncthreads();
     if (warp_id() < consumer_warps) {
       take_registers_up_to<consumer_registers>();
-      forward_consumer(h, s);
+      forward_consumer<dropout>(h, s);
     } else {
       give_registers_down_to<producer_registers>();
       if (warp_id() == consumer_warps) forward_producer(h, s);
