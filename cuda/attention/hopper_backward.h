@@ -3,7 +3,8 @@
 // the L2 cache once for each 128 rows of the other; q, k, v, dout and the gradients once.
 //
 // A consumer owns 64 rows and walks the other side 64 rows at a time: more would not fit its registers beside the sums
-// of dK and dV. While it turns scores into weights, its next products run.
+// of dK and dV. While it turns scores into weights, dout . v is on its way; the rest of the time the other consumer's
+// products fill the tensor cores.
 #pragma once
 
 #include "cuda/attention/hopper.h"
@@ -221,7 +222,6 @@ __device__ inline void dkv_consumer(const HopperBackward<T>& h, HopperBackwardSt
     const int first_head = item.head * (a.n_heads / a.n_kv_heads);
     float x[step_rows / 8][4], dp[step_rows / 8][4], dk[D / 8][4] = {}, dv[D / 8][4] = {};
     uint32_t p[step_rows / 16][4], ds[step_rows / 16][4];
-    bool begun = false;
 
     wait(s.own_full, items++ % 2);
     for (int step = steps.next(a.visibility, segment, 0); step < steps.count;
@@ -234,22 +234,18 @@ __device__ inline void dkv_consumer(const HopperBackward<T>& h, HopperBackwardSt
       wgmma_fence(x, dp);
       start_scores<D, step_rows>(x, s.own[0], own_row, s.tile(n));
       start_scores<D, step_rows>(dp, s.own[1], own_row, s.tile(n + 1));
-      wgmma_wait<1>(x, ds);  // and dk of the step before, which began earlier
-      if (begun) s.ring.leave(n - 2);
-      begun = true;
+      wgmma_wait<1>(x);
       weights_of<true, dropout>(a, x, pair, head, [&](int i, int r) { return lse[col_in_tile(i, r)]; });
+      wgmma_wait<0>(dp);
       pack_kept(a, p, x);
-      wgmma_fence(dv, p);
-      start_sum<D, step_rows>(dv, p, s.tile(n + 1));
-      wgmma_wait<1>(dp);
       pack_score_gradients(a, ds, x, dp, [&](int i, int r) { return delta[col_in_tile(i, r)]; });
-      wgmma_fence(dk, ds);
+      wgmma_fence(dv, dk, p, ds);
+      start_sum<D, step_rows>(dv, p, s.tile(n + 1));
       start_sum<D, step_rows>(dk, ds, s.tile(n));
-      wgmma_wait<1>(dv, p);
+      wgmma_wait<0>(dv, dk, p, ds);  // before the next scores, for which there would be no registers
+      s.ring.leave(n);
       s.ring.leave(n + 1);
     }
-    wgmma_wait<0>(dk, ds);
-    if (begun) s.ring.leave(n - 2);
     arrive_together(s.own_empty);
     const int64_t k_row = int64_t(segment.k_start) + item.first, col = int64_t(item.head) * a.head_dim;
     const int valid = segment.k_len - item.first;

@@ -140,6 +140,10 @@ template <int groups_in_flight, class A, class B>
 void wgmma_wait(A&, B&, MIXTAPE_CALLER) {
   emulator::wait_for_products({"wgmma wait", file, line}, groups_in_flight);
 }
+template <int groups_in_flight, class A, class B, class C, class D>
+void wgmma_wait(A&, B&, C&, D&, MIXTAPE_CALLER) {
+  emulator::wait_for_products({"wgmma wait", file, line}, groups_in_flight);
+}
 
 // A warp's quarter of a product, summed in the order of k; see mma_m16n8k16.h on how tensor cores may differ.
 template <class T>

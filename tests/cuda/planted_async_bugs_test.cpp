@@ -37,6 +37,7 @@ enum class Bug {
   operand_of_wrong_rows,
   a_warp_leaves_out_a_product,
   old_sums_overwritten,
+  lanes_left_behind,
 };
 
 constexpr int slots = 2, tiles = 5, consumers = 4;
@@ -211,6 +212,42 @@ bool registers() {
 TEST(PlantedBugs, OperandsInRegisters) {
   EXPECT_FOUND(registers, PLANTED(registers, operand_in_registers_changed_before_the_wait));
 }
+
+// Two warps count in turns. Lanes that have not seen a phase end when their first lane arrives may miss the next one
+// too, and then wait for a parity that has come round.
+template <Bug bug>
+__global__ void turns_kernel(int* y, int steps) {
+  struct Storage {
+    Mbarrier turn[2];
+    int count;
+  };
+  auto& s = shared_memory<Storage>();
+  if (threadIdx.x == 0) {
+    for (Mbarrier& turn : s.turn) init(turn, 1);
+    s.count = 0;
+    fence_of_init();
+  }
+  __syncthreads();
+  const int me = warp_id();
+  for (int step = 0; step < steps; ++step) {
+    wait(s.turn[me], unsigned(step % 2 ^ (me == 0 ? 1 : 0)));
+    if (lane_id() == 0) ++s.count;
+    if (bug != Bug::lanes_left_behind) __syncwarp();
+    if (lane_id() == 0) arrive(s.turn[1 - me]);
+  }
+  __syncthreads();
+  y[threadIdx.x] = s.count;
+}
+
+template <Bug bug>
+bool turns() {
+  constexpr int steps = 100;
+  std::vector<int> y(64);
+  emulator::launch(turns_kernel<bug>, dim3(1), dim3(64), 64, y.data(), steps);
+  return y == std::vector<int>(64, 2 * steps);
+}
+
+TEST(PlantedBugs, Turns) { EXPECT_FOUND(turns, PLANTED(turns, lanes_left_behind)); }
 
 }  // namespace
 }  // namespace mixtape::cuda::async_bugs
