@@ -80,7 +80,7 @@ TEST_F(Training, LearnsAndLeavesWhatItPromises) {
 
 TEST_F(Training, KeepsTheBestOfItsCheckpoints) {
   // The rate grows until the loss explodes. Every third validation is at a step that is saved.
-  ASSERT_EQ(train({"run.name=a", "optimizer.lr=1", "schedule.warmup_steps=30", "eval.interval=2",
+  ASSERT_EQ(train({"run.name=a", "optimizer.lr=4", "schedule.warmup_steps=30", "eval.interval=2",
                    "checkpoint.interval=6", "checkpoint.keep_last=1"})
                 .exit_code,
             0);

@@ -23,13 +23,13 @@ int number_in(const char* variable) {
   return value ? std::atoi(value) : 0;
 }
 
-// What launchers leave in the environment: Open MPI's mpirun; MPICH's, Intel's and srun --mpi=pmi2; PMIx of srun
-// --mpi=pmix, which tells the number only later.
+// How many processes a launcher says it has started. Open MPI's mpirun, MPICH's, Intel's and srun --mpi=pmi2 say it in
+// the environment; PMIx alone only that there is a launcher: 0.
 int launched_processes() {
   for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
     if (const int n = number_in(variable); n > 0) return n;
   const int of_srun = number_in("SLURM_STEP_NUM_TASKS");
-  if (std::getenv("PMIX_RANK")) return of_srun > 0 ? of_srun : 2;
+  if (std::getenv("PMIX_RANK")) return of_srun;
   if (of_srun > 1 && std::getenv("SLURM_PROCID"))
     throw ConfigError(
         "srun has started {} processes without telling them of each other; use srun --mpi=pmix (srun --mpi=list shows "
@@ -52,19 +52,19 @@ MpiModule find_mpi_module() {
 std::unique_ptr<Communicator> join_world() {
   const int launched = launched_processes();
   if (launched == 1) return nullptr;
+  const std::string started = launched > 1 ? fmt::format("started as one of {} processes", launched)
+                                           : std::string("started by a launcher of several processes");
   const MpiModule module = find_mpi_module();
-  if (module.path.empty()) throw ConfigError("started as one of {} processes, but {}", launched, module.missing);
+  if (module.path.empty()) throw ConfigError("{}, but {}", started, module.missing);
   // Global: MPI's own modules look for MPI's symbols.
   void* library = dlopen(module.path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-  if (!library) throw ConfigError("started as one of {} processes, but MPI cannot be loaded: {}", launched, dlerror());
+  if (!library) throw ConfigError("{}, but MPI cannot be loaded: {}", started, dlerror());
   const auto join = reinterpret_cast<JoinMpi*>(dlsym(library, join_mpi_name));
   if (!join) throw ConfigError("{}: {}; it belongs to another version of mixtape", module.path, dlerror());
   std::unique_ptr<Communicator> ranks(join());
-  if (ranks->size() == 1 && !std::getenv("PMIX_RANK") && launched > 1)
-    throw ConfigError(
-        "started as one of {} processes, but the MPI that {} was built with finds one only; start with the mpirun of "
-        "that MPI",
-        launched, module.path);
+  if (ranks->size() == 1 && launched > 1)
+    throw ConfigError("{}, but the MPI that {} was built with finds one only; start with the mpirun of that MPI",
+                      started, module.path);
   return ranks;
 }
 
