@@ -5,7 +5,10 @@
 // what the run will take.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/step_state.h"
@@ -25,6 +28,17 @@ class CastKernels;
 class OptimizerKernels;
 
 enum class Determinism { fast, strict };
+
+// The way of a block of inputs to the device: the host fills memory and sends it, while the device may still compute
+// with what was sent before.
+class Feed {
+ public:
+  virtual ~Feed() = default;
+  // Memory to fill, as large as the block; null in a plan. It holds what was filled earlier, or nothing known.
+  virtual std::byte* fill() = 0;
+  // Whatever is asked of the device from now on finds in the block what was filled.
+  virtual void send() = 0;
+};
 
 class Backend {
  public:
@@ -48,6 +62,15 @@ class Backend {
   virtual void copy_to_host(void* to, const Tensor& from) = 0;
   virtual void zero(const Tensor& tensor) = 0;
   virtual void synchronize() = 0;
+  // By default the block itself is filled, since the host shares the device's memory.
+  virtual std::unique_ptr<Feed> feed(const Tensor& block);
+
+  // Runs `work`, which for one `id` always asks for the same kernels on the same memory with the same arguments. A
+  // device may record what it asks for, and at a later call repeat that without running `work`.
+  virtual void repeat(int /*id*/, const std::function<void()>& work) { work(); }
+  // Names what is asked for in between, for the device's profiler.
+  virtual void begin_range(std::string_view /*name*/) {}
+  virtual void end_range() {}
 
   // A contiguous tensor as the host can read it: the memory itself where the host shares it, else a copy in `buffer`.
   virtual const void* host_view(const Tensor& tensor, std::vector<std::byte>& buffer) {
@@ -73,5 +96,16 @@ class Backend {
  private:
   Arena* arena_ = nullptr;
 };
+
+class SharedMemoryFeed final : public Feed {
+ public:
+  explicit SharedMemoryFeed(const Tensor& block) : block_(block) {}
+  std::byte* fill() override { return block_.raw(); }
+  void send() override {}
+
+ private:
+  Tensor block_;
+};
+inline std::unique_ptr<Feed> Backend::feed(const Tensor& block) { return std::make_unique<SharedMemoryFeed>(block); }
 
 }  // namespace mixtape

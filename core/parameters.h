@@ -114,6 +114,9 @@ class Parameters {
   Grad gradient(int id);
   void new_step() { written_.assign(written_.size(), false); }
   bool was_written(int id) const { return written_[id]; }
+  // Of all parameters: for a micro-batch that a device repeats without asking here.
+  const std::vector<bool>& written() const { return written_; }
+  void set_written(const std::vector<bool>& written) { written_ = written; }
 
   // Fills master (or the weights) by the layout's initialisation: a function of (seed, name, element) alone.
   void initialise(uint64_t seed);

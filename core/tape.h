@@ -158,6 +158,7 @@ class Tape {
   void set_decoding(bool decoding) { decoding_ = decoding; }
   RecomputePolicy policy() const { return policy_; }
   void set_policy(RecomputePolicy policy) { policy_ = policy; }
+  TapeObserver* observer() const { return observer_; }
   void set_observer(TapeObserver* observer) { observer_ = observer; }
   int64_t node_count() const { return int64_t(nodes_.size()); }
 

@@ -1,8 +1,12 @@
 #include "cuda/backend.h"
 
+#include "cuda/feed.h"
+
 namespace mixtape {
 
-CudaBackend::CudaBackend(int device) : runtime_(device), products_(runtime_) {}
+CudaBackend::CudaBackend(const CudaOptions& options) : runtime_(options.device), products_(runtime_) {
+  if (options.graphs) repeater_.emplace(runtime_, options.graphs_refused);
+}
 
 std::byte* CudaBackend::reserve(int64_t bytes) { return static_cast<std::byte*>(runtime_.allocate(bytes)); }
 
@@ -19,6 +23,15 @@ void CudaBackend::copy_to_host(void* to, const Tensor& from) {
 void CudaBackend::zero(const Tensor& tensor) {
   if (planning()) return;
   runtime_.zero(tensor.raw(), tensor.bytes());
+}
+
+std::unique_ptr<Feed> CudaBackend::feed(const Tensor& block) {
+  return std::make_unique<cuda::DoubleFeed>(*this, runtime_, block);
+}
+
+void CudaBackend::repeat(int id, const std::function<void()>& work) {
+  if (!repeater_ || planning()) return work();
+  repeater_->repeat(id, arena().in_use(), work);
 }
 
 }  // namespace mixtape

@@ -116,6 +116,8 @@ class CudaOptimizer : public OptimizerKernels {
   void parameter_scales(const ParameterScales&) override;
   void adamw(const AdamW&) override;
   void adafactor(const Adafactor&) override;
+  void finish_micro_batch(const FinishMicroBatch&) override;
+  void finish_attempt(const FinishAttempt&) override;
 
  private:
   CudaBackend& backend_;

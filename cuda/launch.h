@@ -15,6 +15,7 @@
 #include "cuda/error.h"
 #else
 #include "cuda/emulator/launch.h"
+#include "cuda/emulator/runtime.h"
 #endif
 
 namespace mixtape::cuda {
@@ -32,9 +33,9 @@ void launch(Runtime& runtime, void (*kernel)(P...), dim3 grid, dim3 threads, siz
 }
 #else
 template <class... P>
-void launch(Runtime&, void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared_bytes,
+void launch(Runtime& runtime, void (*kernel)(P...), dim3 grid, dim3 threads, size_t shared_bytes,
             std::type_identity_t<P>... arguments) {
-  emulator::launch(kernel, grid, threads, shared_bytes, arguments...);
+  emulator::queue(runtime, [=] { emulator::launch(kernel, grid, threads, shared_bytes, arguments...); });
 }
 #endif
 

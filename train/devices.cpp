@@ -1,18 +1,76 @@
 #include "train/devices.h"
 
 #include "core/cpu/backend.h"
+#if MIXTAPE_CUDA
+#include "cuda/backend.h"
+#include "train/report/console.h"
+#endif
 
 namespace mixtape {
 
 DeviceOptions device_options(const Config& config) {
-  return {
-      .device = config.device, .threads = int(config.runtime.threads.value_or(0)), .determinism = config.determinism};
+  return {.device = config.device,
+          .threads = int(config.runtime.threads.value_or(0)),
+          .determinism = config.determinism,
+          .cuda_graphs = config.runtime.cuda_graphs};
 }
 
+#if MIXTAPE_CUDA
+namespace {
+
+// N of "cuda:N".
+int number_of(const std::string& device) {
+  if (device == "auto" || device == "cuda") return 0;
+  const std::string digits = device.substr(std::min<size_t>(device.size(), 5));
+  if (!device.starts_with("cuda:") || digits.empty() || digits.size() > 3 ||
+      digits.find_first_not_of("0123456789") != digits.npos)
+    throw ConfigError("device: {}, expected auto, cpu, cuda or cuda:N", device);
+  return std::stoi(digits);
+}
+
+std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
+  const int device = number_of(options.device);
+  const Gpus gpus = find_gpus();
+  if (gpus.names.empty())
+    throw ConfigError("device: {}, but no GPU can be used: {}; set device: cpu or auto", options.device,
+                      gpus.none_because);
+  if (device >= int(gpus.names.size()))
+    throw ConfigError("device: {}, but the last GPU of this machine is cuda:{}", options.device, gpus.names.size() - 1);
+  const bool must = options.cuda_graphs.value_or(false);
+  const auto refused = [must](const std::string& why) {
+    if (must) throw ConfigError("runtime.cuda_graphs: true, but a step cannot be recorded: {}; set it to auto", why);
+    console().warn(fmt::format("a step is not run as a CUDA graph: {}", why));
+  };
+  return std::make_unique<CudaBackend>(
+      CudaOptions{.device = device, .graphs = options.cuda_graphs.value_or(true), .graphs_refused = refused});
+}
+
+}  // namespace
+
+Gpus find_gpus() {
+  const cuda::Devices devices = cuda::find_devices();
+  return {devices.names, devices.none_because};
+}
+#else
+namespace {
+
+std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
+  throw ConfigError("device: {}, but {}; set device: cpu or auto", options.device, find_gpus().none_because);
+}
+
+}  // namespace
+
+Gpus find_gpus() { return {.names = {}, .none_because = "this build has no CUDA back end"}; }
+#endif
+
+BuildFeatures build_features() { return {.cuda = bool(MIXTAPE_CUDA)}; }
+
 std::unique_ptr<Backend> make_backend(const DeviceOptions& options) {
-  if (options.device == "auto" || options.device == "cpu")
+  const std::string& device = options.device;
+  if (device == "cpu" || (device == "auto" && find_gpus().names.empty()))
     return std::make_unique<CpuBackend>(CpuOptions{.threads = options.threads, .determinism = options.determinism});
-  throw ConfigError("device: {}, but this build has the CPU only; set device: cpu or auto", options.device);
+  if (device == "auto" || device.starts_with("cuda")) return make_cuda(options);
+  throw ConfigError("device: {}, expected auto, cpu, cuda or cuda:N", device);
 }
 
 ComputeTypes compute_types(const PrecisionConfig& precision) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/backend.h"
 #include "train/config/config.h"
@@ -13,11 +14,22 @@ struct DeviceOptions {
   std::string device = "auto";  // auto, cpu, cuda, cuda:N
   int threads = 0;              // of the CPU; 0: one a core
   Determinism determinism = Determinism::fast;
+  Auto<bool> cuda_graphs;
 };
 DeviceOptions device_options(const Config& config);
 
 // Throws ConfigError for a device that this build or machine does not have.
 std::unique_ptr<Backend> make_backend(const DeviceOptions& options);
+
+// The GPUs that this build can use on this machine; if there are none, why.
+struct Gpus {
+  std::vector<std::string> names;
+  std::string none_because;
+};
+Gpus find_gpus();
+
+// What check() may allow.
+BuildFeatures build_features();
 
 // How a precision mode is stored: the type of weights and activations, and whether there is a float32 master.
 struct ComputeTypes {

@@ -1,5 +1,9 @@
 #include "train/engine.h"
 
+#include <cstring>
+
+#include "core/ops/optimizer.h"
+
 namespace mixtape {
 
 Engine::Engine(const EngineOptions& options)
@@ -38,52 +42,80 @@ void Engine::make_buffers() {
   tape_->set_policy(options_.recompute);
 }
 
+// All inputs are one block, which one copy fills: each gets its place in it, as large as it can be.
 void Engine::make_inputs() {
   const ModelSpec& spec = model_.spec();
-  const auto ints = [&](Shape shape) { return backend_->make(shape, DType::i32, Category::batch); };
-  const auto stack = [&](int64_t n) {
-    return StackInputs{.tokens = ints({n}), .positions = ints({n}), .segments = ints({n, 4}), .n_segments = ints({1})};
+  std::vector<std::pair<Tensor*, Shape>> places;
+  const auto stack = [&](StackInputs& to, int64_t n) {
+    places.insert(places.end(),
+                  {{&to.tokens, {n}}, {&to.positions, {n}}, {&to.segments, {n, 4}}, {&to.n_segments, {1}}});
   };
-  inputs_.main = stack(options_.rows * options_.row_length);
-  if (spec.token_types) inputs_.main.types = ints({options_.rows * options_.row_length});
-  if (options_.decoder_length) {
-    inputs_.decoder = stack(options_.rows * options_.decoder_length);
-    inputs_.cross_segments = ints({options_.rows * options_.decoder_length, 4});
-    inputs_.n_cross_segments = ints({1});
+  const int64_t rows = options_.rows * options_.row_length, of_decoder = options_.rows * options_.decoder_length;
+  stack(inputs_.main, rows);
+  if (spec.token_types) places.push_back({&inputs_.main.types, {rows}});
+  if (of_decoder) {
+    stack(inputs_.decoder, of_decoder);
+    places.push_back({&inputs_.cross_segments, {of_decoder, 4}});
+    places.push_back({&inputs_.n_cross_segments, {1}});
   }
   const int64_t most = options_.rows * options_.most_targets;
   const bool few = most > 0 && most < predicting_rows();
-  inputs_.targets = ints({few ? most : predicting_rows()});
-  if (few) inputs_.target_rows = ints({most});
+  places.push_back({&inputs_.targets, {few ? most : predicting_rows()}});
+  if (few) places.push_back({&inputs_.target_rows, {most}});
+
+  constexpr int64_t alignment = Arena::alignment / int64_t(sizeof(int32_t));
+  const auto room = [](const Shape& shape) { return (shape.count() + alignment - 1) / alignment * alignment; };
+  int64_t ints = 0;
+  for (const auto& [to, shape] : places) ints += room(shape);
+  block_ = backend_->make({ints, 1}, DType::i32, Category::batch);
+  feed_ = backend_->feed(block_);
+  int64_t at = 0;
+  for (const auto& [to, shape] : places) {
+    *to = block_.slice(at, shape.count()).reshaped(shape);
+    at += room(shape);
+  }
 }
 
 StepState* Engine::device_state() { return reinterpret_cast<StepState*>(state_.raw()); }
 void Engine::upload_state() { backend_->copy_from_host(state_, &host_state_); }
 void Engine::download_state() { backend_->copy_to_host(&host_state_, state_); }
 
-// Copies to a capacity; the rest of it keeps what was there and is never read.
-void Engine::load_segments(std::span<const Segment> segments, const Tensor& to, const Tensor& count) {
+int32_t* Engine::place_of(const Tensor& input, std::byte* block) const {
+  return block ? reinterpret_cast<int32_t*>(block + (input.raw() - block_.raw())) : nullptr;
+}
+
+namespace {
+
+void put(int32_t* to, const void* from, size_t ints) {
+  if (to && ints > 0) std::memcpy(to, from, ints * sizeof(int32_t));
+}
+
+}  // namespace
+
+// To a capacity; the rest of it keeps what was there and is never read.
+void Engine::load_segments(std::byte* block, std::span<const Segment> segments, const Tensor& to,
+                           const Tensor& count) const {
   if (int64_t(segments.size()) > to.rows())
     throw Error("engine: a batch of {} segments, at most {}", segments.size(), to.rows());
   const auto n = int32_t(segments.size());
-  if (n > 0) backend_->copy_from_host(to.slice(0, n), segments.data());
-  backend_->copy_from_host(count, &n);
+  put(place_of(to, block), segments.data(), 4 * segments.size());
+  put(place_of(count, block), &n, 1);
 }
 
-void Engine::load_stack(const StackInputs& to, const StackRows& rows) {
+void Engine::load_stack(std::byte* block, const StackInputs& to, const StackRows& rows) const {
   const auto n = size_t(to.tokens.count());
   if (rows.tokens.size() != n || rows.positions.size() != n)
     throw Error("engine: a batch of {} tokens and {} positions, expected {}", rows.tokens.size(), rows.positions.size(),
                 n);
-  backend_->copy_from_host(to.tokens, rows.tokens.data());
-  backend_->copy_from_host(to.positions, rows.positions.data());
-  load_segments(rows.segments, to.segments, to.n_segments);
+  put(place_of(to.tokens, block), rows.tokens.data(), n);
+  put(place_of(to.positions, block), rows.positions.data(), n);
+  load_segments(block, rows.segments, to.segments, to.n_segments);
 }
 
-void Engine::load_targets(const std::vector<int32_t>& targets) {
+void Engine::load_targets(std::byte* block, const std::vector<int32_t>& targets) const {
   if (int64_t(targets.size()) != predicting_rows())
     throw Error("engine: a batch of {} targets, expected {}", targets.size(), predicting_rows());
-  if (!inputs_.target_rows) return backend_->copy_from_host(inputs_.targets, targets.data());
+  if (!inputs_.target_rows) return put(place_of(inputs_.targets, block), targets.data(), targets.size());
   std::vector<int32_t> rows, of_rows;
   for (size_t i = 0; i < targets.size(); ++i)
     if (targets[i] >= 0) rows.push_back(int32_t(i)), of_rows.push_back(targets[i]);
@@ -91,24 +123,26 @@ void Engine::load_targets(const std::vector<int32_t>& targets) {
   if (rows.size() > capacity) throw Error("engine: a batch of {} targets, at most {}", rows.size(), capacity);
   rows.resize(capacity, -1);
   of_rows.resize(capacity, -1);
-  backend_->copy_from_host(inputs_.target_rows, rows.data());
-  backend_->copy_from_host(inputs_.targets, of_rows.data());
+  put(place_of(inputs_.target_rows, block), rows.data(), capacity);
+  put(place_of(inputs_.targets, block), of_rows.data(), capacity);
 }
 
 void Engine::load(const Batch& batch) {
-  load_stack(inputs_.main, {batch.tokens, batch.positions, batch.segments});
+  std::byte* const block = feed_->fill();
+  load_stack(block, inputs_.main, {batch.tokens, batch.positions, batch.segments});
   if (inputs_.main.types) {
     const auto n = size_t(inputs_.main.types.count());
     if (!batch.token_types.empty() && batch.token_types.size() != n)
       throw Error("engine: a batch of {} token types, expected {}", batch.token_types.size(), n);
     const std::vector<int32_t> zeros(batch.token_types.empty() ? n : 0);
-    backend_->copy_from_host(inputs_.main.types, (batch.token_types.empty() ? zeros : batch.token_types).data());
+    put(place_of(inputs_.main.types, block), (batch.token_types.empty() ? zeros : batch.token_types).data(), n);
   }
   if (options_.decoder_length) {
-    load_stack(inputs_.decoder, {batch.decoder.tokens, batch.decoder.positions, batch.decoder.segments});
-    load_segments(batch.decoder.cross_segments, inputs_.cross_segments, inputs_.n_cross_segments);
+    load_stack(block, inputs_.decoder, {batch.decoder.tokens, batch.decoder.positions, batch.decoder.segments});
+    load_segments(block, batch.decoder.cross_segments, inputs_.cross_segments, inputs_.n_cross_segments);
   }
-  load_targets(batch.targets);
+  load_targets(block, batch.targets);
+  feed_->send();
 }
 
 void pad_batch(Batch& batch, const EngineOptions& options) {
@@ -120,6 +154,33 @@ void pad_batch(Batch& batch, const EngineOptions& options) {
   batch.decoder.tokens.resize(of_decoder, -1);
   batch.decoder.positions.resize(of_decoder, 0);
   batch.targets.resize(of_decoder ? of_decoder : n, -1);
+}
+
+void Engine::begin_step() {
+  parameters_->new_step();
+  first_micro_batch_ = true;
+}
+
+void Engine::repeat(Work id, const std::function<void()>& work) {
+  if (tape_->observer()) return work();  // which wants to see each operation
+  backend_->repeat(int(id), work);
+}
+
+// The loss is added when backward, too, has had the micro-batch's random numbers.
+void Engine::train_micro_batch() {
+  const std::vector<bool> before = parameters_->written();
+  repeat(first_micro_batch_ ? Work::first_micro_batch : Work::later_micro_batch, [&] {
+    parameters_->set_written(before);
+    tape_->clear();
+    tape_->set_training(true);
+    const Tensor mean = model_.loss(*tape_, inputs_, options_.label_smoothing, false).mean.as_value(-1);
+    tape_->backward();
+    tape_->clear();
+    finish_micro_batch(*backend_, {.state = device_state(), .mean = mean});
+    written_ = parameters_->written();
+  });
+  parameters_->set_written(written_);
+  first_micro_batch_ = false;
 }
 
 double Engine::run_micro_batch(bool train) {

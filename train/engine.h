@@ -1,5 +1,8 @@
 // A model on a device: back end, arena, parameters, tape, and the buffers of a micro-batch.
 //
+// On a GPU what is asked for here is queued, and the host goes on. It waits where a number or a prediction comes back:
+// run_micro_batch and download_state.
+//
 // Everything that runs a model stands on it: training, evaluation, generation, parity checks. An engine without memory
 // (EngineOptions::planning) goes through the same motions and counts.
 #pragma once
@@ -51,7 +54,7 @@ class Engine {
   Parameters& parameters() { return *parameters_; }
   Tape& tape() { return *tape_; }
 
-  // Copies a micro-batch to the device.
+  // Sends a micro-batch to the device, which may still compute the one before.
   void load(const Batch& batch);
   const ModelInputs& inputs() const { return inputs_; }
   // Of a micro-batch: the rows that the last stack has.
@@ -59,11 +62,19 @@ class Engine {
     return options_.rows * (options_.decoder_length ? options_.decoder_length : options_.row_length);
   }
 
-  // The host's copy of the step's state, and its way to the device and back.
+  // The host's copy of the step's state, which is the device's between steps, and its way there and back.
   StepState& state() { return host_state_; }
   StepState* device_state();
   void upload_state();
   void download_state();
+
+  // The training of a step: begin_step, then for each micro-batch load and train_micro_batch, which adds to gradients
+  // and to the state's loss and goes on to the next micro-batch's random numbers.
+  void begin_step();
+  void train_micro_batch();
+  // Work of a step that is the same each time, for Backend::repeat. It must leave alone what it has not been given.
+  enum class Work { first_micro_batch, later_micro_batch, update };
+  void repeat(Work id, const std::function<void()>& work);
 
   // Forward, and backward when `train`; returns the loss's share of the global mean (0 while planning).
   double run_micro_batch(bool train);
@@ -78,9 +89,11 @@ class Engine {
     const std::vector<int32_t>&tokens, &positions;
     const std::vector<Segment>& segments;
   };
-  void load_stack(const StackInputs& to, const StackRows& rows);
-  void load_segments(std::span<const Segment> segments, const Tensor& to, const Tensor& count);
-  void load_targets(const std::vector<int32_t>& targets);
+  // The memory of the host that becomes `input`; null in a plan.
+  int32_t* place_of(const Tensor& input, std::byte* block) const;
+  void load_stack(std::byte* block, const StackInputs& to, const StackRows& rows) const;
+  void load_segments(std::byte* block, std::span<const Segment> segments, const Tensor& to, const Tensor& count) const;
+  void load_targets(std::byte* block, const std::vector<int32_t>& targets) const;
 
   EngineOptions options_;
   std::unique_ptr<Backend> backend_;
@@ -90,6 +103,10 @@ class Engine {
   std::unique_ptr<Parameters> parameters_;
   std::unique_ptr<Tape> tape_;
   ModelInputs inputs_;
+  Tensor block_;  // that all inputs lie in
+  std::unique_ptr<Feed> feed_;
+  bool first_micro_batch_ = true;
+  std::vector<bool> written_;  // parameters whose gradient the last micro-batch has left
   StepState host_state_;
   std::vector<int32_t> predictions_;
 };

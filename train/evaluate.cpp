@@ -31,7 +31,6 @@ Evaluation evaluate(Engine& engine, const Objective& objective, int64_t max_targ
       token_length.push_back(tokenizer->is_special(id) ? 0 : int64_t(tokenizer->token_bytes(id).size()));
 
   engine.state().inverse_targets = 1;  // sums, not means: the number of targets is known at the end
-  engine.state().loss_scale = 1;
   engine.upload_state();
 
   Evaluation result;

@@ -78,14 +78,13 @@ std::vector<TensorRef> places(const Tensor& flat, const std::vector<Stored>& sto
 
 }  // namespace
 
-std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& state,
-                               const CheckpointDirectory& directory, const SpecialIds& ids,
-                               const std::vector<std::filesystem::path>& tokenizer_files) {
-  const LossScaler& scaler = step.scaler();
-  state.loss_scaler = {.scale = scaler.scale(),
-                       .growth_tracker = scaler.growth_tracker(),
-                       .hysteresis_left = scaler.hysteresis_left(),
-                       .overflows = scaler.overflows()};
+std::filesystem::path save_run(Engine& engine, RunState& state, const CheckpointDirectory& directory,
+                               const SpecialIds& ids, const std::vector<std::filesystem::path>& tokenizer_files) {
+  const StepState& step = engine.state();
+  state.loss_scaler = {.scale = step.loss_scale,
+                       .growth_tracker = step.growth_tracker,
+                       .hysteresis_left = step.hysteresis_left,
+                       .overflows = step.overflows};
   state.matmul_table = engine.backend().choices();
   Parameters& p = engine.parameters();
   std::deque<std::vector<std::byte>> held;
@@ -101,7 +100,7 @@ std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& sta
   return save_checkpoint(directory, contents);
 }
 
-RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& checkpoint) {
+RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader& checkpoint) {
   Parameters& p = engine.parameters();
   std::vector<std::byte> host;
   checkpoint.read_model(places(p.weights, parameters_of(engine.model().layout(), "", false), host));
@@ -118,11 +117,14 @@ RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& ch
   }
 
   const RunState& state = checkpoint.state();
-  engine.state().attempts = uint64_t(state.attempts);
-  engine.state().updates = uint64_t(state.updates);
+  StepState& now = engine.state();
+  now.attempts = uint64_t(state.attempts);
+  now.updates = uint64_t(state.updates);
+  if (step.scales_loss()) now.loss_scale = float(state.loss_scaler.scale);
+  now.growth_tracker = state.loss_scaler.growth_tracker;
+  now.hysteresis_left = state.loss_scaler.hysteresis_left;
+  now.overflows = state.loss_scaler.overflows;
   engine.upload_state();
-  step.scaler().restore(float(state.loss_scaler.scale), state.loss_scaler.growth_tracker,
-                        state.loss_scaler.hysteresis_left, state.loss_scaler.overflows);
   engine.backend().set_choices(state.matmul_table);
   return state;
 }

@@ -11,12 +11,11 @@
 namespace mixtape {
 
 // Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added).
-std::filesystem::path save_run(Engine& engine, TrainingStep& step, RunState& state,
-                               const CheckpointDirectory& directory, const SpecialIds& ids,
-                               const std::vector<std::filesystem::path>& tokenizer_files);
+std::filesystem::path save_run(Engine& engine, RunState& state, const CheckpointDirectory& directory,
+                               const SpecialIds& ids, const std::vector<std::filesystem::path>& tokenizer_files);
 
-// Fills the engine and the scaler from a whole checkpoint and returns its state.
-RunState load_run(Engine& engine, TrainingStep& step, const CheckpointReader& checkpoint);
+// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state.
+RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader& checkpoint);
 
 // Fills the weights from a Hugging Face directory (which a checkpoint is, too); those that are model.fresh, and
 // the engine's adapters, stay as they are.

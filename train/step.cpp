@@ -1,45 +1,57 @@
 #include "train/step.h"
 
-#include <cmath>
-
 #include "train/generate.h"
 #include "train/objective/make.h"
 #include "train/optim/lora.h"
+#include "train/optim/loss_scaler.h"
 
 namespace mixtape {
 
 TrainingStep::TrainingStep(Engine& engine, const Config& config)
     : engine_(engine),
       seed_(uint64_t(config.seed)),
-      scales_loss_(config.precision.mode == PrecisionMode::fp16),
-      scaler_(config.precision.loss_scale),
-      optimizer_(config, engine.parameters(), engine.backend()) {}
+      scale_rule_(loss_scale_rule(config.precision)),
+      optimizer_(config, engine.parameters(), engine.backend()) {
+  start_loss_scale(engine.state(), config.precision);
+}
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
+  begin(batch, learning_rate);
+  for (const Batch& micro_batch : batch.micro_batches) {
+    engine_.load(micro_batch);
+    engine_.train_micro_batch();
+  }
+  engine_.repeat(Engine::Work::update, [&] { update(); });
+  return result();
+}
+
+void TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
   StepState& state = engine_.state();
   state.learning_rate = float(learning_rate);
-  state.loss_scale = scales_loss_ ? scaler_.scale() : 1.f;
   state.inverse_targets = batch.n_targets > 0 ? float(1.0 / double(batch.n_targets)) : 0.f;
+  state.seed = seed_;
+  state.loss = 0;
+  state.micro_batch = batch.first_micro_batch;
+  state.philox = philox_key(seed_, state.attempts, state.micro_batch);
+  engine_.upload_state();
+  engine_.begin_step();
+}
 
-  StepResult result;
-  Parameters& parameters = engine_.parameters();
-  parameters.new_step();
-  for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
-    state.philox = philox_key(seed_, state.attempts, batch.first_micro_batch + i);
-    engine_.upload_state();
-    engine_.load(batch.micro_batches[i]);
-    result.loss += engine_.run_micro_batch(true);
-  }
-
+void TrainingStep::update() {
   optimizer_.measure_gradients(engine_.device_state());
   optimizer_.update(engine_.device_state());
+  finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
+}
+
+StepResult TrainingStep::result() {
+  const StepState& state = engine_.state();
+  const double loss_scale = state.loss_scale;
   engine_.download_state();
-  result.grad_norm = state.grad_norm;
-  result.finite = state.finite != 0;
-  ++state.attempts;
-  if (result.finite) ++state.updates;
-  if (scales_loss_) result.scale_adapts = scaler_.update(result.finite) && !result.finite;
-  return result;
+  return {.loss = state.loss,
+          .grad_norm = state.grad_norm,
+          .loss_scale = loss_scale,
+          .finite = state.finite != 0,
+          .scale_adapts = state.scale_adapts != 0};
 }
 
 EngineOptions training_options(const Config& config) {

@@ -3,7 +3,6 @@
 
 #include "train/engine.h"
 #include "train/objective/batch.h"
-#include "train/optim/loss_scaler.h"
 #include "train/optim/optimizer.h"
 
 namespace mixtape {
@@ -11,6 +10,7 @@ namespace mixtape {
 struct StepResult {
   double loss = 0;            // mean over the targets of the global batch, nats
   double grad_norm = 0;       // before clipping
+  double loss_scale = 1;      // that the step had
   bool finite = true;         // false: weights, moments and counters of updates are as before
   bool scale_adapts = false;  // not finite, but fp16's scale falls or bears it: how it finds its level
 };
@@ -19,18 +19,21 @@ class TrainingStep {
  public:
   TrainingStep(Engine& engine, const Config& config);
 
-  // One attempt. `micro_batches` are this process's; counters come from and go to engine.state().
+  // One attempt. `micro_batches` are this process's; counters come from and go to engine.state(). The device is asked
+  // for the whole step before the host waits for it, once, to read the result.
   StepResult run(const GlobalBatch& batch, double learning_rate);
 
   const Optimizer& optimizer() const { return optimizer_; }
-  LossScaler& scaler() { return scaler_; }
-  bool scales_loss() const { return scales_loss_; }
+  bool scales_loss() const { return scale_rule_.active; }
 
  private:
+  void begin(const GlobalBatch& batch, double learning_rate);
+  void update();
+  StepResult result();
+
   Engine& engine_;
   uint64_t seed_;
-  bool scales_loss_;
-  LossScaler scaler_;
+  LossScaleRule scale_rule_;
   Optimizer optimizer_;
 };
 

@@ -21,7 +21,7 @@ Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments)
       arguments_(std::move(arguments)),
       total_steps_(config_.total_steps()),
       started_(Clock::now()) {
-  check(config_, resolved_.origins);
+  check(config_, resolved_.origins, build_features());
   open_data();
   const EngineOptions options = training_options(config_);
   plan_ = plan_training(options, config_);
@@ -228,7 +228,7 @@ void Trainer::report_step(const StepResult& result, const GlobalBatch& batch, do
                 .loss = result.loss,
                 .grad_norm = result.grad_norm,
                 .lr = lr,
-                .loss_scale = engine_->state().loss_scale,
+                .loss_scale = result.loss_scale,
                 .tokens_per_second = double(batch.n_tokens) / seconds,
                 .step_seconds = seconds,
                 .data_wait_share = (loader_->stall_seconds() - stalled_before_) / seconds,
@@ -338,8 +338,7 @@ void Trainer::save() {
     state_.best_checkpoint_loss = *state_.last_validation_loss;
   }
   try {
-    const std::filesystem::path path =
-        save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
+    const std::filesystem::path path = save_run(*engine_, state_, *checkpoints_, special_ids_, tokenizer_files_);
     saved_at_ = state_.updates;
     event.path = path.string();
     for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());

@@ -57,4 +57,12 @@ void adafactor(Backend& backend, const Adafactor& a) {
   backend.optimizer().adafactor(a);
 }
 
+void finish_micro_batch(Backend& backend, const FinishMicroBatch& a) {
+  if (a.mean.dtype() != DType::f32 || a.mean.count() != 1)
+    throw Error("finish_micro_batch: the loss is {} {}, expected fp32 [1]", a.mean.dtype(), a.mean.shape());
+  backend.optimizer().finish_micro_batch(a);
+}
+
+void finish_attempt(Backend& backend, const FinishAttempt& a) { backend.optimizer().finish_attempt(a); }
+
 }  // namespace mixtape

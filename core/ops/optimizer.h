@@ -1,4 +1,5 @@
-// The update of weights, over flat buffers: not on the tape. docs/optimizers.md has the formulas in full.
+// The update of weights, over flat buffers, and the step's own counters: not on the tape. docs/optimizers.md has the
+// formulas in full.
 //
 // Buffers are cut into chunks of 64 Ki elements; sums over them are taken per chunk, then over chunks in a fixed binary
 // tree, so that the bits depend on neither threads nor sharding.
@@ -83,11 +84,25 @@ struct Adafactor {
   Tensor scales;
 };
 
+// Between micro-batches: next_micro_batch(*state, mean). mean: float32 [1].
+struct FinishMicroBatch {
+  StepState* state;
+  Tensor mean;
+};
+
+// After the update: finish_attempt(*state, rule).
+struct FinishAttempt {
+  StepState* state;
+  LossScaleRule rule;
+};
+
 // Checked calls.
 void gradient_norm(Backend& backend, const GradientNorm& arguments);
 void parameter_scales(Backend& backend, const ParameterScales& arguments);
 void adamw(Backend& backend, const AdamW& arguments);
 void adafactor(Backend& backend, const Adafactor& arguments);
+void finish_micro_batch(Backend& backend, const FinishMicroBatch& arguments);
+void finish_attempt(Backend& backend, const FinishAttempt& arguments);
 
 class OptimizerKernels {
  public:
@@ -96,6 +111,8 @@ class OptimizerKernels {
   virtual void parameter_scales(const ParameterScales&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void adafactor(const Adafactor&) = 0;
+  virtual void finish_micro_batch(const FinishMicroBatch&) = 0;
+  virtual void finish_attempt(const FinishAttempt&) = 0;
 };
 
 }  // namespace mixtape

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/base/dispatch.h"
+#include "cuda/emulator/runtime.h"
 
 namespace mixtape::cuda {
 namespace {
@@ -24,14 +25,22 @@ std::vector<float> widened(const Tensor& t, bool transpose) {
 
 }  // namespace
 
-struct Products::State {};
+struct Products::State {
+  Runtime& runtime;
+};
 
-Products::Products(Runtime&) {}
+Products::Products(Runtime& runtime) : state_(new State{runtime}) {}
 Products::~Products() = default;
 int64_t Products::workspace_bytes() const { return 0; }
 
-void Products::multiply(const Product& p, const Tensor&) {
-  check(p);
+namespace {
+
+// The same memory without a share in it: what is queued must not change when the arena gets it back.
+Tensor borrowed(const Tensor& t) {
+  return t ? Tensor(t.raw(), {t.rows(), t.row_stride()}, t.dtype()).columns(0, t.cols()) : t;
+}
+
+void run(const Product& p) {
   const int64_t m = p.m(), n = p.n(), k = p.k();
   const std::vector<float> a = widened(p.a, p.transpose_a), b = widened(p.b, p.transpose_b);
   const std::vector<float> bias = p.bias ? widened(p.bias, false) : std::vector<float>(size_t(n));
@@ -45,6 +54,15 @@ void Products::multiply(const Product& p, const Tensor&) {
       for (int64_t j = 0; j < n; ++j) c[j] = T(sums[size_t(j)] + (p.accumulate ? float(c[j]) : bias[size_t(j)]));
     }
   });
+}
+
+}  // namespace
+
+void Products::multiply(const Product& p, const Tensor&) {
+  check(p);
+  Product queued = p;
+  for (Tensor* t : {&queued.c, &queued.a, &queued.b, &queued.bias}) *t = borrowed(*t);
+  emulator::queue(state_->runtime, [queued] { run(queued); });
 }
 
 }  // namespace mixtape::cuda

@@ -1,15 +1,82 @@
-// The device is the host: memory is the host's, and whatever is asked for has been done when a call returns.
-#include "cuda/runtime.h"
+// The device is the host: its memory is the host's, its queues are lists of functions.
+#include "cuda/emulator/runtime.h"
 
+#include <array>
 #include <cstring>
 #include <deque>
+#include <optional>
+#include <utility>
 
 #include "core/memory.h"
+#include "cuda/emulator/threads.h"
+#include "cuda/staging.h"
+
+namespace mixtape::emulator {
+namespace {
+bool late = false;
+LeftOut mistake = LeftOut::nothing;
+}  // namespace
+
+void run_late(bool value) { late = value; }
+bool runs_late() { return late; }
+void leave_out(LeftOut value) { mistake = value; }
+
+}  // namespace mixtape::emulator
 
 namespace mixtape::cuda {
 
+using emulator::LeftOut;
+
 struct Runtime::State {
+  using Reached = std::shared_ptr<bool>;  // whether a place in a queue has been reached
+  struct Operation {
+    std::function<void()> run;
+    Reached after = nullptr;  // may not run before
+  };
+
   std::deque<HostMemory> memory;
+  std::array<std::deque<Operation>, 2> queues;
+  std::vector<Reached> events;  // as last recorded; null: never
+  std::vector<std::vector<std::function<void()>>> recordings;
+  std::optional<std::vector<std::function<void()>>> being_recorded;
+  const bool late = emulator::late;
+  uint64_t random = emulator::seed() * 2654435761u + 1;
+
+  void queue(Queue to, Operation operation) {
+    if (being_recorded) {
+      if (to != Queue::compute || operation.after) refuse("another queue is asked for");
+      being_recorded->push_back(std::move(operation.run));
+      return;
+    }
+    queues[size_t(to)].push_back(std::move(operation));
+    if (!late) run_all();
+  }
+  [[noreturn]] static void refuse(const char* what) { throw Error("cuda: {} while work is recorded", what); }
+
+  bool draw() {  // xorshift64*
+    random ^= random >> 12;
+    random ^= random << 25;
+    random ^= random >> 27;
+    return (random * 0x2545F4914F6CDD1Dull) >> 63;
+  }
+  // One operation of a queue whose turn is drawn.
+  void run_one() {
+    const bool first = draw();
+    for (const size_t i : {size_t(first), size_t(!first)}) {
+      std::deque<Operation>& queue = queues[i];
+      if (queue.empty() || (queue.front().after && !*queue.front().after)) continue;
+      const Operation next = std::move(queue.front());
+      queue.pop_front();
+      return next.run();
+    }
+    throw Error("cuda, emulated: the queues wait for each other");
+  }
+  void run_until(const bool& reached) {
+    while (!reached) run_one();
+  }
+  void run_all() {
+    while (!queues[0].empty() || !queues[1].empty()) run_one();
+  }
 };
 
 Runtime::Runtime(int) : state_(std::make_unique<State>()) {}
@@ -17,10 +84,60 @@ Runtime::~Runtime() = default;
 
 std::string Runtime::name() const { return "cuda, emulated"; }
 void* Runtime::allocate(int64_t bytes) { return state_->memory.emplace_back(bytes).data(); }
-void Runtime::copy_to_device(void* to, const void* from, int64_t bytes) { std::memcpy(to, from, size_t(bytes)); }
-void Runtime::copy_to_host(void* to, const void* from, int64_t bytes) { std::memcpy(to, from, size_t(bytes)); }
-void Runtime::zero(void* to, int64_t bytes) { std::memset(to, 0, size_t(bytes)); }
-void Runtime::synchronize() {}
+void* Runtime::allocate_pinned(int64_t bytes) { return allocate(bytes); }
+
+void Runtime::copy(void* to, const void* from, int64_t bytes, Queue queue) {
+  state_->queue(queue, {[=] { std::memcpy(to, from, size_t(bytes)); }});
+}
+void Runtime::zero(void* to, int64_t bytes) {
+  state_->queue(Queue::compute, {[=] { std::memset(to, 0, size_t(bytes)); }});
+}
+void Runtime::synchronize() {
+  if (recording()) State::refuse("the host waits for the device");
+  state_->run_all();
+}
+
+Event Runtime::make_event() {
+  state_->events.emplace_back();
+  return Event(state_->events.size()) - 1;
+}
+void Runtime::record(Event event, Queue queue) {
+  if (recording()) State::refuse("an event is recorded");
+  const auto reached = state_->events[size_t(event)] = std::make_shared<bool>(false);
+  state_->queue(queue, {[reached] { *reached = true; }});
+}
+void Runtime::wait(Event event, Queue queue) {
+  if (recording()) State::refuse("an event is waited for");
+  const State::Reached reached = state_->events[size_t(event)];
+  if (emulator::mistake == (queue == Queue::compute ? LeftOut::waits_of_compute : LeftOut::waits_of_upload)) return;
+  if (reached) state_->queue(queue, {[] {}, reached});
+}
+void Runtime::wait(Event event) {
+  if (recording()) State::refuse("the host waits for the device");
+  const State::Reached reached = state_->events[size_t(event)];
+  if (emulator::mistake == LeftOut::waits_of_host) return;
+  if (reached) state_->run_until(*reached);
+}
+
+void Runtime::begin_recording() { state_->being_recorded.emplace(); }
+Recording Runtime::end_recording() {
+  state_->recordings.push_back(*std::exchange(state_->being_recorded, std::nullopt));
+  return Recording(state_->recordings.size()) - 1;
+}
+void Runtime::abandon_recording() { state_->being_recorded.reset(); }
+bool Runtime::recording() const { return state_->being_recorded.has_value(); }
+void Runtime::replay(Recording recording) {
+  for (const auto& run : state_->recordings[size_t(recording)]) state_->queue(Queue::compute, {run});
+}
+
+void Runtime::begin_range(const std::string&) {}
+void Runtime::end_range() {}
 void* Runtime::stream() const { return nullptr; }
 
+Devices find_devices() { return {.names = {"emulated on the host, for tests"}, .none_because = ""}; }
+
 }  // namespace mixtape::cuda
+
+void mixtape::emulator::queue(cuda::Runtime& runtime, std::function<void()> operation) {
+  runtime.state().queue(cuda::Queue::compute, {std::move(operation)});
+}

@@ -34,7 +34,8 @@ std::string Workspace::read(const std::string& file) const {
   return text.str();
 }
 
-int Workspace::launch(const std::vector<std::string>& arguments, const std::string& out, const std::string& err) const {
+int Workspace::launch(const char* program, const std::vector<std::string>& arguments, const std::string& out,
+                      const std::string& err) const {
   const std::string out_path = (path_ / out).string(), err_path = (path_ / err).string();
   const int pid = fork();
   if (pid != 0) return pid;
@@ -43,10 +44,10 @@ int Workspace::launch(const std::vector<std::string>& arguments, const std::stri
   dup2(open(err_path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644), 2);
   setenv("MIXTAPE_TUNING", "off", 1);
   setenv("OMP_WAIT_POLICY", "passive", 1);
-  std::vector<char*> argv{const_cast<char*>(MIXTAPE_BINARY)};
+  std::vector<char*> argv{const_cast<char*>(program)};
   for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
-  execv(MIXTAPE_BINARY, argv.data());
+  execv(program, argv.data());
   _exit(127);
 }
 
@@ -56,16 +57,23 @@ int Workspace::wait(int pid) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-ProcessResult Workspace::mixtape(const std::vector<std::string>& arguments) const {
+ProcessResult Workspace::run(const char* program, const std::vector<std::string>& arguments) const {
   ProcessResult result;
-  result.exit_code = wait(launch(arguments, ".out", ".err"));
+  result.exit_code = wait(launch(program, arguments, ".out", ".err"));
   result.out = read(".out");
   result.err = read(".err");
   return result;
 }
 
+ProcessResult Workspace::mixtape(const std::vector<std::string>& arguments) const {
+  return run(MIXTAPE_BINARY, arguments);
+}
+ProcessResult Workspace::mixtape_emulated(const std::vector<std::string>& arguments) const {
+  return run(MIXTAPE_EMULATED_BINARY, arguments);
+}
+
 int Workspace::start(const std::vector<std::string>& arguments) const {
-  return launch(arguments, ".background.out", ".background.err");
+  return launch(MIXTAPE_BINARY, arguments, ".background.out", ".background.err");
 }
 
 std::string sample_text(int documents) {

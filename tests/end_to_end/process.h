@@ -24,14 +24,17 @@ class Workspace {
   void write(const std::string& file, const std::string& text) const;
   std::string read(const std::string& file) const;
 
-  // `mixtape ARGUMENTS...` in this directory, to its end.
+  // `mixtape ARGUMENTS...` in this directory, to its end; the second has an emulated GPU.
   ProcessResult mixtape(const std::vector<std::string>& arguments) const;
-  // Starts it; the caller signals and waits.
+  ProcessResult mixtape_emulated(const std::vector<std::string>& arguments) const;
+  // Starts `mixtape`; the caller signals and waits.
   int start(const std::vector<std::string>& arguments) const;
   static int wait(int pid);
 
  private:
-  int launch(const std::vector<std::string>& arguments, const std::string& out, const std::string& err) const;
+  int launch(const char* program, const std::vector<std::string>& arguments, const std::string& out,
+             const std::string& err) const;
+  ProcessResult run(const char* program, const std::vector<std::string>& arguments) const;
   std::filesystem::path path_;
 };
 

@@ -102,7 +102,7 @@ TEST_P(LoraCheckpoint, MergesAndResumes) {
   RunState state;
   state.config = to_yaml(run.config);
   state.attempts = state.updates = 5;
-  const auto path = save_run(run.engine, run.step, state, checkpoints, {.adapter_base = "the/base"}, {});
+  const auto path = save_run(run.engine, state, checkpoints, {.adapter_base = "the/base"}, {});
 
   // As it is used: merged into a plain model.
   EngineOptions plain = run.options;
@@ -153,7 +153,7 @@ TEST(Lora, AdaptersThatDoNotShareAAreRefused) {
   const TemporaryDirectory directory;
   RunState state;
   state.config = to_yaml(run.config);
-  const auto path = save_run(run.engine, run.step, state, CheckpointDirectory(directory / "c"), {}, {});
+  const auto path = save_run(run.engine, state, CheckpointDirectory(directory / "c"), {}, {});
   const auto file = path / "adapter_model.safetensors";
   std::vector<TensorSource> sources;
   std::vector<std::vector<float>> held;

@@ -15,20 +15,37 @@ nlohmann::json golden(const std::string& name) {
   return nlohmann::json::parse(std::ifstream(std::string(MIXTAPE_GOLDEN) + "/optim/" + name));
 }
 
+// fp16's scale over steps of which nothing but the overflows is known.
+struct Scaler {
+  explicit Scaler(const LossScaleConfig& loss_scale) {
+    const PrecisionConfig config{.mode = PrecisionMode::fp16, .loss_scale = loss_scale};
+    rule = loss_scale_rule(config);
+    start_loss_scale(state, config);
+  }
+  void update(bool finite) {
+    state.finite = finite;
+    finish_attempt(state, rule);
+  }
+  float scale() const { return state.loss_scale; }
+
+  LossScaleRule rule;
+  StepState state;
+};
+
 TEST(LossScaler, FollowsPyTorch) {
   int traces = 0;
   for (const auto& trace : golden("grad_scaler.json")) {
     if (!trace.contains("rows")) continue;
     const auto& o = trace["options"];
-    LossScaler scaler({.initial = o["init_scale"],
-                       .growth_interval = o["growth_interval"],
-                       .growth = o["growth_factor"],
-                       .backoff = o["backoff_factor"]});
+    Scaler scaler({.initial = o["init_scale"],
+                   .growth_interval = o["growth_interval"],
+                   .growth = o["growth_factor"],
+                   .backoff = o["backoff_factor"]});
     for (const auto& row : trace["rows"]) {
       EXPECT_EQ(scaler.scale(), float(row["scale_used"].get<double>()));
       scaler.update(row["overflow"].get<std::string>() == "0");
       EXPECT_EQ(scaler.scale(), float(row["scale_after"].get<double>()));
-      EXPECT_EQ(scaler.growth_tracker(), row["growth_tracker_after"].get<int64_t>());
+      EXPECT_EQ(scaler.state.growth_tracker, row["growth_tracker_after"].get<int64_t>());
     }
     ++traces;
   }
@@ -43,7 +60,7 @@ TEST(LossScaler, FollowsMegatronApexAndAFloor) {
     LossScaleConfig config{.initial = trace.value("init", 65536.0), .growth_interval = 3, .min = 1};
     if (!rule.starts_with("floor")) config.hysteresis = 2;
     if (rule.starts_with("apex")) config.hysteresis_rule = HysteresisRule::apex;
-    LossScaler scaler(config);
+    Scaler scaler(config);
     const std::string pattern = trace["pattern"];
     for (size_t i = 0; i < pattern.size(); ++i) {
       scaler.update(pattern[i] == '0');
@@ -55,24 +72,38 @@ TEST(LossScaler, FollowsMegatronApexAndAFloor) {
 }
 
 TEST(LossScaler, NeverGrowsToInfinity) {
-  LossScaler scaler({.initial = 0x1p127, .growth_interval = 1});
+  Scaler scaler({.initial = 0x1p127, .growth_interval = 1});
   scaler.update(true);
   EXPECT_EQ(scaler.scale(), 0x1p127f);
-  EXPECT_EQ(scaler.growth_tracker(), 0);
+  EXPECT_EQ(scaler.state.growth_tracker, 0);
 }
 
-TEST(LossScaler, ResumesWhereItStopped) {
-  const LossScaleConfig config{.growth_interval = 3, .hysteresis = 2};
-  const std::string pattern = "000101100011010001";
-  LossScaler straight(config), first(config);
-  for (size_t i = 0; i < pattern.size(); ++i) {
-    LossScaler second(config);
-    second.restore(first.scale(), first.growth_tracker(), first.hysteresis_left(), first.overflows());
-    straight.update(pattern[i] == '0');
-    second.update(pattern[i] == '0');
-    first = second;
-    EXPECT_EQ(second.scale(), straight.scale()) << i;
-  }
+// Nobody is told that a lower scale will help when it will not.
+TEST(LossScaler, SaysWhetherAnOverflowIsAnswered) {
+  Scaler scaler({.initial = 4, .min = 1, .hysteresis = 2});
+  const auto overflow = [&] {
+    scaler.update(false);
+    return scaler.state.scale_adapts != 0;
+  };
+  EXPECT_TRUE(overflow()) << "borne";
+  EXPECT_TRUE(overflow()) << "4 to 2";
+  EXPECT_TRUE(overflow()) << "2 to 1";
+  EXPECT_FALSE(overflow()) << "1 is the least";
+  EXPECT_EQ(scaler.state.overflows, 4);
+  scaler.update(true);
+  EXPECT_EQ(scaler.state.scale_adapts, 0);
+  EXPECT_EQ(scaler.state.attempts, 5u);
+  EXPECT_EQ(scaler.state.updates, 1u);
+}
+
+TEST(LossScaler, IsForFp16Alone) {
+  const PrecisionConfig bf16{.mode = PrecisionMode::bf16};
+  StepState state{.finite = 0};
+  start_loss_scale(state, bf16);
+  finish_attempt(state, loss_scale_rule(bf16));
+  EXPECT_EQ(state.loss_scale, 1);
+  EXPECT_EQ(state.overflows, 0);
+  EXPECT_EQ(state.scale_adapts, 0);
 }
 
 // transformers' schedules after their warm-up, which differs from ours by design (its first update has rate 0).

@@ -146,7 +146,7 @@ std::vector<OperationCase> chosen_cases(const Config& config, const std::vector<
 
 OperationsBench bench_operations(ResolvedConfig resolved, const OperationsBenchOptions& options) {
   leave_data_out(resolved.config);
-  check(resolved.config, resolved.origins);
+  check(resolved.config, resolved.origins, build_features());
   const Config& config = resolved.config;
   const std::vector<OperationCase> cases = chosen_cases(config, options.only);
 

@@ -9,11 +9,13 @@ namespace mixtape {
 
 void Profile::begin(std::string_view operation, bool backward) {
   backend_.synchronize();
+  backend_.begin_range(std::string(operation) + (backward ? " backward" : ""));
   open_.push_back({{std::string(operation), backward}, now_seconds(), 0});
 }
 
 void Profile::end(std::string_view, bool) {
   backend_.synchronize();
+  backend_.end_range();
   const Open done = std::move(open_.back());
   open_.pop_back();
   const double seconds = now_seconds() - done.start;

@@ -13,7 +13,8 @@ namespace mixtape {
 
 class Profile final : public TapeObserver {
  public:
-  // `backend` is synchronised around every operation, so that its time is its own.
+  // `backend` is synchronised around every operation, so that its time is its own; a profiler of the device sees the
+  // operation's name.
   explicit Profile(Backend& backend) : backend_(backend) {}
 
   void begin(std::string_view operation, bool backward) override;

@@ -8,6 +8,7 @@
 #include "core/base/error.h"
 #include "train/bench/model_work.h"
 #include "train/bench/synthetic.h"
+#include "train/devices.h"
 #include "train/step.h"
 #include "train/tuning_cache.h"
 
@@ -27,7 +28,7 @@ int64_t status_bytes(const std::string& key) {
 
 const ResolvedConfig& checked(ResolvedConfig& resolved) {
   leave_data_out(resolved.config);
-  check(resolved.config, resolved.origins);
+  check(resolved.config, resolved.origins, build_features());
   return resolved;
 }
 

@@ -3,6 +3,7 @@
 
 #include "train/cli/commands.h"
 #include "train/config/config.h"
+#include "train/devices.h"
 
 namespace mixtape {
 
@@ -36,7 +37,7 @@ void add_config_command(Command& app) {
     } else {
       const ResolvedConfig resolved = load_arguments(arguments());
       fmt::print("{}", to_yaml(resolved.config, options->origins ? &resolved.origins : nullptr));
-      check(resolved.config, resolved.origins);
+      check(resolved.config, resolved.origins, build_features());
     }
   });
 }

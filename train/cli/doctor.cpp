@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "train/cli/commands.h"
 #include "train/devices.h"
@@ -15,7 +16,7 @@ namespace {
 
 // Which library multiplies which shape was timed by earlier runs; a user should know where that is remembered.
 Finding matmul_choices_finding() {
-  const auto backend = make_backend({});
+  const auto backend = make_backend({.device = "cpu"});
   const std::string table = load_tuning(*backend);
   const std::string file = tuning_file(*backend).string();
   return {"libraries", "matmul choices",
@@ -24,12 +25,24 @@ Finding matmul_choices_finding() {
           ""};
 }
 
+// The GPUs, in place of whether the build could use any.
+void list_gpus(std::vector<Finding>& findings) {
+  const auto cuda = std::ranges::find_if(findings, [](const Finding& f) { return f.name == "cuda"; });
+  const Gpus gpus = find_gpus();
+  cuda->value = gpus.names.empty() ? "no: " + gpus.none_because : gpus.names[0];
+  std::vector<Finding> others;
+  for (size_t i = 1; i < gpus.names.size(); ++i)
+    others.push_back({"devices", fmt::format("cuda:{}", i), gpus.names[i], ""});
+  findings.insert(cuda + 1, others.begin(), others.end());
+}
+
 }  // namespace
 
 void add_doctor_command(Command& app) {
   Command command = app.subcommand("doctor", "Examine the machine, the libraries and this build, with advice");
   command.action([] {
     auto findings = examine_machine();
+    list_gpus(findings);
     const auto after = std::ranges::find_if(findings, [](const Finding& f) { return f.name == "OpenBLAS"; });
     findings.insert(after + 1, matmul_choices_finding());
     const auto warnings = std::count_if(findings.begin(), findings.end(), [](const Finding& f) { return !f.ok(); });

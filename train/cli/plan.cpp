@@ -4,6 +4,7 @@
 #include "train/cli/commands.h"
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
+#include "train/devices.h"
 #include "train/objective/make.h"
 #include "train/report/scaling.h"
 #include "train/report/units.h"
@@ -61,7 +62,7 @@ void print_time(const PlanArguments& a, double tokens, double flops) {
 
 void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
-  check(config, resolved.origins);
+  check(config, resolved.origins, build_features());
   const EngineOptions options = training_options(config);
   Transformer model(options.model, options.row_length, options.decoder_length, options.lora);
   model.freeze(options.frozen);

@@ -365,9 +365,7 @@ void check_device(const Config& c, const BuildFeatures& build, Rules& rules) {
   const std::string& d = c.device;
   const bool numbered =
       d.starts_with("cuda:") && d.size() > 5 && d.size() < 9 && d.find_first_not_of("0123456789", 5) == d.npos;
-  const std::string no_cuda =
-      "but this build has no CUDA back end; use cpu or auto (the kernels in cuda/ are not offered before a GPU has run "
-      "them)";
+  const std::string no_cuda = "but this build has no CUDA back end; use cpu or auto, or build with -DMIXTAPE_CUDA=ON";
   if (d != "auto" && d != "cpu" && d != "cuda" && !numbered)
     rules.refuse("device", "expected auto, cpu, cuda or cuda:N");
   else if (d.starts_with("cuda") && !build.cuda)

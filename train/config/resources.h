@@ -90,7 +90,10 @@ constexpr auto fields(std::type_identity<RuntimeConfig>) {
   return std::tuple{
       field("threads", &C::threads, "threads of the CPU back end; auto: one a core that this process may use",
             Range{1, 4096}),
-      field("cuda_graphs", &C::cuda_graphs, "run a step as one captured CUDA graph"),
+      field("cuda_graphs", &C::cuda_graphs,
+            "on GPUs, capture forward and backward of a micro-batch and the update as CUDA graphs and launch those; "
+            "auto: "
+            "as far as they can be captured, with a warning else; true: an error then. The same bits in every mode"),
   };
 }
 

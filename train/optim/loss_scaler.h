@@ -1,35 +1,17 @@
-// The dynamic loss scale of fp16.
+// The dynamic loss scale of fp16, as a configuration asks for it.
 //
-// The loss is multiplied by `scale` before backward, so that small gradients survive fp16's range. A step whose
-// gradients overflow changes nothing but the scale and its counters. The rule is PyTorch's GradScaler by default;
-// hysteresis (overflows that are borne before the scale falls) follows Megatron or Apex, and `min` bounds it below.
+// The loss is multiplied by the scale before backward, so that small gradients survive fp16's range. A step whose
+// gradients overflow changes nothing but the scale and its counters. Scale and counters are in the StepState, and the
+// device follows the rule there (core/step_state.h).
 #pragma once
 
+#include "core/step_state.h"
 #include "train/config/precision.h"
 
 namespace mixtape {
 
-class LossScaler {
- public:
-  explicit LossScaler(const LossScaleConfig& config);
-
-  float scale() const { return scale_; }
-  // After a step: finite says whether all gradients were. Returns whether an overflow was answered: borne, or by a
-  // lower scale. An overflow at the least scale, or below 1, where no scale helps, is not.
-  bool update(bool finite);
-
-  // For checkpoints.
-  int64_t growth_tracker() const { return growth_tracker_; }
-  int64_t hysteresis_left() const { return hysteresis_left_; }
-  int64_t overflows() const { return overflows_; }
-  void restore(float scale, int64_t growth_tracker, int64_t hysteresis_left, int64_t overflows);
-
- private:
-  LossScaleConfig config_;
-  float scale_;
-  int64_t growth_tracker_ = 0;
-  int64_t hysteresis_left_;
-  int64_t overflows_ = 0;
-};
+LossScaleRule loss_scale_rule(const PrecisionConfig& config);
+// What a run begins with.
+void start_loss_scale(StepState& state, const PrecisionConfig& config);
 
 }  // namespace mixtape

@@ -1,0 +1,183 @@
+// Training on a GPU, emulated: `mixtape_emulated` trains, stops, goes on, evaluates and generates like `mixtape` on the
+// CPU, though its device runs what is asked for as late as it may, and repeats steps as recorded graphs.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/base/error.h"
+#include "tests/end_to_end/process.h"
+
+namespace mixtape {
+namespace {
+
+const char* const tiny = R"(
+run: {name: tiny}
+model: {n_layers: 1, d_model: 32, n_heads: 2, vocab_size: 320, max_positions: 32, dropout: 0.1, attention_dropout: 0.1}
+data:
+  tokenizer: t.json
+  sources: [{name: text, path: shards}]
+  validation_split: 0.1
+  seq_length: 24
+train: {micro_batch_size: 2, global_batch_size: 4, max_steps: 6}
+precision: {mode: bf16}
+optimizer: {lr: 1.0e-2}
+schedule: {warmup_steps: 2}
+eval: {interval: 3, tokens: 100}
+logging: {interval: 1, tensorboard: false, sample_interval: 0}
+)";
+
+const std::vector<std::string> bert = {"model.family=encoder", "objective.name=masked_lm", "model.norm_placement=post",
+                                       "model.token_types=2", "model.mlm_head=true"};
+const std::vector<std::string> t5 = {"model.family=encoder_decoder",
+                                     "objective.name=span_corruption",
+                                     "model.position=relative_bias",
+                                     "model.relative_buckets=8",
+                                     "model.relative_distance=12",
+                                     "model.norm=rmsnorm",
+                                     "model.bias=false"};
+
+struct Step {
+  double loss = 0, grad_norm = 0, loss_scale = 0;
+  bool skipped = false;
+};
+struct Run {
+  std::vector<Step> steps;
+  std::vector<double> validations;
+  std::string log;
+};
+
+class Emulated : public testing::Test {
+ protected:
+  void SetUp() override {
+    space.write("text.txt", sample_text(60));
+    space.write("tiny.yaml", tiny);
+    ASSERT_EQ(space
+                  .mixtape({"tokenizer", "train", "text.txt", "-o", "t.json", "--vocab-size", "320", "--special", "<s>",
+                            "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<extra_id_3>"})
+                  .exit_code,
+              0);
+    const ProcessResult r =
+        space.mixtape({"data", "prepare", "text.txt", "-t", "t.json", "--separator", "%", "-o", "shards"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+  }
+
+  using Program = ProcessResult (Workspace::*)(const std::vector<std::string>&) const;
+  static std::vector<std::string> arguments(const std::string& name, const std::string& device,
+                                            const std::vector<std::string>& more) {
+    std::vector<std::string> list{"train", "tiny.yaml", "run.name=" + name, "device=" + device};
+    list.insert(list.end(), more.begin(), more.end());
+    return list;
+  }
+  Run on(Program program, const std::string& name, const std::string& device,
+         const std::vector<std::string>& more) const {
+    const ProcessResult r = (space.*program)(arguments(name, device, more));
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    Run run{.log = r.out + r.err};
+    std::istringstream metrics(space.read("runs/" + name + "/metrics.jsonl"));
+    for (std::string line; std::getline(metrics, line);) {
+      const auto j = nlohmann::json::parse(line);
+      const bool skipped = j["event"] == "skip";
+      const auto number = [&](const char* key) { return j[key].is_number() ? j[key].get<double>() : INFINITY; };
+      if (skipped || j["event"] == "step")
+        run.steps.push_back({number("loss"), number("grad_norm"), j.value("loss_scale", 1.0), skipped});
+      if (j["event"] == "eval") run.validations.push_back(j["loss"]);
+    }
+    return run;
+  }
+  Run on_cpu(const std::string& name, const std::vector<std::string>& more = {}) const {
+    return on(&Workspace::mixtape, name + "-cpu", "cpu", more);
+  }
+  Run on_gpu(const std::string& name, const std::vector<std::string>& more = {}) const {
+    return on(&Workspace::mixtape_emulated, name, "cuda", more);
+  }
+  std::string final_state(const std::string& run, int step = 6) const {
+    const std::string at = fmt::format("runs/{}/checkpoints/step-{:08}/", run, step);
+    const std::string weights = space.read(at + "model.safetensors");
+    EXPECT_FALSE(weights.empty()) << run << " has no final checkpoint";
+    return weights + space.read(at + "optimizer.safetensors");
+  }
+
+  // The same losses within what a rounding in another place does.
+  void expect_like_the_cpu(const std::string& name, const std::vector<std::string>& more) const {
+    const Run want = on_cpu(name, more), got = on_gpu(name, more);
+    ASSERT_EQ(got.steps.size(), 6u) << got.log;
+    ASSERT_EQ(want.steps.size(), 6u);
+    for (size_t i = 0; i < 6; ++i) {
+      EXPECT_NEAR(got.steps[i].loss, want.steps[i].loss, 0.01 * want.steps[i].loss) << name << ", step " << i + 1;
+      EXPECT_NEAR(got.steps[i].grad_norm, want.steps[i].grad_norm, 0.05 * want.steps[i].grad_norm) << name << i + 1;
+    }
+    EXPECT_LT(got.steps.back().loss, 0.95 * got.steps.front().loss) << name;
+    ASSERT_EQ(got.validations.size(), 2u);
+    for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(got.validations[i], want.validations[i], 0.01 * want.validations[i]);
+    EXPECT_EQ(got.log.find("not run as a CUDA graph"), got.log.npos) << got.log;
+  }
+
+  Workspace space;
+};
+
+TEST_F(Emulated, AGptTrainsLikeOnTheCpu) { expect_like_the_cpu("gpt", {}); }
+TEST_F(Emulated, ABertTrainsLikeOnTheCpu) { expect_like_the_cpu("bert", bert); }
+TEST_F(Emulated, AT5TrainsLikeOnTheCpu) { expect_like_the_cpu("t5", t5); }
+
+// The first scales are too large for fp16: steps are skipped until the device, which nobody asks, has lowered them.
+TEST_F(Emulated, Float16FindsItsScale) {
+  const std::vector<std::string> fp16{"precision.mode=fp16", "precision.loss_scale.initial=1.0e+9",
+                                      "precision.loss_scale.backoff=0.001"};
+  const Run want = on_cpu("fp16", fp16), got = on_gpu("fp16", fp16);
+  ASSERT_EQ(got.steps.size(), want.steps.size());
+  int skipped = 0;
+  for (size_t i = 0; i < want.steps.size(); ++i) {
+    EXPECT_EQ(got.steps[i].skipped, want.steps[i].skipped) << i;
+    EXPECT_EQ(got.steps[i].loss_scale, want.steps[i].loss_scale) << i;
+    EXPECT_NEAR(got.steps[i].loss, want.steps[i].loss, 0.01 * want.steps[i].loss) << i;
+    skipped += want.steps[i].skipped;
+  }
+  EXPECT_GT(skipped, 0);
+  EXPECT_EQ(want.steps.size(), size_t(6 + skipped));
+}
+
+// Recorded or not, in another order of queues and threads, stopped and resumed: the same weights and moments.
+TEST_F(Emulated, GraphsOrderAndAStopChangeNoBit) {
+  on_gpu("whole");
+  const std::string want = final_state("whole");
+  on_gpu("plain", {"runtime.cuda_graphs=false"});
+  EXPECT_EQ(final_state("plain"), want) << "without graphs";
+  on_gpu("stopped", {"train.stop_at_step=3"});
+  on_gpu("stopped");
+  EXPECT_EQ(final_state("stopped"), want) << "stopped and resumed";
+  setenv("MIXTAPE_EMULATOR_SEED", "77", 1);
+  on_gpu("seed");
+  unsetenv("MIXTAPE_EMULATOR_SEED");
+  EXPECT_EQ(final_state("seed"), want) << "in another order";
+}
+
+TEST_F(Emulated, EvaluatesAndGenerates) {
+  on_cpu("model", {"precision.mode=fp32"});
+  const auto both = [&](const std::vector<std::string>& arguments) {
+    std::vector<std::string> cpu = arguments, gpu = arguments;
+    cpu.insert(cpu.end(), {"--device", "cpu"});
+    gpu.insert(gpu.end(), {"--device", "cuda"});
+    const ProcessResult want = space.mixtape(cpu), got = space.mixtape_emulated(gpu);
+    EXPECT_EQ(want.exit_code, 0) << want.err;
+    EXPECT_EQ(got.exit_code, 0) << got.err;
+    return std::pair(want.out, got.out);
+  };
+  const auto [text, emulated_text] = both(
+      {"generate", "runs/model-cpu", "--prompt", "The ", "--max-new-tokens", "8", "--temperature", "0", "--quiet"});
+  EXPECT_EQ(text, emulated_text);
+  const auto [want, got] = both({"eval", "runs/model-cpu", "shards", "--max-tokens", "60", "--json"});
+  EXPECT_NEAR(nlohmann::json::parse(got)["loss"].get<double>(), nlohmann::json::parse(want)["loss"].get<double>(),
+              1e-4);
+}
+
+TEST_F(Emulated, DoctorAndRefusals) {
+  EXPECT_NE(space.mixtape_emulated({"doctor"}).out.find("emulated on the host"), std::string::npos);
+  const ProcessResult far = space.mixtape_emulated(arguments("far", "cuda:7", {}));
+  EXPECT_EQ(far.exit_code, 2);
+  EXPECT_NE(far.err.find("the last GPU of this machine is cuda:0"), std::string::npos) << far.err;
+}
+
+}  // namespace
+}  // namespace mixtape
