@@ -58,6 +58,7 @@ void Staging::upload_recorded(void* to, const void* from, int64_t bytes) {
 }
 
 void Staging::download(void* to, const void* from, int64_t bytes) {
+  if (runtime_.recording()) throw Error("cuda: the host waits for the device while work is recorded");
   if (!bounce_) bounce_ = static_cast<std::byte*>(runtime_.allocate_pinned(largest_piece));
   if (idle_events_.empty()) idle_events_.push_back(runtime_.make_event());
   const Event arrived = idle_events_.back();

@@ -15,11 +15,13 @@ namespace mixtape::emulator {
 namespace {
 bool late = false;
 LeftOut mistake = LeftOut::nothing;
+HostCounts counted;
 }  // namespace
 
 void run_late(bool value) { late = value; }
 bool runs_late() { return late; }
 void leave_out(LeftOut value) { mistake = value; }
+HostCounts host_counts() { return counted; }
 
 }  // namespace mixtape::emulator
 
@@ -71,7 +73,8 @@ struct Runtime::State {
     }
     throw Error("cuda, emulated: the queues wait for each other");
   }
-  void run_until(const bool& reached) {
+  void wait_until(const bool& reached) {
+    if (!reached) ++emulator::counted.waits;
     while (!reached) run_one();
   }
   void run_all() {
@@ -94,6 +97,7 @@ void Runtime::zero(void* to, int64_t bytes) {
 }
 void Runtime::synchronize() {
   if (recording()) State::refuse("the host waits for the device");
+  ++emulator::counted.waits;
   state_->run_all();
 }
 
@@ -116,7 +120,7 @@ void Runtime::wait(Event event) {
   if (recording()) State::refuse("the host waits for the device");
   const State::Reached reached = state_->events[size_t(event)];
   if (emulator::mistake == LeftOut::waits_of_host) return;
-  if (reached) state_->run_until(*reached);
+  if (reached) state_->wait_until(*reached);
 }
 
 void Runtime::begin_recording() { state_->being_recorded.emplace(); }
@@ -127,6 +131,7 @@ Recording Runtime::end_recording() {
 void Runtime::abandon_recording() { state_->being_recorded.reset(); }
 bool Runtime::recording() const { return state_->being_recorded.has_value(); }
 void Runtime::replay(Recording recording) {
+  ++emulator::counted.replays;
   for (const auto& run : state_->recordings[size_t(recording)]) state_->queue(Queue::compute, {run});
 }
 

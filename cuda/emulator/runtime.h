@@ -19,6 +19,13 @@ bool runs_late();
 enum class LeftOut { nothing, waits_of_compute, waits_of_upload, waits_of_host };
 void leave_out(LeftOut mistake);
 
+// What the host has done so far, for tests: how often it waited while the device had not come so far yet, how often it
+// asked for recorded work.
+struct HostCounts {
+  int64_t waits = 0, replays = 0;
+};
+HostCounts host_counts();
+
 // Queues `operation` in `compute`.
 void queue(cuda::Runtime& runtime, std::function<void()> operation);
 

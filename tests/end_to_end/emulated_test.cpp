@@ -12,7 +12,7 @@
 namespace mixtape {
 namespace {
 
-const char* const tiny = R"(
+const char* const emulated_config = R"(
 run: {name: tiny}
 model: {n_layers: 1, d_model: 32, n_heads: 2, vocab_size: 320, max_positions: 32, dropout: 0.1, attention_dropout: 0.1}
 data:
@@ -28,22 +28,23 @@ eval: {interval: 3, tokens: 100}
 logging: {interval: 1, tensorboard: false, sample_interval: 0}
 )";
 
-const std::vector<std::string> bert = {"model.family=encoder", "objective.name=masked_lm", "model.norm_placement=post",
-                                       "model.token_types=2", "model.mlm_head=true"};
-const std::vector<std::string> t5 = {"model.family=encoder_decoder",
-                                     "objective.name=span_corruption",
-                                     "model.position=relative_bias",
-                                     "model.relative_buckets=8",
-                                     "model.relative_distance=12",
-                                     "model.norm=rmsnorm",
-                                     "model.bias=false"};
+const std::vector<std::string> emulated_bert = {"model.family=encoder", "objective.name=masked_lm",
+                                                "model.norm_placement=post", "model.token_types=2",
+                                                "model.mlm_head=true"};
+const std::vector<std::string> emulated_t5 = {"model.family=encoder_decoder",
+                                              "objective.name=span_corruption",
+                                              "model.position=relative_bias",
+                                              "model.relative_buckets=8",
+                                              "model.relative_distance=12",
+                                              "model.norm=rmsnorm",
+                                              "model.bias=false"};
 
-struct Step {
+struct SeenStep {
   double loss = 0, grad_norm = 0, loss_scale = 0;
   bool skipped = false;
 };
-struct Run {
-  std::vector<Step> steps;
+struct SeenRun {
+  std::vector<SeenStep> steps;
   std::vector<double> validations;
   std::string log;
 };
@@ -52,7 +53,7 @@ class Emulated : public testing::Test {
  protected:
   void SetUp() override {
     space.write("text.txt", sample_text(60));
-    space.write("tiny.yaml", tiny);
+    space.write("tiny.yaml", emulated_config);
     ASSERT_EQ(space
                   .mixtape({"tokenizer", "train", "text.txt", "-o", "t.json", "--vocab-size", "320", "--special", "<s>",
                             "<pad>", "</s>", "<mask>", "<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<extra_id_3>"})
@@ -70,11 +71,11 @@ class Emulated : public testing::Test {
     list.insert(list.end(), more.begin(), more.end());
     return list;
   }
-  Run on(Program program, const std::string& name, const std::string& device,
-         const std::vector<std::string>& more) const {
+  SeenRun on(Program program, const std::string& name, const std::string& device,
+             const std::vector<std::string>& more) const {
     const ProcessResult r = (space.*program)(arguments(name, device, more));
     EXPECT_EQ(r.exit_code, 0) << r.err;
-    Run run{.log = r.out + r.err};
+    SeenRun run{.log = r.out + r.err};
     std::istringstream metrics(space.read("runs/" + name + "/metrics.jsonl"));
     for (std::string line; std::getline(metrics, line);) {
       const auto j = nlohmann::json::parse(line);
@@ -86,10 +87,10 @@ class Emulated : public testing::Test {
     }
     return run;
   }
-  Run on_cpu(const std::string& name, const std::vector<std::string>& more = {}) const {
+  SeenRun on_cpu(const std::string& name, const std::vector<std::string>& more = {}) const {
     return on(&Workspace::mixtape, name + "-cpu", "cpu", more);
   }
-  Run on_gpu(const std::string& name, const std::vector<std::string>& more = {}) const {
+  SeenRun on_gpu(const std::string& name, const std::vector<std::string>& more = {}) const {
     return on(&Workspace::mixtape_emulated, name, "cuda", more);
   }
   std::string final_state(const std::string& run, int step = 6) const {
@@ -101,7 +102,7 @@ class Emulated : public testing::Test {
 
   // The same losses within what a rounding in another place does.
   void expect_like_the_cpu(const std::string& name, const std::vector<std::string>& more) const {
-    const Run want = on_cpu(name, more), got = on_gpu(name, more);
+    const SeenRun want = on_cpu(name, more), got = on_gpu(name, more);
     ASSERT_EQ(got.steps.size(), 6u) << got.log;
     ASSERT_EQ(want.steps.size(), 6u);
     for (size_t i = 0; i < 6; ++i) {
@@ -118,14 +119,14 @@ class Emulated : public testing::Test {
 };
 
 TEST_F(Emulated, AGptTrainsLikeOnTheCpu) { expect_like_the_cpu("gpt", {}); }
-TEST_F(Emulated, ABertTrainsLikeOnTheCpu) { expect_like_the_cpu("bert", bert); }
-TEST_F(Emulated, AT5TrainsLikeOnTheCpu) { expect_like_the_cpu("t5", t5); }
+TEST_F(Emulated, ABertTrainsLikeOnTheCpu) { expect_like_the_cpu("bert", emulated_bert); }
+TEST_F(Emulated, AT5TrainsLikeOnTheCpu) { expect_like_the_cpu("t5", emulated_t5); }
 
 // The first scales are too large for fp16: steps are skipped until the device, which nobody asks, has lowered them.
 TEST_F(Emulated, Float16FindsItsScale) {
   const std::vector<std::string> fp16{"precision.mode=fp16", "precision.loss_scale.initial=1.0e+9",
                                       "precision.loss_scale.backoff=0.001"};
-  const Run want = on_cpu("fp16", fp16), got = on_gpu("fp16", fp16);
+  const SeenRun want = on_cpu("fp16", fp16), got = on_gpu("fp16", fp16);
   ASSERT_EQ(got.steps.size(), want.steps.size());
   int skipped = 0;
   for (size_t i = 0; i < want.steps.size(); ++i) {

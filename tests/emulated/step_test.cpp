@@ -1,0 +1,110 @@
+// Steps of training on the emulated GPU, as the host sees them: it waits once a step, repeats what was recorded, and
+// needs the memory that was planned.
+#include "train/step.h"
+
+#include <gtest/gtest.h>
+
+#include "core/base/philox.h"
+#include "cuda/emulator/runtime.h"
+#include "cuda/emulator/threads.h"
+
+namespace mixtape {
+namespace {
+
+Config small_on_gpu() {
+  Config c;
+  c.device = "cuda";
+  c.model.n_layers = 1, c.model.d_model = 32, c.model.n_heads = 2, c.model.vocab_size = 61, c.model.max_positions = 16;
+  c.model.dropout = 0.1;
+  c.data.seq_length = 16;
+  c.train.micro_batch_size = 2, c.train.global_batch_size = 6;
+  c.precision.mode = PrecisionMode::bf16;
+  c.logging.sample_interval = 0;
+  return c;
+}
+
+GlobalBatch batch_of(const Config& config, uint64_t number) {
+  GlobalBatch global;
+  for (int64_t i = 0; i < config.train.global_batch_size / config.train.micro_batch_size; ++i) {
+    Batch& b = global.micro_batches.emplace_back();
+    b.rows = int32_t(config.train.micro_batch_size), b.row_length = int32_t(config.data.seq_length);
+    for (int32_t t = 0; t < b.rows * b.row_length; ++t) {
+      const auto draws = philox(philox_key(7, uint64_t(i)), number, uint32_t(t), Purpose::test);
+      b.tokens.push_back(int32_t(draws[0] % uint32_t(config.model.vocab_size)));
+      b.targets.push_back(int32_t(draws[1] % uint32_t(config.model.vocab_size)));
+      b.positions.push_back(t % b.row_length);
+    }
+    for (int32_t r = 0; r < b.rows; ++r)
+      b.segments.push_back({r * b.row_length, b.row_length, r * b.row_length, b.row_length});
+    b.n_targets = b.n_tokens = b.rows * b.row_length;
+    global.n_targets += b.n_targets;
+    global.n_tokens += b.n_tokens;
+  }
+  return global;
+}
+
+class GpuStep : public testing::TestWithParam<OptimizerKind> {
+ protected:
+  GpuStep() { config.optimizer.name = GetParam(); }
+
+  // Losses of steps with rates that change and batches that differ.
+  std::vector<double> train(Engine& engine, int steps) const {
+    engine.parameters().initialise(3);
+    TrainingStep step(engine, config);
+    std::vector<double> losses;
+    for (int i = 0; i < steps; ++i) losses.push_back(step.run(batch_of(config, uint64_t(i)), 1e-2 / (i + 1)).loss);
+    return losses;
+  }
+
+  Config config = small_on_gpu();
+};
+
+TEST_P(GpuStep, HasTheMemoryThatWasPlanned) {
+  const EngineOptions options = training_options(config);
+  const MemoryPlan plan = plan_training(options, config);
+  Engine engine(options, plan.peak);
+  train(engine, 3);
+  engine.load(batch_of(config, 9).micro_batches[0]);
+  engine.run_micro_batch(false);
+  EXPECT_EQ(engine.arena().peak(), plan.peak);
+  EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
+}
+
+// Two slots of inputs: the third micro-batch waits for the first to have been sent, which on a GPU it long has.
+TEST_P(GpuStep, WaitsForTheResultAloneAndRepeatsWhatWasRecorded) {
+  const EngineOptions options = training_options(config);
+  Engine engine(options, plan_training(options, config).peak);
+  engine.parameters().initialise(3);
+  TrainingStep step(engine, config);
+  for (int i = 0; i < 2; ++i) step.run(batch_of(config, uint64_t(i)), 1e-2);
+  const int64_t requests = engine.arena().requests();
+  for (int i = 2; i < 5; ++i) {
+    const auto before = emulator::host_counts();
+    const int64_t launches = emulator::counts().launches;
+    step.run(batch_of(config, uint64_t(i)), 1e-2);
+    EXPECT_LE(emulator::host_counts().waits - before.waits, 2) << i;
+    EXPECT_EQ(emulator::host_counts().replays - before.replays, 4) << "3 micro-batches and an update";
+    EXPECT_GT(emulator::counts().launches - launches, 100) << "the work of a step";
+  }
+  EXPECT_EQ(engine.arena().requests(), requests) << "a recorded step asks for memory";
+}
+
+// The learning rate, dropout's keys and the inputs are not part of what is recorded.
+TEST_P(GpuStep, IsTheSameRecordedAndNot) {
+  const auto losses = [&](bool graphs, const std::string& device) {
+    config.runtime.cuda_graphs.emplace(graphs);
+    config.device = device;
+    const EngineOptions options = training_options(config);
+    Engine engine(options, plan_training(options, config).peak);
+    return train(engine, 4);
+  };
+  const std::vector<double> recorded = losses(true, "cuda"), cpu = losses(false, "cpu");
+  EXPECT_EQ(recorded, losses(false, "cuda"));
+  for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
+}
+
+INSTANTIATE_TEST_SUITE_P(Rules, GpuStep, testing::Values(OptimizerKind::adamw, OptimizerKind::adafactor),
+                         [](const auto& rule) { return std::string(name_of(rule.param)); });
+
+}  // namespace
+}  // namespace mixtape
