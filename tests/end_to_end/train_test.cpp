@@ -323,7 +323,7 @@ TEST_F(Training, ErrorsNameTheirPlace) {
                {{"data.tokenizer=nowhere.json"}, 3, "nowhere.json"},
                {{"data.sources=[{name: x, path: nowhere}]"}, 3, "nowhere"},
                {{"model.vocab_size=100"}, 2, "model.vocab_size"},
-               {{"device=cuda"}, 2, "device"},
+               {{"device=cuda:99"}, 2, "device"},
                {{"run.init_from=nowhere"}, 4, "nowhere"},
                {{"precision.mode=fp8"}, 2, "precision.mode"}};
   for (const auto& c : cases) {
