@@ -104,7 +104,9 @@ void wait_for_phase(const Place& place, void* at, unsigned parity) {
     mbarrier_at(place, at).waiting.push_back(self);
     suspend(place);
   }
-  acquire(phase_tag(mbarrier_at(place, at), parity));
+  Mbarrier& b = mbarrier_at(place, at);
+  b.unseen = false;
+  acquire(phase_tag(b, parity));
 }
 
 void start_bulk_copy(const BulkCopy& copy) {
@@ -132,6 +134,7 @@ void land_a_copy() {
   Mbarrier& b = mbarrier_at({"a bulk copy"}, copy.mbarrier);
   release(phase_tag(b, b.phase));
   b.bytes -= int64_t(copy.map.bytes());
+  b.unseen = true;
   end_phase_if_complete(b);
 }
 
@@ -139,11 +142,15 @@ void check_end_of_block() {
   if (!block->bulk_copies.empty())
     throw Error("block {},{},{}: ended while a bulk copy was under way", block->index.x, block->index.y,
                 block->index.z);
-  for (const Mbarrier& b : block->mbarriers)
+  for (const Mbarrier& b : block->mbarriers) {
+    if (b.unseen)
+      throw Error("block {},{},{}: ended without a wait for a bulk copy", block->index.x, block->index.y,
+                  block->index.z);
     if (b.bytes)
       throw Error("block {},{},{}: an mbarrier ended with {} bytes that {}", block->index.x, block->index.y,
                   block->index.z, b.bytes < 0 ? -b.bytes : b.bytes,
                   b.bytes < 0 ? "were not announced" : "did not come");
+  }
 }
 
 const unsigned char* SharedMatrix::piece(int r, int c) const {

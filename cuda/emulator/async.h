@@ -17,6 +17,7 @@ struct Mbarrier {
   int expected, pending;
   int64_t bytes = 0;
   unsigned phase = 0;
+  bool unseen = false;  // a copy has landed since a thread last saw a phase end
   std::vector<Thread*> waiting = {};
 };
 
