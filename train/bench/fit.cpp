@@ -11,16 +11,20 @@ namespace {
 struct States {
   const char* settings;
   PrecisionMode mode;
+  MasterWeights master;
   OptimizerKind optimizer;
 };
 
 std::vector<States> states_of(const Config& config) {
-  std::vector<States> all = {{"", config.precision.mode, config.optimizer.name}};
-  const auto add = [&](const char* settings, PrecisionMode mode, OptimizerKind optimizer) {
-    if (mode != config.precision.mode || optimizer != config.optimizer.name) all.push_back({settings, mode, optimizer});
-  };
-  add("precision.mode=bf16", PrecisionMode::bf16, config.optimizer.name);
-  add("optimizer.name=adafactor", config.precision.mode, OptimizerKind::adafactor);
+  const auto [mode, master, optimizer] = std::tuple(config.precision.mode, config.precision.master, config.optimizer.name);
+  std::vector<States> all = {{"", mode, master, optimizer}};
+  if (mode != PrecisionMode::bf16) all.push_back({"precision.mode=bf16", PrecisionMode::bf16, master, optimizer});
+  if (optimizer != OptimizerKind::adafactor) {
+    if (master != MasterWeights::none)
+      all.push_back(
+          {"precision.mode=bf16 precision.master=none", PrecisionMode::bf16, MasterWeights::none, optimizer});
+    all.push_back({"optimizer.name=adafactor", mode, master, OptimizerKind::adafactor});
+  }
   return all;
 }
 
@@ -68,6 +72,7 @@ std::vector<FittingOption> options_that_fit(const Config& config, int64_t bytes)
     for (const RecomputeMode recompute : {RecomputeMode::selective, RecomputeMode::full}) {
       Config variant = config;
       variant.precision.mode = states.mode;
+      variant.precision.master = states.master;
       variant.optimizer.name = states.optimizer;
       variant.memory.recompute = recompute;
       FittingOption option{.settings = states.settings, .same_training = *states.settings == 0};

@@ -45,7 +45,8 @@ const std::vector<MemoryMode>& memory_modes() {
       {"bf16, fp32 master", {"precision.mode=bf16"}},
       {"fp32", {"precision.mode=fp32"}},
       {"fp32, recompute", {"precision.mode=fp32", "memory.recompute=full"}},
-      {"bf16, recompute", {"precision.mode=bf16", "memory.recompute=full"}},
+      {"bf16, no master", {"precision.mode=bf16", "precision.master=none"}},
+      {"bf16, no master, recompute", {"precision.mode=bf16", "precision.master=none", "memory.recompute=full"}},
       {"bf16, Adafactor", {"precision.mode=bf16", "optimizer.name=adafactor"}},
       {"fp32, Adafactor", {"precision.mode=fp32", "optimizer.name=adafactor"}},
   };
