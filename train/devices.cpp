@@ -43,12 +43,11 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
     if (must) throw ConfigError("runtime.cuda_graphs: true, but a step cannot be recorded: {}; set it to auto", why);
     console().warn(fmt::format("a step is not run as a CUDA graph: {}", why));
   };
-  return std::make_unique<CudaBackend>(
-      CudaOptions{.device = device,
-                  .graphs = options.cuda_graphs.value_or(true),
-                  .graphs_refused = refused,
-                  .tf32 = options.tf32,
-                  .cudnn = options.cudnn});
+  return std::make_unique<CudaBackend>(CudaOptions{.device = device,
+                                                   .graphs = options.cuda_graphs.value_or(true),
+                                                   .graphs_refused = refused,
+                                                   .tf32 = options.tf32,
+                                                   .cudnn = options.cudnn});
 }
 
 }  // namespace
@@ -73,8 +72,10 @@ BuildFeatures build_features() { return {.cuda = bool(MIXTAPE_CUDA)}; }
 
 std::unique_ptr<Backend> make_backend(const DeviceOptions& options) {
   const std::string& device = options.device;
-  if (device == "cpu" || (device == "auto" && find_gpus().names.empty()))
+  if (device == "cpu" || (device == "auto" && find_gpus().names.empty())) {
+    if (options.cudnn) throw ConfigError("attention.implementation: cudnn, but this runs on the CPU; set it to native");
     return std::make_unique<CpuBackend>(CpuOptions{.threads = options.threads, .determinism = options.determinism});
+  }
   if (device == "auto" || device.starts_with("cuda")) return make_cuda(options);
   throw ConfigError("device: {}, expected auto, cpu, cuda or cuda:N", device);
 }

@@ -16,8 +16,8 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
                                const CheckpointDirectory& directory, const SpecialIds& ids,
                                const std::vector<std::filesystem::path>& tokenizer_files);
 
-// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks rank 0
-// alone reads; the others pass null and get from it what is theirs.
+// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks rank
+// 0 alone reads; the others pass null and get from it what is theirs.
 RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint);
 
 // Fills the weights from a Hugging Face directory (which a checkpoint is, too); those that are model.fresh, and

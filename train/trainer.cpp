@@ -447,7 +447,8 @@ void Trainer::write_checkpoint() {
     state_.best_checkpoint_loss = *state_.last_validation_loss;
   }
   try {
-    const std::filesystem::path path = save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
+    const std::filesystem::path path =
+        save_run(*engine_, *step_, state_, *checkpoints_, special_ids_, tokenizer_files_);
     saved_at_ = state_.updates;
     event.path = path.string();
     for (const auto& file : std::filesystem::directory_iterator(path)) event.bytes += int64_t(file.file_size());

@@ -16,13 +16,13 @@ struct States {
 };
 
 std::vector<States> states_of(const Config& config) {
-  const auto [mode, master, optimizer] = std::tuple(config.precision.mode, config.precision.master, config.optimizer.name);
+  const auto [mode, master, optimizer] =
+      std::tuple(config.precision.mode, config.precision.master, config.optimizer.name);
   std::vector<States> all = {{"", mode, master, optimizer}};
   if (mode != PrecisionMode::bf16) all.push_back({"precision.mode=bf16", PrecisionMode::bf16, master, optimizer});
   if (optimizer != OptimizerKind::adafactor) {
     if (master != MasterWeights::none)
-      all.push_back(
-          {"precision.mode=bf16 precision.master=none", PrecisionMode::bf16, MasterWeights::none, optimizer});
+      all.push_back({"precision.mode=bf16 precision.master=none", PrecisionMode::bf16, MasterWeights::none, optimizer});
     all.push_back({"optimizer.name=adafactor", mode, master, OptimizerKind::adafactor});
   }
   return all;
@@ -58,9 +58,9 @@ int64_t bytes_of(const std::string& text, const std::string& what) {
   std::string unit(end, text.data() + text.size());
   std::erase(unit, ' ');
   static constexpr std::pair<const char*, double> units[] = {
-      {"", 1},       {"B", 1},           {"kB", 1e3},       {"MB", 1e6},       {"GB", 1e9},       {"TB", 1e12},
-      {"KiB", 1024}, {"MiB", 1048576.0}, {"GiB", 0x1p30},   {"TiB", 0x1p40},   {"K", 1024},       {"M", 1048576.0},
-      {"G", 0x1p30}, {"T", 0x1p40}};
+      {"", 1},      {"B", 1},         {"kB", 1e3},        {"MB", 1e6},     {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 1024},    {"MiB", 1048576.0}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+      {"K", 1024},  {"M", 1048576.0}, {"G", 0x1p30},      {"T", 0x1p40}};
   for (const auto& [name, factor] : units)
     if (error == std::errc() && unit == name && number > 0 && number * factor < 0x1p62) return int64_t(number * factor);
   throw ConfigError("{}: '{}', expected an amount of memory such as 24GiB, 800MB or 16e9", what, text);

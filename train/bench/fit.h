@@ -15,8 +15,8 @@ int64_t bytes_of(const std::string& text, const std::string& what);
 struct FittingOption {
   std::string settings;  // beside the configuration's own
   int64_t micro_batch_size = 0;
-  int64_t peak_bytes = 0;   // of the arena
-  double extra_flops = 0;   // 1/3 where forward is computed twice
+  int64_t peak_bytes = 0;     // of the arena
+  double extra_flops = 0;     // 1/3 where forward is computed twice
   bool same_training = true;  // false: other rounding or another update rule
 };
 

@@ -37,8 +37,8 @@ struct MemoryBench {
   std::optional<int64_t> measured;  // growth of anonymous resident memory since before the arena was there
 };
 
-// Plans a step of the configuration and, with `run`, runs it on random tokens. Keys that only name data are ignored, and
-// the objective is one that the model's family can have.
+// Plans a step of the configuration and, with `run`, runs it on random tokens. Keys that only name data are ignored,
+// and the objective is one that the model's family can have.
 MemoryBench bench_memory(ResolvedConfig config, bool run);
 
 // Of this process, in bytes, without files and shared memory (RssAnon); 0 where the system does not say.

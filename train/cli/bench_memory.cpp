@@ -151,7 +151,8 @@ void add_bench_memory(Command& bench) {
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<BenchMemoryArguments>();
   command.option("--preset", a->presets, "models by preset; without a configuration: gpt2");
-  command.option("--mode", a->modes, "a mode by name, or settings: precision.mode=bf16,memory.recompute=full; default all");
+  command.option("--mode", a->modes,
+                 "a mode by name, or settings: precision.mode=bf16,memory.recompute=full; default all");
   command.flag("--run", a->run, "run a step of each, and measure the memory of this process");
   command.flag("--json", a->json, "one line of JSON in place of text");
   command.option("--svg", a->svg, "draw it, with others' figures beside it").type_name("FILE.svg");

@@ -81,8 +81,8 @@ class BarDrawing {
 
 std::string svg_of(const BarChart& chart, const std::string& attributes, const std::string& before) {
   BarDrawing drawing(chart);
-  return fmt::format("<svg{} viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\">{}{}</svg>", attributes, width,
-                     drawing.height(), html_escape(chart.title), before, drawing.body());
+  return fmt::format("<svg{} viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" aria-label=\"{}\">{}{}</svg>", attributes,
+                     width, drawing.height(), html_escape(chart.title), before, drawing.body());
 }
 
 }  // namespace
