@@ -50,7 +50,7 @@ struct Gpu {
 __global__ void add_kernel(float* y, float x) { *y += x; }
 __global__ void add_rate_kernel(float* y, const StepState* state) { *y += state->learning_rate; }
 __global__ void sum_kernel(int64_t* sum, const int32_t* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) *sum = *sum * 31 + x[i];
+  for (int64_t i = 0; i < n; ++i) *sum = (*sum * 31 + x[i]) % 1'000'000'007;
 }
 
 void add(Gpu& gpu, const Tensor& y, float x) {
