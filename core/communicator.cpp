@@ -1,7 +1,7 @@
 #include "core/communicator.h"
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 
 #include "core/base/error.h"
 
@@ -14,8 +14,11 @@ class SingleProcess final : public Communicator {
   int size() const override { return 1; }
   void all_reduce(std::span<float>) override {}
   void all_reduce(std::span<int64_t>) override {}
-  void all_to_all(std::span<const float> from, std::span<float> to) override {
-    std::memcpy(to.data(), from.data(), from.size_bytes());
+  void all_to_all(std::span<const float> from, std::span<const int64_t>, std::span<float> to) override {
+    std::ranges::copy(from, to.begin());
+  }
+  void reduce_scatter(std::span<const float> from, std::span<const int64_t>, std::span<float> to) override {
+    std::ranges::copy(from, to.begin());
   }
   void all_gather(std::span<std::byte>, std::span<const int64_t>) override {}
   void broadcast(std::span<std::byte>, int) override {}
@@ -30,7 +33,8 @@ class PlannedRank final : public Communicator {
   int size() const override { return size_; }
   void all_reduce(std::span<float>) override { refuse(); }
   void all_reduce(std::span<int64_t>) override { refuse(); }
-  void all_to_all(std::span<const float>, std::span<float>) override { refuse(); }
+  void all_to_all(std::span<const float>, std::span<const int64_t>, std::span<float>) override { refuse(); }
+  void reduce_scatter(std::span<const float>, std::span<const int64_t>, std::span<float>) override { refuse(); }
   void all_gather(std::span<std::byte>, std::span<const int64_t>) override { refuse(); }
   void broadcast(std::span<std::byte>, int) override { refuse(); }
   void barrier() override { refuse(); }

@@ -19,8 +19,11 @@ class Communicator {
   // Sums over all ranks, in place: every rank gets the same bits. Of floats the order of additions is the library's.
   virtual void all_reduce(std::span<float> values) = 0;
   virtual void all_reduce(std::span<int64_t> values) = 0;
-  // Both are cut into size() equal parts: part i of `to` is rank i's part number rank() of `from`.
-  virtual void all_to_all(std::span<const float> from, std::span<float> to) = 0;
+  // Part i of `from`, counts[i] long on every rank, goes to rank i, which gets the parts that are its own one behind
+  // another: `to` is size() x counts[rank()] long.
+  virtual void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) = 0;
+  // The sum over ranks of part i, counts[i] long, is `to` on rank i. The order of additions is the library's.
+  virtual void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) = 0;
   // Part i of `all`, bytes[i] long, is there on rank i, and then on all.
   virtual void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) = 0;
   virtual void broadcast(std::span<std::byte> data, int root) = 0;

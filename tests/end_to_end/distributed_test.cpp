@@ -6,7 +6,10 @@
 #include <chrono>
 #include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
+#include <set>
 #include <thread>
 
 #include "core/base/error.h"
@@ -101,6 +104,17 @@ int process_of_rank(int mpirun, int rank) {
     if (variable_of(pid, "OMPI_COMM_WORLD_RANK") == std::to_string(rank)) return pid;
   return 0;
 }
+
+// A variable of the environment of programs that are started while it lives.
+struct Variable {
+  Variable(const char* name, const char* value) : name(name) {
+    if (const char* old = std::getenv(name)) before = old;
+    setenv(name, value, 1);
+  }
+  ~Variable() { before ? setenv(name, before->c_str(), 1) : unsetenv(name); }
+  const char* name;
+  std::optional<std::string> before;
+};
 
 TEST_F(Distributed, StrictModeGivesTheSameBitsOnAnyNumberOfRanks) {
   ASSERT_EQ(train(1, "one").exit_code, 0);
@@ -263,13 +277,6 @@ TEST_F(Distributed, AnUnlikeConfigurationIsRefused) {
   EXPECT_NE(r.err.find("the configuration differs from rank 0's"), std::string::npos) << r.err;
 }
 
-// A variable of the environment of programs that are started while it lives.
-struct Variable {
-  Variable(const char* name, const char* value) : name(name) { setenv(name, value, 1); }
-  ~Variable() { unsetenv(name); }
-  const char* name;
-};
-
 TEST_F(Distributed, LaunchersThatDoNotBringRanksTogetherAreSeen) {
   {
     const Variable procid("SLURM_PROCID", "1"), tasks("SLURM_STEP_NUM_TASKS", "4");
@@ -284,6 +291,70 @@ TEST_F(Distributed, LaunchersThatDoNotBringRanksTogetherAreSeen) {
   const ProcessResult r = space.mixtape(words("a", {}));
   EXPECT_EQ(r.exit_code, int(Exit::config)) << r.err;
   EXPECT_NE(r.err.find("started as one of 2 processes, but the MPI that"), std::string::npos) << r.err;
+}
+
+// The same as under mpirun, with the run's own exit codes; what is said of the run is the command that goes on.
+TEST_F(Distributed, OneCommandStartsAProcessForEachDevice) {
+  const auto devices = [&](const std::string& run, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = words(run, {"--devices", "2", "parallel.zero_stage=1"});
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  ASSERT_EQ(train(1, "one").exit_code, 0);
+  const ProcessResult two = space.mixtape(devices("two"));
+  ASSERT_EQ(two.exit_code, 0) << two.err;
+  EXPECT_EQ(state_at("two", 12), state_at("one", 12));
+  EXPECT_NE(two.out.find("2 x cpu"), std::string::npos) << two.out;
+  EXPECT_NE(space.read("runs/two/env.json").find("--devices"), std::string::npos);
+
+  EXPECT_EQ(space.mixtape(devices("a", {"train.max_steps=none"})).exit_code, int(Exit::config));
+  EXPECT_EQ(space.mixtape(devices("a", {"data.sources=[{name: text, path: nowhere}]"})).exit_code, int(Exit::data));
+  const ProcessResult other = space.mpirun(2, words("a", {"--devices", "4"}));
+  EXPECT_EQ(other.exit_code, int(Exit::config));
+  EXPECT_NE(other.err.find("--devices 4, but a launcher has started this process as one of 2"), std::string::npos)
+      << other.err;
+}
+
+TEST_F(Distributed, OneCommandPassesSignalsOn) {
+  for (const int signal : {SIGTERM, SIGUSR1}) {
+    const std::string name = fmt::format("signal{}", signal);
+    const int pid = space.start(words(name, {"--devices", "2", "train.max_steps=100000", "checkpoint.interval=0",
+                                             "eval.interval=0", "logging.sample_interval=0"}));
+    while (space.read("runs/" + name + "/metrics.jsonl").find("\"event\":\"step\"") == std::string::npos)
+      std::this_thread::sleep_for(10ms);
+    kill(pid, signal);
+    EXPECT_EQ(Workspace::wait(pid), 75) << name << space.background_output();
+    EXPECT_FALSE(fs::is_empty(space.path() / "runs" / name / "checkpoints")) << name;
+  }
+}
+
+TEST_F(Distributed, OneCommandNeedsMpirun) {
+  const Variable nowhere("PATH", "/nowhere");
+  const ProcessResult r = space.mixtape(words("a", {"--devices", "2"}));
+  EXPECT_EQ(r.exit_code, int(Exit::config));
+  EXPECT_NE(r.err.find("--devices 2 starts mpirun, but there is none on the PATH"), std::string::npos) << r.err;
+}
+
+TEST_F(Distributed, BenchCommTimesBesideMpisOwnCalls) {
+  const ProcessResult r =
+      space.mixtape({"bench", "comm", "--devices", "2", "--samples", "2", "--json", "--size", "4KiB", "1MiB"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const auto bench = nlohmann::json::parse(r.out);
+  EXPECT_EQ(bench["ranks"], 2);
+  EXPECT_GT(bench["copy"], 0);
+  std::set<std::string> seen;
+  for (const auto& line : bench["collectives"]) {
+    seen.insert(fmt::format("{} {}", line["collective"].get<std::string>(), line["bytes"].get<int64_t>()));
+    EXPECT_GT(line["seconds"], 0);
+    EXPECT_GT(line["raw_seconds"], 0);
+    const double whole = line["collective"] == "all-reduce" ? 1 : 0.5;  // of two ranks
+    EXPECT_EQ(line["moved_bytes"].get<double>(), whole * line["bytes"].get<double>());
+  }
+  EXPECT_EQ(seen, (std::set<std::string>{"all-gather 1048576", "all-gather 4096", "all-reduce 1048576",
+                                         "all-reduce 4096", "reduce-scatter 1048576", "reduce-scatter 4096"}));
+  const ProcessResult alone = space.mixtape({"bench", "comm"});
+  EXPECT_EQ(alone.exit_code, int(Exit::config));
+  EXPECT_NE(alone.err.find("bench comm: one process has nobody to talk to"), std::string::npos) << alone.err;
 }
 
 TEST_F(Distributed, APlanSaysWhatARankNeedsAndExchanges) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -25,10 +26,19 @@ class ThreadRanks {
     int size() const override { return int(all_.slots_.size()); }
     void all_reduce(std::span<float> values) override { sum(values); }
     void all_reduce(std::span<int64_t> values) override { sum(values); }
-    void all_to_all(std::span<const float> from, std::span<float> to) override {
-      const size_t part = from.size() / size_t(size());
+    void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
+      const auto part = size_t(counts[size_t(rank_)]);
+      const int64_t at = std::accumulate(counts.begin(), counts.begin() + rank_, int64_t(0));
       together(from.data(), [&](int i, const void* other) {
-        std::memcpy(to.data() + size_t(i) * part, static_cast<const float*>(other) + size_t(rank_) * part, part * 4);
+        std::memcpy(to.data() + size_t(i) * part, static_cast<const float*>(other) + at, part * sizeof(float));
+      });
+    }
+    void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
+      const auto part = size_t(counts[size_t(rank_)]);
+      const int64_t at = std::accumulate(counts.begin(), counts.begin() + rank_, int64_t(0));
+      together(from.data(), [&](int i, const void* other) {
+        const float* v = static_cast<const float*>(other) + at;
+        for (size_t k = 0; k < part; ++k) to[k] = i == 0 ? v[k] : to[k] + v[k];
       });
     }
     void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) override {

@@ -45,11 +45,13 @@ std::string rate_text(const Work& work, double seconds, const Limits& limits) {
 
 void add_bench_command(Command& app) {
   Command command = app.subcommand(
-      "bench", "speed of training steps, operations and tokenizers, beside the machine's limits; memory of models");
+      "bench",
+      "speed of training steps, operations, exchanges and tokenizers, beside the machine's limits; memory of models");
   command.require_subcommand();
   add_bench_train(command);
   add_bench_ops(command);
   add_bench_memory(command);
+  add_bench_comm(command);
   add_bench_tokenizer(command);
 }
 

@@ -14,6 +14,7 @@ namespace mixtape {
 void add_bench_train(Command& bench);
 void add_bench_ops(Command& bench);
 void add_bench_memory(Command& bench);
+void add_bench_comm(Command& bench);
 void add_bench_tokenizer(Command& bench);
 
 // load_arguments() with --device as the last word on the key `device`, unless it is empty.

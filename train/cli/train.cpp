@@ -1,6 +1,7 @@
 // mixtape train CONFIG... [key=value...]
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
+#include "train/parallel/launch.h"
 #include "train/parallel/watchdog.h"
 #include "train/parallel/world.h"
 #include "train/report/console.h"
@@ -48,13 +49,35 @@ void train_together(const std::vector<std::string>& arguments, Communicator& ran
   ranks.barrier();  // nobody ends, and is missed, while rank 0 still writes
 }
 
+// Each process finds --devices on its command line, too, as what the records say of it is the command that goes on.
+int with_devices(int devices, const std::vector<std::string>& arguments) {
+  if (devices == 1) {
+    train(arguments, single_process());
+    return exit_code;
+  }
+  load_arguments(arguments);  // an error in them is this process's to say
+  std::vector<std::string> words = command_line();
+  words.erase(words.begin());
+  return launch_ranks(devices, words);
+}
+
 }  // namespace
 
 void add_train_command(Command& app) {
   Command command = app.subcommand("train", "train a model; the same command again goes on where it stopped");
   const auto arguments = add_config_arguments(command);
-  command.action([arguments] {
-    if (const auto ranks = join_world()) {
+  const auto devices = std::make_shared<std::optional<int>>();
+  command.option("--devices", *devices, "processes on this machine, a device each, started by mpirun").range(1, 1024);
+  command.action([arguments, devices] {
+    if (*devices && !is_launched()) {
+      exit_code = with_devices(**devices, arguments());
+      return;
+    }
+    const auto ranks = join_world();
+    if (const int n = ranks ? ranks->size() : 1; devices->value_or(n) != n)
+      throw ConfigError("--devices {}, but a launcher has started this process as one of {}; leave --devices out",
+                        **devices, n);
+    if (ranks) {
       train_together(arguments(), *ranks);
     } else {
       train(arguments(), single_process());

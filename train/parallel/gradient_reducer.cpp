@@ -92,7 +92,8 @@ void GradientReducer::sum_in_order(std::span<float> gradients) {
   for (int64_t at = 0; at < n; at += bucket_elements) {
     const int64_t count = std::min(bucket_elements, n - at), part = count / ranks;
     const std::span<float> bucket = gradients.subspan(size_t(at), size_t(count));
-    ranks_.all_to_all(bucket, std::span(scratch.data<float>(), size_t(count)));
+    part_counts_.assign(size_t(ranks), part);
+    ranks_.all_to_all(bucket, part_counts_, std::span(scratch.data<float>(), size_t(count)));
     for (int64_t width = 1; width < ranks; width *= 2)
       for (int64_t i = 0; i + width < ranks; i += 2 * width)
         backend_.cast().convert({.y = {scratch.columns(i * part, part), Write::accumulate},

@@ -55,7 +55,7 @@ class GradientReducer {
   Communicator& ranks_;
   std::optional<LaneFold> lanes_;  // in strict mode
   int64_t micro_batches_ = 0, first_ = 0, here_ = 0;
-  std::vector<int64_t> loss_bits_, part_bytes_;
+  std::vector<int64_t> loss_bits_, part_counts_, part_bytes_;
   std::vector<int64_t> shard_bytes_;  // of the weights, by rank
 };
 

@@ -38,7 +38,19 @@ int launched_processes() {
   return 1;
 }
 
+// Of the module, which is loaded.
+template <class Function>
+Function* function_of_module(const MpiModule& module, const char* name) {
+  void* found = dlsym(RTLD_DEFAULT, name);
+  if (!found) throw ConfigError("{}: {}; it belongs to another version of mixtape", module.path, dlerror());
+  return reinterpret_cast<Function*>(found);
+}
+
 }  // namespace
+
+bool is_launched() { return launched_processes() != 1 || number_in("OMPI_COMM_WORLD_SIZE") > 0; }
+
+RawMpi* raw_mpi() { return function_of_module<RawMpi>(find_mpi_module(), raw_mpi_name); }
 
 MpiModule find_mpi_module() {
   std::error_code ignored;
@@ -57,11 +69,9 @@ std::unique_ptr<Communicator> join_world() {
   const MpiModule module = find_mpi_module();
   if (module.path.empty()) throw ConfigError("{}, but {}", started, module.missing);
   // Global: MPI's own modules look for MPI's symbols.
-  void* library = dlopen(module.path.c_str(), RTLD_NOW | RTLD_GLOBAL);
-  if (!library) throw ConfigError("{}, but MPI cannot be loaded: {}", started, dlerror());
-  const auto join = reinterpret_cast<JoinMpi*>(dlsym(library, join_mpi_name));
-  if (!join) throw ConfigError("{}: {}; it belongs to another version of mixtape", module.path, dlerror());
-  std::unique_ptr<Communicator> ranks(join());
+  if (!dlopen(module.path.c_str(), RTLD_NOW | RTLD_GLOBAL))
+    throw ConfigError("{}, but MPI cannot be loaded: {}", started, dlerror());
+  std::unique_ptr<Communicator> ranks(function_of_module<JoinMpi>(module, join_mpi_name)());
   if (ranks->size() == 1 && launched > 1)
     throw ConfigError("{}, but the MPI that {} was built with finds one only; start with the mpirun of that MPI",
                       started, module.path);

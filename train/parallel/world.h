@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/communicator.h"
+#include "train/parallel/mpi/module.h"
 
 namespace mixtape {
 
@@ -12,6 +13,12 @@ namespace mixtape {
 // needs none. MPI ends when the communicator is destroyed. Throws ConfigError where several were started but MPI is not
 // to be had, or does not know of them.
 std::unique_ptr<Communicator> join_world();
+
+// Whether mpirun or srun has started this process, be it alone.
+bool is_launched();
+
+// MPI's own calls, for comparison, after join_world().
+RawMpi* raw_mpi();
 
 // Rank 0's text on every rank.
 std::string broadcast_text(Communicator& ranks, std::string text);

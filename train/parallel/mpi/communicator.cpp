@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <thread>
@@ -67,12 +68,20 @@ class MpiCommunicator final : public Communicator {
   void all_reduce(std::span<float> values) override { sum(values, MPI_FLOAT); }
   void all_reduce(std::span<int64_t> values) override { sum(values, MPI_INT64_T); }
 
-  void all_to_all(std::span<const float> from, std::span<float> to) override {
-    const int part = int(from.size() / size_t(size_));
-    if (int64_t(part) * size_ != int64_t(from.size()) || to.size() != from.size())
-      throw Error("all_to_all: {} and {} floats for {} ranks", from.size(), to.size(), size_);
+  void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
+    const int here = take_counts("all_to_all", from.size(), counts, to.size() / size_t(size_));
+    std::vector<int> arriving(size_t(size_), here), places;
+    for (int r = 0; r < size_; ++r) places.push_back(r * here);
     MPI_Request request;
-    MPI_Ialltoall(from.data(), part, MPI_FLOAT, to.data(), part, MPI_FLOAT, MPI_COMM_WORLD, &request);
+    MPI_Ialltoallv(from.data(), counts_.data(), offsets_.data(), MPI_FLOAT, to.data(), arriving.data(), places.data(),
+                   MPI_FLOAT, MPI_COMM_WORLD, &request);
+    wait(request);
+  }
+
+  void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
+    take_counts("reduce_scatter", from.size(), counts, to.size());
+    MPI_Request request;
+    MPI_Ireduce_scatter(from.data(), to.data(), counts_.data(), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
     wait(request);
   }
 
@@ -122,6 +131,22 @@ class MpiCommunicator final : public Communicator {
   }
 
  private:
+  // Parts of these counts into counts_ and offsets_; returns this rank's. `to`: what it has room for.
+  int take_counts(const char* what, size_t from, std::span<const int64_t> counts, size_t to) {
+    int64_t offset = 0;
+    counts_.clear(), offsets_.clear();
+    for (const int64_t n : counts) {
+      counts_.push_back(int(n));
+      offsets_.push_back(int(offset));
+      offset += n;
+    }
+    if (int(counts.size()) != size_ || offset != int64_t(from) || offset > INT32_MAX ||
+        counts_[size_t(rank_)] != int64_t(to))
+      throw Error("{}: {} parts of {} floats in all, for {} ranks, {} floats and a part of {}", what, counts.size(),
+                  offset, size_, from, to);
+    return counts_[size_t(rank_)];
+  }
+
   static constexpr int64_t block = 64;  // bytes
   MPI_Datatype block_type_ = MPI_DATATYPE_NULL;
   int rank_ = 0, size_ = 1;
@@ -130,6 +155,22 @@ class MpiCommunicator final : public Communicator {
 
 }  // namespace
 
-extern "C" Communicator* mixtape_join_mpi_1() { return new MpiCommunicator; }
+// The number: of Communicator's virtual functions as they are now.
+extern "C" Communicator* mixtape_join_mpi_2() { return new MpiCommunicator; }
+
+extern "C" void mixtape_raw_mpi_2(Collective which, std::span<float> from, std::span<float> to) {
+  const int part = int(std::min(from.size(), to.size()));
+  switch (which) {
+    case Collective::all_reduce:
+      MPI_Allreduce(from.data(), to.data(), part, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+      return;
+    case Collective::reduce_scatter:
+      MPI_Reduce_scatter_block(from.data(), to.data(), part, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+      return;
+    case Collective::all_gather:
+      MPI_Allgather(from.data(), part, MPI_FLOAT, to.data(), part, MPI_FLOAT, MPI_COMM_WORLD);
+      return;
+  }
+}
 
 }  // namespace mixtape
