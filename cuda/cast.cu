@@ -81,13 +81,19 @@ __global__ void convert_and_largest_kernel(ConvertBody<To, From, N> body, int* p
   if (threadIdx.x == 0) parts[blockIdx.x] = most;
 }
 
-// parts[block]: the bits of the largest magnitude that the block's threads met.
-template <class T>
-__global__ void largest_kernel(int* parts, Rows<const T> x, int64_t rows, int64_t cols) {
+// The same without a conversion.
+template <class T, int N>
+__global__ void largest_kernel(int* parts, Rows<const T> x, int64_t rows, int64_t items) {
   int most = 0;
-  for (int64_t i = int64_t(blockIdx.x) * amax_threads + threadIdx.x; i < rows * cols;
-       i += int64_t(gridDim.x) * amax_threads)
-    most = std::max(most, magnitude_bits(to_float(rows == 1 ? x.data[i] : x[i / cols][i % cols])));
+#pragma unroll 4
+  for (int64_t i = int64_t(blockIdx.x) * amax_threads + threadIdx.x; i < rows * items;
+       i += int64_t(gridDim.x) * amax_threads) {
+    const int64_t row = rows == 1 ? 0 : i / items;
+    float v[N];
+    load(v, x[row] + (i - row * items) * N);
+#pragma unroll
+    for (int j = 0; j < N; ++j) most = std::max(most, magnitude_bits(v[j]));
+  }
   most = block_largest(most);
   if (threadIdx.x == 0) parts[blockIdx.x] = most;
 }
@@ -164,8 +170,11 @@ void CudaCast::abs_max(const AbsMax& a) {
   const Tensor parts = backend_.workspace({cuda::amax_blocks_for(a.x.count())}, DType::i32);
   if (backend_.planning()) return;
   dispatch<float, fp16, bf16>(a.x.dtype(), "abs_max", [&]<class T>() {
-    cuda::launch(backend_.runtime(), cuda::largest_kernel<T>, dim3(unsigned(parts.count())), dim3(cuda::amax_threads),
-                 cuda::amax_shared, parts.data<int32_t>(), cuda::rows_of<const T>(a.x), e.rows, e.cols);
+    cuda::dispatch_vectors<T>(e, {a.x}, [&]<int N>() {
+      cuda::launch(backend_.runtime(), cuda::largest_kernel<T, N>, dim3(unsigned(parts.count())),
+                   dim3(cuda::amax_threads), cuda::amax_shared, parts.data<int32_t>(), cuda::rows_of<const T>(a.x),
+                   e.rows, e.cols / N);
+    });
   });
   cuda::finish_largest(backend_.runtime(), a.amax, parts);
 }

@@ -14,25 +14,37 @@ struct RowBlocks {
       : rows(n), size(std::max(least_rows, divide_up(n, most_blocks))), count(divide_up(n, size)) {}
 };
 
-// to[col] = (or +=) sum over blocks of parts[block, col], in the order of the blocks.
+constexpr int parts_a_thread = 16, most_groups = 32;
+
+// to[col] = (or +=) sum over blocks of parts[block, col]. Threads (column, group): a group adds up neighbouring parts
+// in their order, and the sums of groups are added in theirs. One thread a column would wait for each of 512 parts.
 template <class G>
-struct SumPartsBody {
-  G* to;
-  const float* parts;
-  int64_t blocks, cols;
-  bool accumulate;
-  __device__ void operator()(int64_t, int64_t col) const {
-    float sum = 0;
-    for (int64_t b = 0; b < blocks; ++b) sum += parts[b * cols + col];
-    put(to + col, sum, accumulate);
-  }
-};
+__global__ void __launch_bounds__(warp_size* most_groups)
+    sum_parts_kernel(G* to, const float* parts, int64_t blocks, int64_t cols, bool accumulate) {
+  struct Storage {
+    float sums[most_groups][warp_size];
+  };
+  Storage& s = shared_memory<Storage>();
+  const int64_t col = int64_t(blockIdx.x) * warp_size + lane_id();
+  const int group = warp_id(), groups = int(blockDim.x) / warp_size;
+  const int64_t each = (blocks + groups - 1) / groups, end = std::min(blocks, each * (group + 1));
+  float sum = 0;
+#pragma unroll 8
+  for (int64_t b = each * group; b < end; ++b) sum += col < cols ? parts[b * cols + col] : 0.f;
+  s.sums[group][lane_id()] = sum;
+  __syncthreads();
+  if (group > 0 || col >= cols) return;
+  for (int g = 1; g < groups; ++g) sum += s.sums[g][lane_id()];
+  put(to + col, sum, accumulate);
+}
 
 inline void sum_parts(Runtime& runtime, const Grad& to, const float* parts, int64_t blocks) {
   if (!to) return;
+  const int64_t cols = to.tensor.count(),
+                groups = std::clamp<int64_t>(divide_up(blocks, parts_a_thread), 1, most_groups);
   dispatch<float, fp16, bf16>(to.tensor.dtype(), "column sums", [&]<class G>() {
-    elementwise(runtime, 1, to.tensor.count(),
-                SumPartsBody<G>{to.tensor.data<G>(), parts, blocks, to.tensor.count(), to.accumulates()});
+    launch(runtime, sum_parts_kernel<G>, dim3(unsigned(divide_up(cols, warp_size))), dim3(unsigned(warp_size * groups)),
+           most_groups * warp_size * sizeof(float), to.tensor.data<G>(), parts, blocks, cols, to.accumulates());
   });
 }
 

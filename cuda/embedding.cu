@@ -2,9 +2,9 @@
 //
 // Forward moves 2 rows d sizeof(T) bytes with tokens alone, 4 with positions and types, and is bound by memory.
 // Backward sorts the rows by what they look up (stable, sort.h), and gives each run of equal ids to a block that adds
-// its rows in their order: rows d sizeof(T) bytes read, each row of the table that is named written once, no atomics,
-// the same bits every time. A table that is overwritten is zeroed first, which a vocabulary's gradient pays once a
-// step.
+// its rows in their order; a long run to several, whose sums are then added in theirs. rows d sizeof(T) bytes read,
+// each row of the table that is named written once, no atomics, the same bits every time. A table that is overwritten
+// is zeroed first, which a vocabulary's gradient pays once a step.
 #include "cuda/sort.h"
 
 namespace mixtape {
@@ -96,41 +96,94 @@ struct ZeroBody {
 };
 
 constexpr int scatter_threads = 128;
+constexpr int64_t piece_rows = 64;  // a block adds up no more than a piece of so many sorted positions
 
-// A block for each sorted position; the first of a run adds up the run's rows.
+template <class G, class T>
+struct ScatterOf {
+  Rows<G> table;
+  Rows<const T> dy;
+  // Of piece p the sums of its part of a run that began before it (row 2 p), and of a run that goes on behind (2 p +
+  // 1).
+  Rows<float> parts;
+  const int *keys, *rows;
+  int64_t n, table_rows, cols;
+  float scale;
+  bool accumulate;
+
+  __device__ bool continues(int64_t i) const { return i > 0 && i < n && keys[i - 1] == keys[i]; }
+};
+
+template <int N>
+__device__ inline int64_t column() {
+  return (int64_t(blockIdx.y) * blockDim.x + threadIdx.x) * N;
+}
+
+// A block for each sorted position: it adds up what begins there, a run or the part of one that lies in a piece.
 template <class G, class T, int N>
-__global__ void __launch_bounds__(scatter_threads)
-    scatter_kernel(Rows<G> table, Rows<const T> dy, const int* keys, const int* rows, int64_t n, int64_t table_rows,
-                   int64_t cols, float scale, bool accumulate) {
-  const int64_t first = blockIdx.x;
-  const int key = keys[first];
-  if (key == table_rows || (first > 0 && keys[first - 1] == key)) return;
-  const int64_t col = (int64_t(blockIdx.y) * blockDim.x + threadIdx.x) * N;
-  if (col >= cols) return;
+__global__ void __launch_bounds__(scatter_threads) scatter_kernel(ScatterOf<G, T> a) {
+  const int64_t first = blockIdx.x, piece = first / piece_rows, col = column<N>();
+  const int key = a.keys[first];
+  const bool begins = !a.continues(first);
+  if (key == a.table_rows || (!begins && first % piece_rows) || col >= a.cols) return;
+  int64_t end = first + 1;
+  while (end % piece_rows && a.continues(end)) ++end;
   float sum[N] = {};
 #pragma unroll 4
-  for (int64_t i = first; i < n && keys[i] == key; ++i) {
+  for (int64_t i = first; i < end; ++i) {
     float v[N];
-    load(v, dy[rows[i]] + col);
+    load(v, a.dy[a.rows[i]] + col);
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum[j] += v[j] * scale;
+    for (int j = 0; j < N; ++j) sum[j] += v[j] * a.scale;
   }
-  put(table[key] + col, sum, accumulate);
+  if (begins && !a.continues(end))
+    put(a.table[key] + col, sum, a.accumulate);
+  else
+    store(a.parts[2 * piece + begins] + col, sum);
+}
+
+// A block for each piece: the sum of the run, if any, that begins in it and goes on behind.
+template <class G, class T, int N>
+__global__ void __launch_bounds__(scatter_threads) join_kernel(ScatterOf<G, T> a) {
+  const int64_t piece = blockIdx.x, begin = piece * piece_rows, end = begin + piece_rows, col = column<N>();
+  if (!a.continues(end) || col >= a.cols) return;
+  const int key = a.keys[end];
+  if (key == a.table_rows || (begin > 0 && a.keys[begin - 1] == key)) return;
+  float sum[N];
+  load(sum, a.parts[2 * piece + 1] + col);
+#pragma unroll 4
+  for (int64_t p = piece + 1; p * piece_rows < a.n && a.keys[p * piece_rows] == key; ++p) {
+    float v[N];
+    load(v, a.parts[2 * p] + col);
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum[j] += v[j];
+  }
+  put(a.table[key] + col, sum, a.accumulate);
 }
 
 template <class G, class T>
-void scatter(Runtime& runtime, const Grad& to, const Tensor& dy, float scale, const Sort& sorted) {
-  const int64_t n = dy.rows(), rows = to.tensor.rows(), cols = to.tensor.cols();
+void scatter(Runtime& runtime, const Grad& to, const Tensor& dy, float scale, const Sort& sorted, const Tensor& parts) {
+  const ScatterOf<G, T> a{.table = rows_of<G>(to.tensor),
+                          .dy = rows_of<const T>(dy),
+                          .parts = rows_of<float>(parts),
+                          .keys = sorted.keys(),
+                          .rows = sorted.values(),
+                          .n = dy.rows(),
+                          .table_rows = to.tensor.rows(),
+                          .cols = to.tensor.cols(),
+                          .scale = scale,
+                          .accumulate = to.accumulates()};
   constexpr int width = 16 / std::max(sizeof(G), sizeof(T));
   const auto run = [&]<int N>() {
-    if (!to.accumulates()) elementwise(runtime, rows, cols / N, ZeroBody<G, N>{rows_of<G>(to.tensor)});
-    if (n == 0) return;
-    const int64_t threads = std::min<int64_t>(scatter_threads, divide_up(cols / N, warp_size) * warp_size);
-    launch(runtime, scatter_kernel<G, T, N>, dim3(unsigned(n), unsigned(divide_up(cols / N, threads))),
-           dim3(unsigned(threads)), 0, rows_of<G>(to.tensor), rows_of<const T>(dy), sorted.keys(), sorted.values(), n,
-           rows, cols, scale, to.accumulates());
+    if (!a.accumulate) elementwise(runtime, a.table_rows, a.cols / N, ZeroBody<G, N>{a.table});
+    if (a.n == 0) return;
+    const int64_t threads = std::min<int64_t>(scatter_threads, divide_up(a.cols / N, warp_size) * warp_size);
+    const auto columns = unsigned(divide_up(a.cols / N, threads));
+    launch(runtime, scatter_kernel<G, T, N>, dim3(unsigned(a.n), columns), dim3(unsigned(threads)), 0, a);
+    if (a.n > piece_rows)
+      launch(runtime, join_kernel<G, T, N>, dim3(unsigned(divide_up(a.n, piece_rows)), columns),
+             dim3(unsigned(threads)), 0, a);
   };
-  if (vectors_fit({n, cols}, width, {dy}) && vectors_fit({rows, cols}, width, {to.tensor}))
+  if (vectors_fit({a.n, a.cols}, width, {dy}) && vectors_fit({a.table_rows, a.cols}, width, {to.tensor}))
     run.template operator()<width>();
   else
     run.template operator()<1>();
@@ -142,14 +195,15 @@ void scatter_rows(CudaBackend& backend, const char* name, const Grad& to, const 
   if (!to) return;
   Sort sort(dy.rows());
   const Tensor memory = backend.workspace({sort.ints()}, DType::i32);
+  const Tensor parts = backend.workspace({2 * divide_up(dy.rows(), piece_rows), dy.cols()}, DType::f32);
   if (backend.planning()) return;
   sort.bind(memory);
   target.rows = to.tensor.rows();
   elementwise(backend.runtime(), 1, dy.rows(), KeysBody{sort.keys(), sort.values(), target});
   sort.run(backend.runtime(), target.rows);
   dispatch<float, fp16, bf16>(dy.dtype(), name, [&]<class T>() {
-    if (to.tensor.dtype() == dy.dtype()) return scatter<T, T>(backend.runtime(), to, dy, scale, sort);
-    if (to.tensor.dtype() == DType::f32) return scatter<float, T>(backend.runtime(), to, dy, scale, sort);
+    if (to.tensor.dtype() == dy.dtype()) return scatter<T, T>(backend.runtime(), to, dy, scale, sort, parts);
+    if (to.tensor.dtype() == DType::f32) return scatter<float, T>(backend.runtime(), to, dy, scale, sort, parts);
     throw Error("{}: a gradient is {}, expected fp32 or {}", name, to.tensor.dtype(), dy.dtype());
   });
 }

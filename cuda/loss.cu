@@ -1,9 +1,10 @@
 // Cross-entropy from hidden states, a chunk of rows at a time.
 //
 // A chunk's logits are a product in float32. A block a row then reads them twice, for the sum of exponentials and for
-// the gradient, which is written in the operands' type (over the logits, where that is float32): 8 V bytes read and
-// V sizeof(T) written a row, two exponentials a logit, bound by memory; the products around it are 2 rows V d FLOPs
-// forward and 4 rows V d backward. Rows without a target cost no exponentials, and a row of zeros in the gradient.
+// the gradient, which is written in the operands' type (over the logits, where that is float32): 8 V bytes read, the
+// second time mostly from the L2 cache, and V sizeof(T) written a row, two exponentials a logit, bound by memory; the
+// products around it are 2 rows V d FLOPs forward and 4 rows V d backward. Rows without a target cost no exponentials,
+// and a row of zeros in the gradient.
 //
 // How many rows have a target is known on the device alone, so the products are made for all rows; where few have one
 // (masked LM), the model gathers them before.
@@ -15,7 +16,9 @@ namespace mixtape {
 namespace cuda {
 namespace {
 
-constexpr int row_threads = 256, mean_threads = 1024;
+// Logits are read four at a time: a row begins at a multiple of 16 bytes and is padded to whole vectors
+// (LossWorkspace), so what is behind the end of the vocabulary may be read and written, and is nobody's.
+constexpr int logits_a_load = 4, most_row_threads = 1024, mean_threads = 1024;
 
 template <class T>
 struct RowsOfLoss {
@@ -32,7 +35,19 @@ struct RowsOfLoss {
   __device__ float logit(int64_t row, int64_t v) const {
     return (z[row][v] + (bias ? to_float(bias[v]) : 0.f)) * logit_scale;
   }
+  // Those of columns v to v + 3, where there are any; else below all numbers.
+  __device__ void logits(float (&x)[logits_a_load], int64_t row, int64_t v) const {
+    load(x, z[row] + v);
+#pragma unroll
+    for (int i = 0; i < logits_a_load; ++i) {
+      const bool there = v + i < vocabulary;
+      x[i] = there ? (x[i] + (bias ? to_float(bias[v + i]) : 0.f)) * logit_scale : -INFINITY;
+    }
+  }
 };
+
+__device__ inline int64_t first_column() { return int64_t(threadIdx.x) * logits_a_load; }
+__device__ inline int64_t column_step() { return int64_t(blockDim.x) * logits_a_load; }
 
 struct RowStats {
   float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
@@ -42,14 +57,19 @@ struct RowStats {
 template <class T>
 __device__ inline RowStats stats_of(const RowsOfLoss<T>& a, int64_t row) {
   RowStats s{-INFINITY, 0, 0};
-  for (int64_t v = threadIdx.x; v < a.vocabulary; v += row_threads) {
-    const float z = a.logit(row, v);
-    s.sum_z += z;
-    if (z > s.max) {
-      s.sum = s.sum * expf(s.max - z) + 1.f;
-      s.max = z;
-    } else {
-      s.sum += expf(z - s.max);
+#pragma unroll 4
+  for (int64_t v = first_column(); v < a.vocabulary; v += column_step()) {
+    float x[logits_a_load];
+    a.logits(x, row, v);
+    const float most = fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
+    if (most > s.max) {
+      s.sum *= expf(s.max - most);
+      s.max = most;
+    }
+#pragma unroll
+    for (int i = 0; i < logits_a_load; ++i) {
+      s.sum += expf(x[i] - s.max);
+      if (v + i < a.vocabulary) s.sum_z += x[i];
     }
   }
   return s;
@@ -59,14 +79,38 @@ __device__ inline RowStats stats_of(const RowsOfLoss<T>& a, int64_t row) {
 // fewer than 2^24.
 template <class T>
 __device__ inline int64_t first_of_largest(const RowsOfLoss<T>& a, int64_t row, float max, float* scratch) {
-  int64_t v = threadIdx.x;
-  while (v < a.vocabulary && a.logit(row, v) != max) v += row_threads;
-  const float first = -block_max(-float(v < a.vocabulary ? v : a.vocabulary), scratch);
-  return first < float(a.vocabulary) ? int64_t(first) : 0;
+  int64_t first = a.vocabulary;
+  for (int64_t v = first_column(); v < a.vocabulary && first == a.vocabulary; v += column_step()) {
+    float x[logits_a_load];
+    a.logits(x, row, v);
+#pragma unroll
+    for (int i = logits_a_load - 1; i >= 0; --i)
+      if (x[i] == max) first = v + i;
+  }
+  const float of_block = -block_max(-float(first), scratch);
+  return of_block < float(a.vocabulary) ? int64_t(of_block) : 0;
+}
+
+// The gradients of a row's logits from the logarithm of its sum of exponentials; 0 behind the end of the vocabulary.
+template <class T>
+__device__ inline void store_gradients(const RowsOfLoss<T>& a, int64_t row, int64_t target, float log_sum) {
+  const float scale = a.state ? a.state->loss_scale * a.state->inverse_targets * a.logit_scale : a.logit_scale;
+  const float uniform = a.smoothing / float(a.vocabulary);
+#pragma unroll 4
+  for (int64_t v = first_column(); v < a.vocabulary; v += column_step()) {
+    float x[logits_a_load];
+    a.logits(x, row, v);
+#pragma unroll
+    for (int i = 0; i < logits_a_load; ++i) {
+      const float p = expf(x[i] - log_sum) - uniform - (v + i == target ? 1.f - a.smoothing : 0.f);
+      x[i] = v + i < a.vocabulary ? p * scale : 0.f;
+    }
+    store(a.g[row] + v, x);
+  }
 }
 
 template <class T>
-__global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a) {
+__global__ void __launch_bounds__(most_row_threads) loss_rows_kernel(RowsOfLoss<T> a) {
   struct Storage {
     float scratch[warp_size];
   };
@@ -76,8 +120,8 @@ __global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a)
     if (threadIdx.x == 0) a.row_loss[row] = 0;
     if (threadIdx.x == 0 && a.row_nll) a.row_nll[row] = 0;
     if (threadIdx.x == 0 && a.predictions) a.predictions[row] = -1;
-    if (a.g)
-      for (int64_t v = threadIdx.x; v < a.vocabulary; v += row_threads) a.g[row][v] = from_float<T>(0.f);
+    constexpr float zeros[logits_a_load] = {};
+    for (int64_t v = first_column(); a.g && v < a.vocabulary; v += column_step()) store(a.g[row] + v, zeros);
     return;
   }
   require(target < a.vocabulary, "cross_entropy: a target outside the vocabulary");
@@ -95,13 +139,7 @@ __global__ void __launch_bounds__(row_threads) loss_rows_kernel(RowsOfLoss<T> a)
     const int64_t best = first_of_largest(a, row, max, s.scratch);
     if (threadIdx.x == 0) a.predictions[row] = int32_t(best);
   }
-  if (!a.g) return;
-  const float scale = a.state ? a.state->loss_scale * a.state->inverse_targets * a.logit_scale : a.logit_scale;
-  const float uniform = a.smoothing / float(a.vocabulary);
-  for (int64_t v = threadIdx.x; v < a.vocabulary; v += row_threads) {
-    const float p = expf(a.logit(row, v) - log_sum) - uniform - (v == target ? 1.f - a.smoothing : 0.f);
-    a.g[row][v] = from_float<T>(p * scale);
-  }
+  if (a.g) store_gradients(a, row, target, log_sum);
 }
 
 // mean = sum of losses / targets, in an order that the number of rows fixes. One block.
@@ -145,9 +183,17 @@ struct LossWorkspace {
   }
 };
 
+// Enough for eight loads a thread. Of a large vocabulary as many as there can be: the fewer rows are under way, the
+// more of them are in the L2 cache when they are read again.
+unsigned threads_of_row(int64_t vocabulary) {
+  const int64_t wanted = divide_up(divide_up(vocabulary, 8 * logits_a_load), warp_size) * warp_size;
+  return unsigned(std::clamp<int64_t>(wanted, warp_size, most_row_threads));
+}
+
 void loss_rows(Runtime& runtime, const CrossEntropy& a, const LossWorkspace& w, int64_t first, int64_t n) {
   dispatch<float, fp16, bf16>(a.hidden.dtype(), "cross_entropy", [&]<class T>() {
-    launch(runtime, loss_rows_kernel<T>, dim3(unsigned(n)), dim3(row_threads), warp_size * sizeof(float),
+    launch(runtime, loss_rows_kernel<T>, dim3(unsigned(n)), dim3(threads_of_row(a.weight.rows())),
+           warp_size * sizeof(float),
            RowsOfLoss<T>{.z = rows_of<const float>(w.z),
                          .g = rows_of<T>(w.g),
                          .bias = data_of<T>(a.bias),

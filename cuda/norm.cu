@@ -136,16 +136,17 @@ struct BackwardOf {
 
 // The bound leaves 128 registers a thread, which hold 16 columns and their sums.
 constexpr int backward_threads = 512;
+// Of rows in turns, so that a barrier a row does.
+struct NormSums {
+  float of_rows[2][2][warp_size];
+};
 
 // V vectors of N elements a thread are the columns of a block's threads. With n = (h - mean) inv and g = dy weight:
 // dx = dh + inv (g - mean(g) - n mean(g n)), without mean(g) for RMS norm. A thread reads dh and dy where it writes dx
 // afterwards, so dx may be either.
 template <class T, int N, int V>
 __global__ void __launch_bounds__(backward_threads) norm_backward_kernel(BackwardOf<T> a) {
-  struct Storage {
-    float scratch[2][warp_size];
-  };
-  Storage& s = shared_memory<Storage>();
+  NormSums& s = shared_memory<NormSums>();
   const auto col = [&](int k) { return (int64_t(k) * blockDim.x + threadIdx.x) * N; };
   const int64_t begin = blockIdx.x * a.block_rows, end = std::min(a.rows, begin + a.block_rows);
   float dw[V][N] = {}, db[V][N] = {};
@@ -172,8 +173,8 @@ __global__ void __launch_bounds__(backward_threads) norm_backward_kernel(Backwar
       }
     }
     if (!a.dx) continue;
-    const float mean_gn = block_sum(sum_gn, s.scratch[0]) / float(a.cols);
-    const float mean_g = a.center ? block_sum(sum_g, s.scratch[1]) / float(a.cols) : 0.f;
+    block_sums(sum_gn, sum_g, s.of_rows[row % 2]);
+    const float mean_gn = sum_gn / float(a.cols), mean_g = a.center ? sum_g / float(a.cols) : 0.f;
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       if (col(k) >= a.cols) continue;
@@ -201,8 +202,8 @@ void run_backward(Runtime& runtime, const BackwardOf<T>& a, int64_t blocks) {
   const int64_t vectors = a.cols / N;
   const int64_t threads = std::min<int64_t>(backward_threads, divide_up(vectors, warp_size) * warp_size);
   const auto run = [&]<int V>() {
-    launch(runtime, norm_backward_kernel<T, N, V>, dim3(unsigned(blocks)), dim3(unsigned(threads)),
-           2 * warp_size * sizeof(float), a);
+    launch(runtime, norm_backward_kernel<T, N, V>, dim3(unsigned(blocks)), dim3(unsigned(threads)), sizeof(NormSums),
+           a);
   };
   const int64_t held = divide_up(vectors, threads);
   if (held <= 1) return run.template operator()<1>();

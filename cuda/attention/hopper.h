@@ -61,6 +61,24 @@ struct Ring {
   __device__ void leave(unsigned n) { arrive_together(empty[slot(n)]); }
 };
 
+// A block's roles, once its barriers are initialised: consumers take the registers that the producer's warpgroup gives
+// up, of which one warp works.
+template <class Storage, class Consume, class Produce>
+__device__ inline void by_roles(Storage& s, Consume&& consume, Produce&& produce) {
+  if (threadIdx.x == 0) {
+    s.init_all();
+    fence_of_init();
+  }
+  __syncthreads();
+  if (warp_id() < consumer_warps) {
+    take_registers_up_to<consumer_registers>();
+    consume();
+  } else {
+    give_registers_down_to<producer_registers>();
+    if (warp_id() == consumer_warps) produce();
+  }
+}
+
 // Starts to bring rows of a head, by one thread.
 template <int D, int rows, class T>
 __device__ inline void load_tile(HopperTile<D, rows, T>& to, const TensorMap& map, int head, int row, Mbarrier& full) {

@@ -36,7 +36,6 @@ struct HopperBackwardStorage {
     init(own_full, 2);
     init(own_empty, consumer_warps);
     init(tail, 1);
-    fence_of_init();
   }
 };
 
@@ -258,30 +257,16 @@ template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_dq_kernel(const __grid_constant__ HopperBackward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperBackwardStorage<D, T>>();
-    if (threadIdx.x == 0) s.init_all();
-    __syncthreads();
-    if (warp_id() < consumer_warps) {
-      take_registers_up_to<consumer_registers>();
-      dq_consumer<dropout>(h, s);
-    } else {
-      give_registers_down_to<producer_registers>();
-      if (warp_id() == consumer_warps) dq_producer(h, s);
-    }
+    by_roles(
+        s, [&] { dq_consumer<dropout>(h, s); }, [&] { dq_producer(h, s); });
   }
 }
 template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_dkv_kernel(const __grid_constant__ HopperBackward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperBackwardStorage<D, T>>();
-    if (threadIdx.x == 0) s.init_all();
-    __syncthreads();
-    if (warp_id() < consumer_warps) {
-      take_registers_up_to<consumer_registers>();
-      dkv_consumer<dropout>(h, s);
-    } else {
-      give_registers_down_to<producer_registers>();
-      if (warp_id() == consumer_warps) dkv_producer(h, s);
-    }
+    by_roles(
+        s, [&] { dkv_consumer<dropout>(h, s); }, [&] { dkv_producer(h, s); });
   }
 }
 

@@ -29,6 +29,13 @@ struct HopperForwardStorage {
   Mbarrier turn[2];  // of each consumer to start products
 
   __device__ Keys& tile(unsigned n) { return tiles[ring.slot(n)]; }
+  __device__ void init_all() {
+    ring.init_all();
+    init(q_full, 1);
+    init(q_empty, consumer_warps);
+    init(tail, 1);
+    for (Mbarrier& barrier : turn) init(barrier, consumer_warps / 2);
+  }
 };
 
 template <int D, class T>
@@ -157,22 +164,8 @@ template <int D, bool dropout, class T>
 __global__ void __launch_bounds__(hopper_threads, 1) hopper_forward_kernel(const __grid_constant__ HopperForward<T> h) {
   if constexpr (has_warpgroups) {
     auto& s = shared_memory<HopperForwardStorage<D, T>>();
-    if (threadIdx.x == 0) {
-      s.ring.init_all();
-      init(s.q_full, 1);
-      init(s.q_empty, consumer_warps);
-      init(s.tail, 1);
-      for (Mbarrier& turn : s.turn) init(turn, consumer_warps / 2);
-      fence_of_init();
-    }
-    __syncthreads();
-    if (warp_id() < consumer_warps) {
-      take_registers_up_to<consumer_registers>();
-      forward_consumer<dropout>(h, s);
-    } else {
-      give_registers_down_to<producer_registers>();
-      if (warp_id() == consumer_warps) forward_producer(h, s);
-    }
+    by_roles(
+        s, [&] { forward_consumer<dropout>(h, s); }, [&] { forward_producer(h, s); });
   }
 }
 

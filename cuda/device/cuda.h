@@ -19,6 +19,19 @@ constexpr bool has_warpgroups = true;
 constexpr bool has_warpgroups = false;
 #endif
 
+// Likewise for those that every GPU has from sm_89 on, products of fp8; and from sm_90 on: mbarrier, bulk copies of
+// boxes, stmatrix.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+constexpr bool has_fp8_products = true;
+#else
+constexpr bool has_fp8_products = false;
+#endif
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+constexpr bool has_bulk_copies = true;
+#else
+constexpr bool has_bulk_copies = false;
+#endif
+
 constexpr int warp_size = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
 

@@ -40,6 +40,17 @@ __device__ inline float block_max(float x, float* scratch) {
   return x;
 }
 
+// Two sums at once, with one barrier: `scratch` must not be the one of the call before, whose sums other threads may
+// still read.
+__device__ inline void block_sums(float& a, float& b, float (&scratch)[2][warp_size]) {
+  const int warps = int(blockDim.x) / warp_size;
+  a = warp_sum(a), b = warp_sum(b);
+  if (lane_id() == 0) scratch[0][warp_id()] = a, scratch[1][warp_id()] = b;
+  __syncthreads();
+  a = warp_sum(lane_id() < warps ? scratch[0][lane_id()] : 0.f);
+  b = warp_sum(lane_id() < warps ? scratch[1][lane_id()] : 0.f);
+}
+
 // The sum of all threads before this one; `total` becomes the sum of all. Scratch and barriers as above.
 __device__ inline int block_exclusive_sum(int x, int* scratch, int& total) {
   const int warps = int(blockDim.x) / warp_size;

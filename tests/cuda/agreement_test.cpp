@@ -406,57 +406,6 @@ TEST(Agreement, FewRowsOfALinearLayer) {
     }
 }
 
-// An id beyond a table ends the kernel instead of reading there.
-TEST(Agreement, IdsOutsideTheirTablesAreNotRead) {
-  Device d = emulated();
-  const Tensor table = d.normal({7, 5}, DType::f32, 1), y = d.make({2, 5}, DType::f32);
-  const auto look_up = [&](std::vector<int32_t> ids) {
-    d->embedding().embedding({.y = y, .ids = {d.upload(ids), {}, {}}, .tables = {table, {}, {}}, .spec = {}});
-  };
-  EXPECT_NO_THROW(look_up({6, -1}));
-  EXPECT_THROW(look_up({6, 7}), Error);
-  const auto gather = [&](std::vector<int32_t> index) {
-    d->embedding().gather_rows({.y = y, .x = table, .index = d.upload(index)});
-  };
-  EXPECT_NO_THROW(gather({6, -1}));
-  EXPECT_THROW(gather({6, 7}), Error);
-}
-
-// The padding token gets no gradient but its position does; rows without a token give none at all.
-TEST(Agreement, GradientsOfPadding) {
-  Device d = emulated();
-  const std::vector<float> nothing(35, NAN);
-  const Tensor dy = d.upload(std::vector<float>(20, 1), {4, 5}), dtokens = d.upload(nothing, {7, 5}),
-               dpositions = d.upload(nothing, {7, 5});
-  d->embedding().embedding_backward(
-      {.dtokens = {dtokens, Write::overwrite},
-       .dpositions = {dpositions, Write::overwrite},
-       .dy = dy,
-       .ids = {d.upload(std::vector<int32_t>{1, 4, 4, -1}), d.upload(std::vector<int32_t>{0, 1, 2, 99}), {}},
-       .spec = {.position_offset = 2, .pad_id = 1}});
-  for (size_t row = 0; row < 7; ++row) {
-    EXPECT_EQ(d.values<float>(dtokens)[row * 5], row == 4 ? 2.f : 0.f) << row;
-    EXPECT_EQ(d.values<float>(dpositions)[row * 5 + 4], row >= 2 && row <= 4 ? 1.f : 0.f) << row;
-  }
-}
-
-// More rows than one tile of the sort, ids of three bytes, runs of all lengths.
-TEST(Agreement, GradientsOfALargeVocabulary) {
-  constexpr int64_t rows = 1500, vocabulary = 70000, cols = 4;
-  std::vector<int32_t> ids;
-  for (int32_t r = 0; r < rows; ++r)
-    ids.push_back(r % 11 == 0 ? 65537 : int32_t(uint32_t(r * 2654435761u) % vocabulary));
-  std::vector<std::vector<float>> results;
-  for (const bool cuda : {false, true}) {
-    Device d = cuda ? emulated() : cpu();
-    const Tensor dy = d.normal({rows, cols}, DType::f32, 1), dtokens = d.make({vocabulary, cols}, DType::f32);
-    d->embedding().embedding_backward(
-        {.dtokens = {dtokens, Write::overwrite}, .dy = dy, .ids = {d.upload(ids), {}, {}}, .spec = {}});
-    results.push_back(d.values<float>(dtokens));
-  }
-  EXPECT_EQ(results[0], results[1]);  // both add in the order of the rows
-}
-
 // Extremes of the activations: nothing overflows on the way, NaN stays NaN.
 TEST(Agreement, ExtremesOfActivations) {
   Device d = emulated();

@@ -1,85 +1,18 @@
-// The twins of instructions against golden vectors that were made from NVIDIA's tables by other means
-// (tests/golden/instructions/make.py), and what they refuse.
+// What the emulator makes of copies, reductions, deadlocks and the order of threads. Products and loads of matrices are
+// in golden_instructions_test.cpp.
 #include <gtest/gtest.h>
 
-#include <bit>
-#include <fstream>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "cuda/device/cp_async.h"
-#include "cuda/device/ldmatrix.h"
-#include "cuda/device/mma_m16n8k16.h"
 #include "cuda/device/reduce.h"
 #include "cuda/device/vec.h"
 #include "cuda/emulator/launch.h"
 
 namespace mixtape::cuda {
 namespace {
-
-// [32 lanes][columns]
-std::vector<uint32_t> golden(const std::string& name, size_t columns) {
-  std::ifstream file(std::string(MIXTAPE_GOLDEN) + "/instructions/" + name + ".txt");
-  std::vector<uint32_t> values;
-  for (std::string line; std::getline(file, line);) {
-    std::istringstream in(line);
-    for (std::string word; line[0] != '#' && in >> word;) values.push_back(uint32_t(std::stoul(word, nullptr, 16)));
-  }
-  EXPECT_EQ(values.size(), 32 * columns) << name;
-  values.resize(32 * columns);
-  return values;
-}
-
-template <class T>
-__global__ void mma_kernel(uint32_t* d, const uint32_t* lanes) {
-  const uint32_t* mine = lanes + 14 * lane_id();
-  const uint32_t a[4] = {mine[0], mine[1], mine[2], mine[3]};
-  float c[4];
-  for (int i = 0; i < 4; ++i) memcpy(&c[i], &mine[6 + i], 4);
-  mma_m16n8k16<T>(c, a, mine[4], mine[5]);
-  for (int i = 0; i < 4; ++i) memcpy(&d[4 * lane_id() + i], &c[i], 4);
-}
-
-template <class T>
-void expect_mma(const std::string& name) {
-  const auto lanes = golden(name, 14);
-  std::vector<uint32_t> d(128);
-  emulator::launch(mma_kernel<T>, dim3(1), dim3(32), 0, d.data(), lanes.data());
-  for (size_t lane = 0; lane < 32; ++lane)
-    for (size_t i = 0; i < 4; ++i) EXPECT_EQ(d[4 * lane + i], lanes[14 * lane + 10 + i]) << name << " lane " << lane;
-}
-
-TEST(Instructions, ProductsEqualTheGoldenVectors) {
-  expect_mma<bf16>("mma_m16n8k16_bf16");
-  expect_mma<fp16>("mma_m16n8k16_fp16");
-}
-
-template <bool transposed>
-__global__ void ldmatrix_kernel(uint32_t* out, const uint32_t* lanes) {
-  struct Storage {
-    bf16 rows[32 * 8];
-  };
-  Storage& s = shared_memory<Storage>();
-  for (int i = 0; i < 8; ++i) s.rows[8 * lane_id() + i] = from_code<bf16>(uint16_t(8 * lane_id() + i));
-  __syncwarp();
-  uint32_t registers[4];
-  ldmatrix<transposed>(registers, s.rows + 8 * lanes[5 * lane_id()]);
-  for (int i = 0; i < 4; ++i) out[4 * lane_id() + i] = registers[i];
-}
-
-TEST(Instructions, MatrixLoadsEqualTheGoldenVectors) {
-  for (const bool transposed : {false, true}) {
-    const auto lanes = golden(transposed ? "ldmatrix_transposed" : "ldmatrix", 5);
-    std::vector<uint32_t> out(128);
-    emulator::launch(transposed ? ldmatrix_kernel<true> : ldmatrix_kernel<false>, dim3(1), dim3(32), 512, out.data(),
-                     lanes.data());
-    for (size_t lane = 0; lane < 32; ++lane)
-      for (size_t i = 0; i < 4; ++i)
-        EXPECT_EQ(out[4 * lane + i], lanes[5 * lane + 1 + i]) << transposed << " lane " << lane;
-  }
-}
 
 // The last bytes of a copy are zeros, and the target is not there before the wait (where one may look).
 __global__ void copy_kernel(float* out, const float* from) {

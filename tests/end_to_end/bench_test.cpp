@@ -116,5 +116,33 @@ TEST(BenchOps, RefusesAnUnknownOperationWithTheChoices) {
   EXPECT_TRUE(r.out.empty()) << r.out;
 }
 
+// Timed by the device's own marks, beside limits that were measured there.
+TEST(BenchOps, OnAGpu) {
+  const Workspace space;
+  const ProcessResult r = space.mixtape_emulated(
+      tiny_with({"--device", "cuda", "precision.mode=bf16", "--only", "linear", "norm", "attention", "--json"}));
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const nlohmann::json result = nlohmann::json::parse(r.out);
+  EXPECT_EQ(operations_in(result), (std::set<std::string>{"attention", "linear", "norm"}));
+  EXPECT_EQ(result["dtype"], "bf16");
+  for (const char* limit : {"fma", "read", "copy"}) EXPECT_GT(result["limits"][limit], 0) << limit;
+  for (const auto& line : result["operations"]) {
+    EXPECT_GT(line["seconds"], 0) << line["operation"];
+    EXPECT_GT(line["share_of_limit"], 0) << line["operation"];
+    EXPECT_EQ(line["dropped"], 0) << "a device of one's own is not disturbed";
+  }
+}
+
+TEST(BenchTrain, OnAGpu) {
+  const Workspace space;
+  std::vector<std::string> words{"bench", "train", "--device", "cuda", "--steps", "2", "--json"};
+  words.insert(words.end(), tiny_bench.begin() + 2, tiny_bench.end() - 2);
+  const ProcessResult r = space.mixtape_emulated(words);
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  const nlohmann::json result = nlohmann::json::parse(r.out);
+  EXPECT_GT(result["tokens_per_second"], 0);
+  EXPECT_EQ(result["mfu"], 0) << "of a device whose peak nobody knows";
+}
+
 }  // namespace
 }  // namespace mixtape
