@@ -67,11 +67,11 @@ Shard shard_of(int64_t elements, Sharding sharding) {
 }
 
 Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
-    : layout_(layout), storage_(storage), backend_(backend), written_(layout.size()) {
+    : layout_(layout), storage_(storage), backend_(backend) {
   weights = backend.make({layout.flat_count()}, storage.weights, Category::parameters);
   const Shape flat{shard().count};
   if (storage.master) master = backend.make(flat, DType::f32, Category::master);
-  if (storage.gradients) gradients = backend.make({layout.learning_flat_count()}, DType::f32, Category::gradients);
+  if (storage.gradients) gradients = buckets_.emplace(layout, storage.gradient_memory, backend).flat();
   if (storage.moments.first) m = backend.make(flat, DType::f32, Category::optimizer);
   if (storage.moments.second != SecondMoments::none) {
     const bool factored = storage.moments.second == SecondMoments::factored;
@@ -79,7 +79,7 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
     v = backend.make(factored ? Shape{layout.factored_count()} : flat, DType::f32, Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
-  for (const Tensor& t : {weights, master, gradients, m, v})
+  for (const Tensor& t : {weights, master, m, v})
     if (t && !backend.planning()) backend.zero(t);
 }
 
@@ -91,13 +91,6 @@ Tensor Parameters::slice(const Tensor& flat, int id) const {
 Tensor Parameters::own(const Tensor& flat) const {
   const Shard s = shard();
   return Tensor(flat.raw() ? flat.raw() + s.begin * size_of(flat.dtype()) : nullptr, {s.count}, flat.dtype());
-}
-
-Grad Parameters::gradient(int id) {
-  if (!storage_.gradients || !layout_[id].learns) return {};
-  const bool first = !written_[id];
-  written_[id] = true;
-  return {slice(gradients, id), first ? Write::overwrite : Write::accumulate};
 }
 
 void Parameters::initialise(uint64_t seed) {

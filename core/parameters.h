@@ -2,15 +2,18 @@
 //
 // All weights of a model are one allocation of one type; likewise gradients, master weights and both moments. A
 // parameter is a name, a shape and a range. Parameters are ordered by when backward finishes their gradients (the
-// reverse of their order in forward), so that buckets of the flat buffer fill front to back. Frozen parameters come
-// after all others, and buffers of gradients, masters and moments end before them: one offset serves all buffers.
+// reverse of their order in forward), so that buckets of the flat buffer fill front to back (gradient_buckets.h).
+// Frozen parameters come after all others, and buffers of gradients, masters and moments end before them: one offset
+// serves all buffers.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/backend.h"
+#include "core/gradient_buckets.h"
 #include "core/ops/optimizer.h"
 
 namespace mixtape {
@@ -44,7 +47,9 @@ struct ParameterEntry {
 
 class ParameterLayout {
  public:
-  static constexpr int64_t alignment = 64;  // elements
+  // Elements. A block of 256 that has a scale of its own (moments of 8 bits) thus is of one parameter, and of one
+  // chunk.
+  static constexpr int64_t alignment = 256;
 
   // In the order of forward. Returns the parameter's id.
   int add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces = {});
@@ -93,11 +98,7 @@ struct Moments {
 struct Sharding {
   int rank = 0, ranks = 1;
 };
-// A run of elements of the flat buffers of what learns.
-struct Shard {
-  int64_t begin = 0, count = 0;
-  int64_t end() const { return begin + count; }
-};
+using Shard = Run;
 // A rank's part of `elements`: whole chunks, so that sums by chunk are the same whoever makes them. The first rank has
 // the most; the last ones have none where chunks are few.
 Shard shard_of(int64_t elements, Sharding sharding);
@@ -107,6 +108,7 @@ struct ParameterStorage {
   DType weights = DType::f32;
   bool master = false;    // a float32 copy that the optimizer updates
   bool gradients = true;  // training
+  GradientMemory gradient_memory = {};
   Moments moments;
   Sharding sharding;  // of masters and moments; weights and gradients are whole
 };
@@ -124,14 +126,9 @@ class Parameters {
   // The elements whose masters and moments are here, and that part of the weights or gradients.
   Shard shard() const { return shard_of(layout_.learning_flat_count(), storage_.sharding); }
   Tensor own(const Tensor& flat) const;
-  Tensor gradient_tensor(int id) const { return slice(gradients, id); }
-  // Where the next gradient of the parameter goes: overwrite for the first since new_step(), then accumulate.
-  Grad gradient(int id);
-  void new_step() { written_.assign(written_.size(), false); }
-  bool was_written(int id) const { return written_[id]; }
-  // Of all parameters: for a micro-batch that a device repeats without asking here.
-  const std::vector<bool>& written() const { return written_; }
-  void set_written(const std::vector<bool>& written) { written_ = written; }
+  // Of what learns, if there are gradients (storage().gradients).
+  GradientBuckets& buckets() { return *buckets_; }
+  const GradientBuckets& buckets() const { return *buckets_; }
 
   // Fills master (or the weights) by the layout's initialisation: a function of (seed, name, element) alone.
   void initialise(uint64_t seed);
@@ -148,7 +145,9 @@ class Parameters {
   std::vector<UpdateTensor> update_tensors(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
   static std::vector<UpdateRange> ranges_of(const std::vector<UpdateTensor>& tensors);
 
-  Tensor weights, master, gradients, m, v;  // flat; the last four of what learns; master, m and v: the shard of it
+  // Flat; the last four of what learns; master, m and v: the shard of it. Gradients are absent where they are
+  // transient.
+  Tensor weights, master, gradients, m, v;
 
  private:
   Tensor slice(const Tensor& flat, int id) const;
@@ -158,7 +157,7 @@ class Parameters {
   const ParameterLayout& layout_;
   ParameterStorage storage_;
   Backend& backend_;
-  std::vector<bool> written_;
+  std::optional<GradientBuckets> buckets_;
 };
 
 }  // namespace mixtape

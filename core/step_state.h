@@ -25,6 +25,10 @@ struct StepState {
   float grad_norm = 0;    // of the unscaled gradients, before clipping
   float grad_factor = 1;  // what the optimizer multiplies gradients by: clip factor / loss_scale
   int32_t finite = 1;     // 0 if any gradient was infinite or NaN: the optimizer then changes nothing
+  // Of gradients that are measured and applied in parts (GradientNorm): squares of the step's parts so far, 0 before
+  // the first, and the norm of the step before.
+  double grad_squares = 0;
+  float last_norm = 0;
 
   // Of fp16's scale (finish_attempt).
   int64_t growth_tracker = 0, hysteresis_left = 0, overflows = 0;

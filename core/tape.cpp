@@ -47,6 +47,17 @@ int Tape::new_value(const Tensor& tensor, int node, int output) {
   return int(values_.size()) - 1;
 }
 
+void Tape::count_parameters(std::span<const Tensor> inputs) {
+  if (!training_ || replaying_) return;
+  for (const Tensor& input : inputs)
+    if (input && is_learning_parameter(input.value())) ++values_[input.value()].readers;
+}
+
+void Tape::count_off_parameters(std::span<const int> parameter_values) {
+  for (const int value : parameter_values)
+    if (--values_[value].readers == 0) parameters_->buckets().complete(values_[value].parameter);
+}
+
 void Tape::keep(int value, const Tensor& data) {
   Value& v = values_[value];
   if (v.parameter >= 0) return;
@@ -69,6 +80,7 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
   const char* name = node.operation.name;
   if (inputs.size() > max_inputs) throw Error("{}: {} inputs, at most {}", name, inputs.size(), max_inputs);
   backend_.arena().set_context(name);
+  count_parameters(inputs);
   // Numbered among random operations alone, so that recomputation, which adds others, changes no mask.
   if (node.operation.random) node.site = next_site_++;
 
@@ -151,7 +163,7 @@ Tensor Tape::data_of(int value) {
 Grad Tape::gradient_of(int value) {
   Value& v = values_[value];
   if (!v.wants_gradient) return {};
-  if (v.parameter >= 0) return parameters_->gradient(v.parameter);
+  if (v.parameter >= 0) return parameters_->buckets().next(v.parameter);
   if (!v.grad) {
     v.grad = backend_.make(v.shape, v.grad_dtype);
     return {v.grad, Write::overwrite};
@@ -178,7 +190,10 @@ void Tape::give_gradient(int value, const Tensor& gradient) {
 
 void Tape::seed(const Tensor& value, const Tensor& gradient) { give_gradient(value.value(), gradient); }
 
-void Tape::backward() { backward_from(0); }
+void Tape::backward() {
+  backward_from(0);
+  if (parameters_ && parameters_->storage().gradients) parameters_->buckets().end_backward();
+}
 
 void Tape::backward_from(size_t end) {
   while (nodes_.size() > end) {
@@ -194,7 +209,12 @@ void Tape::backward_from(size_t end) {
       if (i < node.n_inputs && node.inputs[i].value >= 0) release(node.inputs[i].value);
     for (int i : node.operation.needs.outputs) release(node.outputs[i]);
     for (int i = 0; i < node.n_outputs; ++i) values_[node.outputs[i]].grad = values_[node.outputs[i]].kept = {};
-    nodes_.pop_back();
+    std::array<int, max_inputs> parameters;
+    size_t n_parameters = 0;
+    for (int i = 0; i < node.n_inputs; ++i)
+      if (is_learning_parameter(node.inputs[i].value)) parameters[n_parameters++] = node.inputs[i].value;
+    nodes_.pop_back();  // with what it held, before a bucket's listener needs memory
+    count_off_parameters({parameters.data(), n_parameters});
   }
 }
 
@@ -221,6 +241,7 @@ void Tape::run_backward(size_t index) {
 
 void Tape::recompute(Block block, const void* model, int64_t index, std::span<const Tensor> inputs,
                      std::span<Tensor> outputs) {
+  count_parameters(inputs);
   const uint32_t site = next_site_;
   bool records = false;
   if (training_ && recording_)
@@ -269,7 +290,9 @@ void Tape::replay_block(size_t index) {
   next_site_ = node.site;
   const Block block = node.block;
   const void* model = node.model;
+  replaying_ = true;
   block(*this, model, node.index, {inputs.data(), size_t(n_inputs)}, {outputs.data(), size_t(n_outputs)});
+  replaying_ = false;
   next_site_ = site;
   for (int i = 0; i < n_outputs; ++i) {
     round_gradient(nodes_[index].outputs[i]);

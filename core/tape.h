@@ -7,7 +7,8 @@
 //
 // Memory. Inputs and outputs of nodes are value ids; only tensors that some backward reads are kept, and the last
 // reader frees them. Parameters are handles, resolved when they are read. A gradient is stored by its first writer and
-// added to by later ones; nothing is zeroed.
+// added to by later ones; nothing is zeroed. A parameter's is complete when every node that read it in forward has gone
+// backward, and the buckets of Parameters are told so at that moment.
 //
 // Recomputation. With RecomputePolicy::selective an output that its operation can `remake` from what its own backward
 // keeps anyhow (a norm's output, an activation's) is dropped after forward and remade when backward wants it. The
@@ -221,7 +222,8 @@ class Tape {
     int node = -1, output = 0;  // what made it
     int parameter = -1;
     bool wants_gradient = false;
-    int readers = 0;  // nodes whose backward will read the data
+    // Nodes whose backward will read the data; of a parameter those that have read it and have not gone backward yet.
+    int readers = 0;
     Tensor kept;
     Tensor grad;
   };
@@ -231,6 +233,13 @@ class Tape {
   bool wants_gradient(const Tensor& tensor) const {
     return tensor && tensor.value() >= 0 && values_[tensor.value()].wants_gradient;
   }
+  bool is_learning_parameter(int value) const {
+    return value >= 0 && values_[value].parameter >= 0 && values_[value].wants_gradient;
+  }
+  // Counts the parameters that a node reads, once whether or not it will be recomputed.
+  void count_parameters(std::span<const Tensor> inputs);
+  // The node has gone backward.
+  void count_off_parameters(std::span<const int> parameter_values);
   // Notes that a node's backward will read the value, and keeps its data unless it can be remade.
   void keep(int value, const Tensor& data);
   void release(int value);
@@ -253,7 +262,8 @@ class Tape {
   uint32_t next_site_ = 0;
   bool training_ = true;
   bool decoding_ = false;
-  bool recording_ = true;  // off while a recomputed block runs the first time
+  bool recording_ = true;   // off while a recomputed block runs the first time
+  bool replaying_ = false;  // on while it runs again
 };
 
 // What an operation's forward sees.

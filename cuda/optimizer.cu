@@ -59,17 +59,19 @@ struct ChunkSumsBody {
 // Neighbours are added, then neighbours of those: aligned halves of the buffer have sums of their own, which another
 // rank may have made. One block.
 __global__ void __launch_bounds__(tree_threads)
-    finish_norm_kernel(StepState* state, double* by_chunk, int64_t chunks, float clip) {
+    finish_norm_kernel(StepState* state, double* by_chunk, int64_t chunks, float clip, bool adds) {
   for (int64_t width = 1; width < chunks; width *= 2) {
     for (int64_t i = 2 * width * threadIdx.x; i + width < chunks; i += 2 * width * tree_threads)
       by_chunk[i] += by_chunk[i + width];
     __syncthreads();
   }
   if (threadIdx.x != 0) return;
-  const double norm = sqrt(chunks > 0 ? by_chunk[0] : 0.0) / double(state->loss_scale);
+  state->grad_squares = (adds ? state->grad_squares : 0.0) + (chunks > 0 ? by_chunk[0] : 0.0);
+  const double norm = sqrt(state->grad_squares) / double(state->loss_scale);
+  const double largest = adds ? fmax(norm, double(state->last_norm)) : norm;
   const bool finite = norm - norm == 0;
   double factor = 1;
-  if (clip > 0 && double(clip) / (norm + 1e-6) < 1) factor = double(clip) / (norm + 1e-6);
+  if (clip > 0 && double(clip) / (largest + 1e-6) < 1) factor = double(clip) / (largest + 1e-6);
   state->grad_norm = float(norm);
   state->finite = finite ? 1 : 0;
   state->grad_factor = finite ? float(factor / double(state->loss_scale)) : 0.f;
@@ -224,7 +226,7 @@ void CudaOptimizer::gradient_norm(const GradientNorm& a) {
     cuda::elementwise(backend_.runtime(), 1, a.n_ranges, cuda::ChunkSumsBody{by_chunk, partials, ranges, a.n_ranges});
   }
   cuda::launch(backend_.runtime(), cuda::finish_norm_kernel, dim3(1), dim3(cuda::tree_threads), 0, a.state, by_chunk,
-               chunks, a.clip);
+               chunks, a.clip, a.adds);
 }
 
 void CudaOptimizer::parameter_scales(const ParameterScales& a) {

@@ -30,6 +30,7 @@ void Engine::make_buffers() {
                                              ParameterStorage{.weights = options_.types.compute,
                                                               .master = training && options_.types.master,
                                                               .gradients = training || options_.gradients,
+                                                              .gradient_memory = options_.gradient_memory,
                                                               .moments = training ? options_.moments : Moments{},
                                                               .sharding = options_.sharding},
                                              *backend_);
@@ -158,7 +159,7 @@ void pad_batch(Batch& batch, const EngineOptions& options) {
 }
 
 void Engine::begin_sum() {
-  parameters_->new_step();
+  parameters_->buckets().new_step();
   first_micro_batch_ = true;
 }
 
@@ -169,18 +170,19 @@ void Engine::repeat(Work id, const std::function<void()>& work) {
 
 // The loss is added when backward, too, has had the micro-batch's random numbers.
 void Engine::train_micro_batch() {
-  const std::vector<bool> before = parameters_->written();
+  GradientBuckets& buckets = parameters_->buckets();
+  const std::vector<bool> before = buckets.written();
   repeat(first_micro_batch_ ? Work::first_micro_batch : Work::later_micro_batch, [&] {
-    parameters_->set_written(before);
+    buckets.set_written(before);
     tape_->clear();
     tape_->set_training(true);
     const Tensor mean = model_.loss(*tape_, inputs_, options_.label_smoothing, false).mean.as_value(-1);
     tape_->backward();
     tape_->clear();
     finish_micro_batch(*backend_, {.state = device_state(), .mean = mean});
-    written_ = parameters_->written();
+    written_ = buckets.written();
   });
-  parameters_->set_written(written_);
+  buckets.set_written(written_);
   first_micro_batch_ = false;
 }
 

@@ -20,10 +20,11 @@ struct EngineOptions {
   ModelSpec model;
   DeviceOptions device;
   ComputeTypes types;
-  bool training = false;       // gradients, master weights and moments too
-  Moments moments;             // in training
-  Sharding sharding = {};      // of masters and moments
-  bool gradients = false;      // gradients without the rest (parity checks)
+  bool training = false;   // gradients, master weights and moments too
+  Moments moments;         // in training
+  Sharding sharding = {};  // of masters and moments
+  bool gradients = false;  // gradients without the rest (parity checks)
+  GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence
   int64_t decoder_length = 0;  // of a decoder's, where an encoder has row_length

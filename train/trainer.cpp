@@ -175,7 +175,7 @@ void Trainer::agree_on_choices() {
     Batch batch;
     objective_->fill(samples, batch);
     engine_->load(batch);
-    engine_->parameters().new_step();
+    engine_->parameters().buckets().new_step();
     for (int i = 0; i < 2; ++i) engine_->run_micro_batch(true);  // gradients that overwrite, and that are added
   }
   engine_->backend().set_choices(broadcast_text(ranks_, engine_->backend().choices()));

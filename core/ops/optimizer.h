@@ -36,12 +36,17 @@ struct UpdateTensor {
 // Writes state->grad_norm (of gradients / loss_scale), state->finite and state->grad_factor =
 // min(1, clip / (norm + 1e-6)) / loss_scale (clip <= 0: 1 / loss_scale). gradients: float32, flat; `ranges` tells what
 // counts (the padding between parameters does not).
+//
+// With `adds` they are one part of the step's, applied before the next is known: the norm and finiteness are of all
+// parts so far, and what is clipped by is the larger of that norm and of the step before's (state->last_norm). So no
+// part is applied with a norm of more than `clip`, whatever comes.
 struct GradientNorm {
   StepState* state;
   Tensor gradients;
   const UpdateRange* ranges;
   int64_t n_ranges;
   float clip = 0;
+  bool adds = false;
 };
 
 // scales[i] = max(least, sqrt(mean(w^2))) over tensor i: the size of a parameter, to which its steps are then relative.

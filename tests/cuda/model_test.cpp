@@ -77,7 +77,7 @@ Training train_model(Device d, const ModelSpec& spec, DType type, const std::vec
     host.philox = philox_key(5, host.attempts);
     host.loss_scale = scale;
     d->copy_from_host(device_state, &host);
-    parameters.new_step();
+    parameters.buckets().new_step();
     {
       const ModelInputs inputs = inputs_of(d, spec, 1);
       const Loss loss = model.loss(tape, inputs);

@@ -111,8 +111,8 @@ std::vector<NamedTensor> gradients_of(const Golden& golden, Engine& engine) {
   const ParameterLayout& layout = engine.model().layout();
   for (int id = 0; id < layout.size(); ++id) {
     std::vector<float> values(size_t(layout[id].count()));
-    EXPECT_TRUE(engine.parameters().was_written(id)) << layout[id].name << " got no gradient";
-    engine.backend().copy_to_host(values.data(), engine.parameters().gradient_tensor(id));
+    EXPECT_TRUE(engine.parameters().buckets().was_written(id)) << layout[id].name << " got no gradient";
+    engine.backend().copy_to_host(values.data(), engine.parameters().buckets().gradient(id));
     for (NamedTensor& t : golden.model.to_file(layout[id].name, values)) all.push_back(std::move(t));
   }
   return all;
@@ -136,7 +136,7 @@ TEST_P(GoldenModel, LogitsAndLoss) {
 
 void expect_gradients(const Golden& golden, Mode mode) {
   const auto engine = ready_engine(golden, mode, false);
-  engine->parameters().new_step();
+  engine->parameters().buckets().new_step();
   engine->run_micro_batch(true);
   size_t compared = 0;
   for (const NamedTensor& t : gradients_of(golden, *engine)) {
@@ -162,7 +162,7 @@ TEST_P(GoldenModel, RecomputationChangesNoBit) {
   std::vector<std::vector<NamedTensor>> results;
   for (const RecomputePolicy policy : {RecomputePolicy::none, RecomputePolicy::selective, RecomputePolicy::full}) {
     const auto engine = ready_engine(golden, {.recompute = policy}, false);
-    engine->parameters().new_step();
+    engine->parameters().buckets().new_step();
     engine->run_micro_batch(true);
     results.push_back(gradients_of(golden, *engine));
   }
@@ -249,7 +249,7 @@ TEST_P(GoldenModel, TrainsInBf16) {
   const Golden golden(GetParam());
   const Mode mode{.type = DType::bf16};
   const auto engine = ready_engine(golden, mode, true);
-  engine->parameters().new_step();
+  engine->parameters().buckets().new_step();
   EXPECT_NEAR(engine->run_micro_batch(true), golden.number(golden.facts["loss"]), 3e-2);
   for (const NamedTensor& t : gradients_of(golden, *engine)) {
     const std::vector<float> want = golden.values("grad." + t.name);

@@ -32,7 +32,7 @@ double state(const char* preset, const std::vector<std::string>& settings) {
   return double(b.state_bytes) / double(b.parameters);
 }
 
-// Weights, master, gradients, m and v; 64-element alignment is the rest.
+// Weights, master, gradients, m and v; the alignment of parameters is the rest.
 TEST(Memory, StatesTakeTheBytesOfTheirTypes) {
   EXPECT_NEAR(state("gpt2", {}), 4 + 4 + 4 + 4, 1e-3);
   EXPECT_NEAR(state("gpt2", {"precision.mode=bf16"}), 2 + 4 + 4 + 4 + 4, 1e-3);

@@ -42,7 +42,7 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
   outputs.push_back(
       {"logits", {batch.rows, engine.predicting_rows() / batch.rows, spec.n_outputs()}, logits_of(engine)});
   if (batch.n_targets > 0) {
-    engine.parameters().new_step();
+    if (a.gradients) engine.parameters().buckets().new_step();
     outputs.push_back({"loss", {1}, {float(engine.run_micro_batch(a.gradients))}});
     fmt::print("loss {:.7f} over {} targets\n", outputs.back().values[0], batch.n_targets);
   } else if (a.gradients) {
@@ -53,8 +53,8 @@ void forward_command(const ModelArguments& model_arguments, const ForwardArgumen
     std::vector<float> values;
     for (int id = 0; id < layout.size(); ++id) {
       values.assign(size_t(layout[id].count()), 0.f);
-      if (engine.parameters().was_written(id))
-        engine.backend().copy_to_host(values.data(), engine.parameters().gradient_tensor(id));
+      if (const GradientBuckets& buckets = engine.parameters().buckets(); buckets.was_written(id))
+        engine.backend().copy_to_host(values.data(), buckets.gradient(id));
       for (NamedTensor& tensor : model.files.to_file(layout[id].name, values)) {
         tensor.name = "grad." + tensor.name;
         outputs.push_back(std::move(tensor));

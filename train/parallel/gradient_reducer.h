@@ -2,7 +2,7 @@
 // update with parallel.zero_stage 1 the weights. docs/parallelism.md.
 //
 //   const StepCounts counts = reducer.begin(batch);
-//   for (i ...) { if (reducer.starts_sum(i)) parameters.new_step(); ...backward...; reducer.after_micro_batch(i); }
+//   for (i ...) { if (reducer.starts_sum(i)) engine.begin_sum(); ...backward...; reducer.after_micro_batch(i); }
 //   reducer.sum_over_ranks();
 //   ...norm, update...
 //   reducer.share_weights();

@@ -52,8 +52,10 @@ void CpuOptimizer::gradient_norm(const GradientNorm& a) {
   for (int64_t r = 0; r < a.n_ranges; ++r) by_chunk[a.ranges[r].offset / chunk_elements] += partials[r];
 
   StepState& state = *a.state;
-  const double norm = std::sqrt(tree_sum(by_chunk, chunks)) / state.loss_scale;
-  const double clip = a.clip > 0 ? std::min(1.0, a.clip / (norm + 1e-6)) : 1.0;
+  state.grad_squares = (a.adds ? state.grad_squares : 0) + tree_sum(by_chunk, chunks);
+  const double norm = std::sqrt(state.grad_squares) / state.loss_scale;
+  const double largest = a.adds ? std::max(norm, double(state.last_norm)) : norm;
+  const double clip = a.clip > 0 ? std::min(1.0, a.clip / (largest + 1e-6)) : 1.0;
   state.grad_norm = float(norm);
   state.finite = std::isfinite(norm) ? 1 : 0;
   state.grad_factor = state.finite ? float(clip / state.loss_scale) : 0.f;
