@@ -1,5 +1,5 @@
-// Attention: the launchers. The kernels are in flash.h (tensor cores: fp16 and bf16, head dimensions to 128), hopper*.h
-// (the same on Hopper) and tiled.h (everything). docs/kernels/attention.md tells what binds them.
+// Attention: which kernels take it. Those are in flash*.h (tensor cores: fp16 and bf16, head dimensions to 128),
+// hopper*.h (the same on Hopper) and tiled.h (everything). docs/kernels/attention.md tells what binds them.
 #include "cuda/attention/flash.h"
 #include "cuda/attention/hopper.h"
 #include "cuda/attention/tiled.h"
@@ -94,19 +94,54 @@ void check_head(int64_t head_dim) {
     throw Error("attention: head_dim {}, the CUDA back end takes at most {}", head_dim, widest_head);
 }
 
+constexpr int mark_threads = 256, rows_to_clear = 64;
+
+// covered[row] = 1 for the rows of the segments, of queries or of keys. A block a segment.
+__global__ void __launch_bounds__(mark_threads)
+    mark_rows_kernel(uint8_t* covered, const Segment* segments, const int* n_segments, bool keys) {
+  for (int i = int(blockIdx.x); i < *n_segments; i += int(gridDim.x)) {
+    const Segment s = segments[i];
+    uint8_t* mine = covered + (keys ? s.k_start : s.q_start);
+    for (int row = int(threadIdx.x); row < (keys ? s.k_len : s.q_len); row += mark_threads) mine[row] = 1;
+  }
+}
+
 template <class T>
-struct ZeroElement {
-  Rows<T> to;
-  __device__ void operator()(int64_t row, int64_t col) const { to[row][col] = from_float<T>(0.f); }
+__global__ void __launch_bounds__(mark_threads)
+    clear_rows_kernel(Rows<T> to, const uint8_t* covered, int64_t rows, int64_t cols) {
+  const int64_t first = int64_t(blockIdx.x) * rows_to_clear, end = std::min(rows, first + rows_to_clear);
+  for (int64_t row = first; row < end; ++row) {
+    if (covered[row]) continue;
+    for (int64_t col = threadIdx.x; col < cols; col += mark_threads) to[row][col] = from_float<T>(0.f);
+  }
+}
+
+// Zeroes the rows that are in no segment, mostly none. The others are written by the kernels that own them: to zero
+// those, too, would cost as much as a fifth of the attention.
+class OtherRows {
+ public:
+  OtherRows(CudaBackend& backend, int64_t rows) : backend_(backend), covered_(backend.workspace({rows}, DType::u8)) {}
+
+  void mark(const Tensor& segments, const Tensor& n_segments, bool keys) const {
+    backend_.zero(covered_);
+    launch(backend_.runtime(), mark_rows_kernel, dim3(unsigned(std::clamp<int64_t>(segments.rows(), 1, 1024))),
+           dim3(mark_threads), 0, covered_.data<uint8_t>(), reinterpret_cast<const Segment*>(segments.data<int32_t>()),
+           n_segments.data<int32_t>(), keys);
+  }
+  void clear(const Tensor& t) const {
+    dispatch<float, fp16, bf16>(t.dtype(), "attention", [&]<class T>() {
+      launch(backend_.runtime(), clear_rows_kernel<T>, dim3(unsigned(divide_up(t.rows(), rows_to_clear))),
+             dim3(mark_threads), 0, rows_of<T>(t), covered_.data<uint8_t>(), t.rows(), t.cols());
+    });
+  }
+  void clear(const Grad& g) const {
+    if (g && !g.accumulates()) clear(g.tensor);
+  }
+
+ private:
+  CudaBackend& backend_;
+  Tensor covered_;
 };
-void zero(Runtime& runtime, const Tensor& t) {
-  dispatch<float, fp16, bf16>(t.dtype(), "attention", [&]<class T>() {
-    elementwise(runtime, t.rows(), t.cols(), ZeroElement<T>{rows_of<T>(t)});
-  });
-}
-void prepare(Runtime& runtime, const Grad& g) {
-  if (g.write == Write::overwrite) zero(runtime, g.tensor);
-}
 
 // drelative[bucket, head] = (or +=) sum over tiles of parts[tile, head, bucket], in their order.
 template <class G>
@@ -146,12 +181,15 @@ int64_t tiles_of(const AttentionSpec& s, const Tensor& rows, const Tensor& segme
 struct BackwardMemory {
   Tensor delta, parts;
   TileMemory queries, keys;
+  OtherRows other_queries, other_keys;
   Buckets buckets;
 
   BackwardMemory(CudaBackend& backend, const AttentionBackward& a)
       : delta(backend.workspace({a.spec.n_heads, a.q.rows()}, DType::f32)),
         queries(backend, tiles_of(a.spec, a.q, a.segments)),
         keys(backend, tiles_of(a.spec, a.k, a.segments)),
+        other_queries(backend, a.q.rows()),
+        other_keys(backend, a.k.rows()),
         buckets(backend, a.spec, std::max(a.q.rows(), a.k.rows())) {
     if (a.drelative)
       parts =
@@ -187,7 +225,7 @@ void backward_tiled(CudaBackend& backend, const AttentionBackward& a, const Back
   });
 }
 
-template <int D, class T>
+template <class T>
 void backward_flash(CudaBackend& backend, const AttentionBackward& a, const BackwardMemory& memory) {
   Runtime& runtime = backend.runtime();
   const bool hopper = is_hopper(runtime, a.k);
@@ -200,14 +238,12 @@ void backward_flash(CudaBackend& backend, const AttentionBackward& a, const Back
     if (hopper)
       launch_hopper_dq(runtime, b, a);
     else
-      launch(runtime, flash_dq_kernel<D, T>, dim3(memory.queries.blocks(), unsigned(a.spec.n_heads)),
-             dim3(flash_threads), sizeof(FlashQueries<D, T>), b);
+      launch_flash_dq(runtime, b, memory.queries.blocks());
   }
   if (!a.dk && !a.dv) return;
   b.list = memory.keys.list(runtime, a.segments, a.n_segments, tile, true);
   if (hopper) return launch_hopper_dkv(runtime, b, a);
-  launch(runtime, flash_dkv_kernel<D, T>, dim3(memory.keys.blocks(), unsigned(a.spec.n_kv_heads)), dim3(flash_threads),
-         sizeof(FlashKeys<D, T>), b);
+  launch_flash_dkv(runtime, b, memory.keys.blocks());
 }
 
 template <class T>
@@ -218,27 +254,23 @@ void backward(CudaBackend& backend, const AttentionBackward& a, const BackwardMe
          int(a.spec.head_dim));
   if constexpr (sizeof(T) == 2)
     if (takes_flash(a.spec, {a.q, a.k, a.v, a.dout, tensor_of(a.dq), tensor_of(a.dk), tensor_of(a.dv)}))
-      return a.spec.head_dim <= 64 ? backward_flash<64, T>(backend, a, memory)
-                                   : backward_flash<128, T>(backend, a, memory);
+      return backward_flash<T>(backend, a, memory);
   backward_tiled<T>(backend, a, memory, a.dq || a.drelative, a.dk || a.dv);
 }
 
-template <int D, class T>
+template <class T>
 void forward_flash(Runtime& runtime, const Attention& a, const TileMemory& tiles, const Buckets& buckets) {
   auto f = arguments_of<T>(a, buckets);
   const bool hopper = is_hopper(runtime, a.k);
-  f.list = tiles.list(runtime, a.segments, a.n_segments, hopper ? hopper_rows : flash_rows, false);
+  f.list = tiles.list(runtime, a.segments, a.n_segments, hopper ? hopper_rows : flash_queries, false);
   if (hopper) return launch_hopper_forward(runtime, f, a);
-  launch(runtime, flash_forward_kernel<D, T>, dim3(tiles.blocks(), unsigned(a.spec.n_heads)), dim3(flash_threads),
-         sizeof(FlashStorage<D, T>), f);
+  launch_flash_forward(runtime, f, tiles.blocks());
 }
 
 template <class T>
 void forward(Runtime& runtime, const Attention& a, const TileMemory& tiles, const Buckets& buckets) {
   if constexpr (sizeof(T) == 2)
-    if (takes_flash(a.spec, {a.q, a.k, a.v, a.out}))
-      return a.spec.head_dim <= 64 ? forward_flash<64, T>(runtime, a, tiles, buckets)
-                                   : forward_flash<128, T>(runtime, a, tiles, buckets);
+    if (takes_flash(a.spec, {a.q, a.k, a.v, a.out})) return forward_flash<T>(runtime, a, tiles, buckets);
   const int tile = tiled_warps * rows_of_warp(a.spec.head_dim);
   auto t = arguments_of<T>(a, buckets);
   t.list = tiles.list(runtime, a.segments, a.n_segments, tile, false);
@@ -255,10 +287,12 @@ void CudaAttention::attention(const Attention& a) {
   if (backend_.cudnn() && cuda::cudnn_takes(a)) return backend_.cudnn()->attention(a);
   cuda::check_head(a.spec.head_dim);
   const cuda::TileMemory tiles(backend_, cuda::tiles_of(a.spec, a.q, a.segments));
+  const cuda::OtherRows other_rows(backend_, a.q.rows());
   const cuda::Buckets buckets(backend_, a.spec, std::max(a.q.rows(), a.k.rows()));
   if (backend_.planning() || a.q.rows() == 0) return;
   buckets.fill(backend_, a.spec);
-  cuda::zero(backend_.runtime(), a.out);  // rows in no segment
+  other_rows.mark(a.segments, a.n_segments, false);
+  other_rows.clear(a.out);
   dispatch<float, fp16, bf16>(a.q.dtype(), "attention",
                               [&]<class T>() { cuda::forward<T>(backend_.runtime(), a, tiles, buckets); });
 }
@@ -269,7 +303,10 @@ void CudaAttention::attention_backward(const AttentionBackward& a) {
   const cuda::BackwardMemory memory(backend_, a);
   if (backend_.planning() || a.q.rows() == 0) return;
   memory.buckets.fill(backend_, a.spec);
-  for (const Grad& g : {a.dq, a.dk, a.dv}) cuda::prepare(backend_.runtime(), g);
+  memory.other_queries.mark(a.segments, a.n_segments, false);
+  memory.other_queries.clear(a.dq);
+  memory.other_keys.mark(a.segments, a.n_segments, true);
+  for (const Grad& g : {a.dk, a.dv}) memory.other_keys.clear(g);
   dispatch<float, fp16, bf16>(a.q.dtype(), "attention_backward",
                               [&]<class T>() { cuda::backward<T>(backend_, a, memory); });
 }

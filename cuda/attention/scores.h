@@ -31,6 +31,10 @@ struct Pair {
   __device__ bool at_edge(const Visibility& v) const {
     return k0 + keys > s.k_len || q0 + queries > q_end || v.first(s, q_end - 1) > k0 || v.end(s, q0) < k0 + keys;
   }
+  // True if some query of the tile sees some key of it.
+  __device__ bool any_seen(const Visibility& v) const {
+    return q0 < q_end && v.first(s, q0) < k0 + keys && v.end(s, q_end - 1) > k0;
+  }
   __device__ bool sees(const Visibility& v, int i, int j) const {
     return i < q_end && j >= v.first(s, i) && j < v.end(s, i);
   }

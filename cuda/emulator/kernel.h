@@ -55,6 +55,23 @@ T shuffle(T value, unsigned mask, int source, const Place& place) {
   return mine.out;
 }
 
+struct Vote {
+  int in, out;
+};
+
+// Whether `in` is true of any lane.
+inline int any_of(int in, unsigned mask, const Place& place) {
+  Vote mine{in, 0};
+  warp_meet(place, mask, &mine, [](const Lanes& lanes) {
+    int any = 0;
+    for (int i = 0; i < warp_size; ++i)
+      if (lanes.has(i)) any |= lanes.operands<Vote>(i).in != 0;
+    for (int i = 0; i < warp_size; ++i)
+      if (lanes.has(i)) lanes.operands<Vote>(i).out = any;
+  });
+  return mine.out;
+}
+
 }  // namespace mixtape::emulator
 
 template <class T>
@@ -71,6 +88,10 @@ T __shfl_up_sync(unsigned mask, T value, unsigned distance, MIXTAPE_CALLER) {
   const int lane = mixtape::emulator::self->lane;
   return mixtape::emulator::shuffle(value, mask, lane < int(distance) ? lane : lane - int(distance),
                                     {"__shfl_up_sync", file, line});
+}
+
+inline int __any_sync(unsigned mask, int predicate, MIXTAPE_CALLER) {
+  return mixtape::emulator::any_of(predicate, mask, {"__any_sync", file, line});
 }
 
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }

@@ -1,5 +1,6 @@
 // Kernels that run one instruction each, for golden vectors (tests/golden/instructions) and for what is said of the
-// instruction beside them. Written once, as kernels are: nvcc takes them for GPUs, the host's compiler for the emulator.
+// instruction beside them. Written once, as kernels are: nvcc takes them for GPUs, the host's compiler for the
+// emulator.
 #pragma once
 
 #include <gtest/gtest.h>

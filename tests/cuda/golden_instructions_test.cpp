@@ -17,7 +17,8 @@ using namespace golden;
 
 class GoldenInstructions : public testing::Test {
  protected:
-  // `test(runtime)` on the GPU, if it has what the test needs; or on the emulated one, in several orders of its threads.
+  // `test(runtime)` on the GPU, if it has what the test needs; or on the emulated one, in several orders of its
+  // threads.
   template <class Test>
   void on_device(int least_capability, const Test& test, int most_capability = 1000) {
 #ifdef __CUDACC__
@@ -129,10 +130,13 @@ void expect_product_of_warpgroup(Runtime& runtime, const std::string& name) {
 }
 
 TEST_F(GoldenInstructions, ProductsOfAWarpgroup) {
-  on_device(90, [](Runtime& runtime) {
-    expect_product_of_warpgroup<bf16, false>(runtime, "wgmma_matrices_bf16");
-    expect_product_of_warpgroup<fp16, true>(runtime, "wgmma_registers_fp16");
-  }, 90);
+  on_device(
+      90,
+      [](Runtime& runtime) {
+        expect_product_of_warpgroup<bf16, false>(runtime, "wgmma_matrices_bf16");
+        expect_product_of_warpgroup<fp16, true>(runtime, "wgmma_registers_fp16");
+      },
+      90);
 }
 
 TEST_F(GoldenInstructions, ABoxOfATensor) {
