@@ -4,7 +4,6 @@
 #include <numeric>
 
 #include "core/base/dispatch.h"
-#include "core/ops/cast.h"
 
 namespace mixtape {
 
@@ -59,28 +58,37 @@ int64_t ParameterLayout::parameter_count() const {
   return n;
 }
 
-Shard shard_of(int64_t elements, Sharding sharding) {
-  const int64_t chunks = (elements + chunk_elements - 1) / chunk_elements;
-  const int64_t each = (chunks + sharding.ranks - 1) / sharding.ranks * chunk_elements;
-  const int64_t begin = std::min(elements, each * sharding.rank);
-  return {begin, std::min(each, elements - begin)};
+Shard shard_of(int64_t numbers, Sharding sharding, int64_t each) {
+  const int64_t chunk = chunk_elements / each, chunks = (numbers + chunk - 1) / chunk;
+  const int64_t most = (chunks + sharding.ranks - 1) / sharding.ranks * chunk;
+  const int64_t begin = std::min(numbers, most * sharding.rank);
+  return {begin, std::min(most, numbers - begin)};
 }
 
 Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
     : layout_(layout), storage_(storage), backend_(backend) {
   weights = backend.make({layout.flat_count()}, storage.weights, Category::parameters);
   const Shape flat{shard().count};
-  if (storage.master) master = backend.make(flat, DType::f32, Category::master);
+  if (storage.master != MasterWeights::none)
+    master = backend.make(flat, storage.master == MasterWeights::fp32 ? DType::f32 : DType::u16, Category::master);
   if (storage.gradients) gradients = buckets_.emplace(layout, storage.gradient_memory, backend).flat();
-  if (storage.moments.first) m = backend.make(flat, DType::f32, Category::optimizer);
-  if (storage.moments.second != SecondMoments::none) {
-    const bool factored = storage.moments.second == SecondMoments::factored;
-    if (factored && storage.sharding.ranks > 1) throw Error("parameters: factored moments are not cut into shards");
-    v = backend.make(factored ? Shape{layout.factored_count()} : flat, DType::f32, Category::optimizer);
+  const MomentFormat format = storage.moments.format;
+  if (storage.moments.first) m = make_moment(first_moment_type(format));
+  if (storage.moments.second == SecondMoments::full) v = make_moment(second_moment_type(format));
+  if (storage.moments.second == SecondMoments::factored) {
+    if (storage.sharding.ranks > 1) throw Error("parameters: factored moments are not cut into shards");
+    v = backend.make({layout.factored_count()}, DType::f32, Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
-  for (const Tensor& t : {weights, master, m, v})
+  for (const Tensor& t : {weights, master, m.values, m.scales, v.values, v.scales})
     if (t && !backend.planning()) backend.zero(t);
+}
+
+Moment Parameters::make_moment(DType type) const {
+  const int64_t n = shard().count;
+  Moment moment(backend_.make({n}, type, Category::optimizer));
+  if (moment.blocks()) moment.scales = backend_.make({Moment::blocks_of(n)}, DType::f32, Category::optimizer);
+  return moment;
 }
 
 Tensor Parameters::slice(const Tensor& flat, int id) const {
@@ -113,38 +121,44 @@ void Parameters::initialise(uint64_t seed) {
     }
     load(id, values.data());
   }
-  refresh_weights();
-}
-
-void Parameters::refresh_weights() {
-  if (storage_.master) backend_.cast().convert({.y = {own(weights), Write::overwrite}, .x = master});
 }
 
 void Parameters::load(int id, const float* values) {
   const ParameterEntry& entry = layout_[id];
   const Tensor to = weight(id);
   dispatch<float, fp16, bf16>(to.dtype(), "parameters", [&]<class T>() {
-    std::vector<T> converted(values, values + to.count());
+    std::vector<T> converted(size_t(to.count()));
+    std::transform(values, values + to.count(), converted.begin(), rounded_weight<T>);
     backend_.copy_from_host(to, converted.data());
   });
-  if (!storage_.master || !entry.learns) return;
+  if (!master || !entry.learns) return;
   const Shard here = shard();
   const int64_t begin = std::max(here.begin, entry.offset), end = std::min(here.end(), entry.offset + entry.count());
   if (begin >= end) return;
-  const Tensor part(master.raw() ? master.data<float>() + (begin - here.begin) : nullptr, {end - begin}, DType::f32);
-  backend_.copy_from_host(part, values + (begin - entry.offset));
+  const Tensor part(master.raw() ? master.raw() + (begin - here.begin) * size_of(master.dtype()) : nullptr,
+                    {end - begin}, master.dtype());
+  values += begin - entry.offset;
+  if (master.dtype() == DType::f32) return backend_.copy_from_host(part, values);
+  std::vector<uint16_t> remainders(size_t(end - begin));
+  std::transform(values, values + (end - begin), remainders.begin(), remainder_of);
+  backend_.copy_from_host(part, remainders.data());
 }
 
 void Parameters::store(int id, float* values) const {
-  const bool from_master = storage_.master && layout_[id].learns;
-  if (from_master && storage_.sharding.ranks > 1)
+  const bool has_master = master && layout_[id].learns;
+  if (has_master && storage_.sharding.ranks > 1)
     throw Error("parameters: this rank has a part of the masters only, and {} is asked for", layout_[id].name);
+  const bool from_master = has_master && master.dtype() == DType::f32;
   const Tensor from = slice(from_master ? master : weights, id);
   dispatch<float, fp16, bf16>(from.dtype(), "parameters", [&]<class T>() {
     std::vector<T> raw(from.count());
     backend_.copy_to_host(raw.data(), from);
     for (int64_t i = 0; i < from.count(); ++i) values[i] = float(raw[i]);
   });
+  if (!has_master || from_master) return;
+  std::vector<uint16_t> remainders(size_t(from.count()));
+  backend_.copy_to_host(remainders.data(), slice(master, id));
+  for (int64_t i = 0; i < from.count(); ++i) values[i] = master_of(bf16(values[i]), remainders[size_t(i)]);
 }
 
 std::vector<std::pair<const ParameterEntry*, UpdateTensor>> Parameters::learning_tensors(

@@ -15,6 +15,7 @@
 #include "core/backend.h"
 #include "core/gradient_buckets.h"
 #include "core/ops/optimizer.h"
+#include "core/ops/optimizer_state.h"
 
 namespace mixtape {
 
@@ -47,9 +48,8 @@ struct ParameterEntry {
 
 class ParameterLayout {
  public:
-  // Elements. A block of 256 that has a scale of its own (moments of 8 bits) thus is of one parameter, and of one
-  // chunk.
-  static constexpr int64_t alignment = 256;
+  // Elements. A block of moments that has a scale of its own thus is of one parameter, and of one chunk.
+  static constexpr int64_t alignment = moment_block;
 
   // In the order of forward. Returns the parameter's id.
   int add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces = {});
@@ -92,6 +92,7 @@ enum class SecondMoments { none, full, factored };
 struct Moments {
   bool first = false;
   SecondMoments second = SecondMoments::none;
+  MomentFormat format = MomentFormat::fp32;  // of what is kept for each element
 };
 
 // Which of several ranks this is, among those that share out a flat buffer.
@@ -99,15 +100,16 @@ struct Sharding {
   int rank = 0, ranks = 1;
 };
 using Shard = Run;
-// A rank's part of `elements`: whole chunks, so that sums by chunk are the same whoever makes them. The first rank has
-// the most; the last ones have none where chunks are few.
-Shard shard_of(int64_t elements, Sharding sharding);
+// A rank's part of a buffer's numbers: whole chunks, so that sums by chunk are the same whoever makes them. The first
+// rank has the most; the last ones have none where chunks are few. `each`: how many elements one of the buffer's
+// numbers is for.
+Shard shard_of(int64_t numbers, Sharding sharding, int64_t each = 1);
 
 // Which buffers there are, and of what type.
 struct ParameterStorage {
   DType weights = DType::f32;
-  bool master = false;    // a float32 copy that the optimizer updates
-  bool gradients = true;  // training
+  MasterWeights master = MasterWeights::none;  // what the optimizer keeps beside 16-bit weights
+  bool gradients = true;                       // training
   GradientMemory gradient_memory = {};
   Moments moments;
   Sharding sharding;  // of masters and moments; weights and gradients are whole
@@ -130,11 +132,10 @@ class Parameters {
   GradientBuckets& buckets() { return *buckets_; }
   const GradientBuckets& buckets() const { return *buckets_; }
 
-  // Fills master (or the weights) by the layout's initialisation: a function of (seed, name, element) alone.
+  // Fills weights and masters by the layout's initialisation: a function of (seed, name, element) alone.
   void initialise(uint64_t seed);
-  // The weights as the rounded copy of the master.
-  void refresh_weights();
-  // A host array of float32 into a parameter, and back (the master where there is one; it must be whole then).
+  // A host array of float32 into a parameter and its master, and back (the master where there is one; it must be whole
+  // then).
   void load(int id, const float* values);
   void store(int id, float* values) const;
 
@@ -145,11 +146,13 @@ class Parameters {
   std::vector<UpdateTensor> update_tensors(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
   static std::vector<UpdateRange> ranges_of(const std::vector<UpdateTensor>& tensors);
 
-  // Flat; the last four of what learns; master, m and v: the shard of it. Gradients are absent where they are
-  // transient.
-  Tensor weights, master, gradients, m, v;
+  // Flat; all but weights of what learns; master, m and v: the shard of it. Gradients are absent where they are
+  // transient. master: float32 or uint16 remainders.
+  Tensor weights, master, gradients;
+  Moment m, v;
 
  private:
+  Moment make_moment(DType type) const;
   Tensor slice(const Tensor& flat, int id) const;
   // All that learns, a tensor each, in the order of offsets.
   std::vector<std::pair<const ParameterEntry*, UpdateTensor>> learning_tensors(

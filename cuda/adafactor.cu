@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(threads) adafactor_kernel(Tables a, Weights<T>
       }
       const float weight = to.weights[begin + c] * decay - u;
       to.weights[begin + c] = weight;
-      if (to.rounded) to.rounded[begin + c] = from_float<T>(weight);
+      if (to.rounded) to.rounded[begin + c] = rounded_weight<T>(weight);
     }
   }
 }

@@ -115,6 +115,8 @@ class CudaOptimizer : public OptimizerKernels {
   void gradient_norm(const GradientNorm&) override;
   void parameter_scales(const ParameterScales&) override;
   void adamw(const AdamW&) override;
+  void sgd(const Sgd&) override;
+  void lion(const Lion&) override;
   void adafactor(const Adafactor&) override;
   void finish_micro_batch(const FinishMicroBatch&) override;
   void finish_attempt(const FinishAttempt&) override;

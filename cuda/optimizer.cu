@@ -8,10 +8,7 @@
 //
 // What changes from step to step is read from the StepState in device memory.
 #include "core/ops/optimizer_pieces.h"
-#include "core/ops/stochastic_rounding.h"
-#include "core/step_state.h"
-#include "cuda/device/reduce.h"
-#include "cuda/launch.h"
+#include "cuda/update.h"
 
 namespace mixtape {
 namespace cuda {
@@ -96,9 +93,6 @@ struct ScalesBody {
   }
 };
 
-constexpr int adamw_threads = 256;
-constexpr int64_t adamw_piece = 4096;  // elements of a block
-
 // What is the same for all elements, computed once, in double precision.
 struct AdamWCorrections {
   double step;   // 1 / (1 - beta1^t)
@@ -116,97 +110,35 @@ __global__ void adamw_corrections_kernel(AdamWCorrections* to, const StepState* 
          .add_v = float(1 - double(beta2))};
 }
 
-template <class T>
-struct AdamWOf {
-  const StepState* state;
-  const AdamWCorrections* corrections;
-  const UpdateRange* ranges;
-  const float* scales;  // of tensors, or null
-  float* weights;       // the master copy where there is one; null where weights of 16 bits have none
-  T* rounded;           // what the model computes with, else null
-  const float* gradients;
-  float *m, *v;
-  float eps;
-  uint64_t seed;
-};
-
-struct AdamWFactors {
+struct AdamWStep {
   AdamWCorrections c;
-  float gradient, decay, step, eps;
-  PhiloxKey rounding;
-  uint32_t parameter;
-  int64_t first;  // of the parameter's elements is at 0 of the flat buffers
+  float gradient, penalty, decay, step, eps;
+
+  __device__ void operator()(float& w, float g, float& m, float& v) const {
+    const float scaled = g * gradient + penalty * w;
+    m = m * c.keep_m + scaled * c.add_m;
+    v = v * c.keep_v + scaled * scaled * c.add_v;
+    w = w * decay - step * (m / (sqrtf(v) * c.second + eps));
+  }
 };
 
-// x of elements from `element` of a parameter on, rounded by chance.
-template <class T, int N>
-__device__ inline void store_by_chance(T* to, const float (&x)[N], const AdamWFactors& f, uint64_t element) {
-  Vec<T, N> held;
-  auto draw = rounding_draw(f.rounding, f.parameter, element);
-#pragma unroll
-  for (int j = 0; j < N; ++j) {
-    if (j > 0 && (element + j) % roundings_a_draw == 0) draw = rounding_draw(f.rounding, f.parameter, element + j);
-    held.v[j] = round_stochastically<T>(x[j], rounding_bits(draw, element + j));
-  }
-  *reinterpret_cast<Vec<T, N>*>(to) = held;
-}
+struct AdamWRule {
+  const AdamWCorrections* corrections;
+  const float* scales;  // of tensors, or null
+  float eps;
+  bool decoupled;
 
-template <class T, int N>
-__device__ inline void update(const AdamWOf<T>& a, const AdamWFactors& f, int64_t i) {
-  float w[N], g[N], m[N], v[N];
-  if (a.weights)
-    load(w, a.weights + i);
-  else
-    load(w, a.rounded + i);
-  load(g, a.gradients + i);
-  load(m, a.m + i);
-  load(v, a.v + i);
-#pragma unroll
-  for (int j = 0; j < N; ++j) {
-    const float scaled = g[j] * f.gradient;
-    m[j] = m[j] * f.c.keep_m + scaled * f.c.add_m;
-    v[j] = v[j] * f.c.keep_v + scaled * scaled * f.c.add_v;
-    w[j] = w[j] * f.decay - f.step * (m[j] / (sqrtf(v[j]) * f.c.second + f.eps));
+  __device__ AdamWStep of(const StepState& state, const UpdateRange& range) const {
+    const double lr = double(state.learning_rate) * double(range.lr_factor);
+    const double scale = scales ? double(scales[range.tensor]) : 1;
+    return {.c = *corrections,
+            .gradient = state.grad_factor,
+            .penalty = decoupled ? 0 : range.weight_decay,
+            .decay = float(decoupled ? 1 - lr * double(range.weight_decay) : 1),
+            .step = float(lr * scale * corrections->step),
+            .eps = eps};
   }
-  store(a.m + i, m);
-  store(a.v + i, v);
-  if (a.weights) {
-    store(a.weights + i, w);
-    if (a.rounded) store(a.rounded + i, w);
-  } else if constexpr (sizeof(T) == 2) {
-    store_by_chance(a.rounded + i, w, f, uint64_t(f.first + i));
-  }
-}
-
-// Block (range, piece of it).
-template <class T>
-__global__ void __launch_bounds__(adamw_threads) adamw_kernel(AdamWOf<T> a) {
-  if (!a.state->finite) return;
-  const UpdateRange range = a.ranges[blockIdx.x];
-  const double lr = double(a.state->learning_rate) * double(range.lr_factor);
-  const double scale = a.scales ? double(a.scales[range.tensor]) : 1;
-  const AdamWFactors f{.c = *a.corrections,
-                       .gradient = a.state->grad_factor,
-                       .decay = float(1 - lr * double(range.weight_decay)),
-                       .step = float(lr * scale * a.corrections->step),
-                       .eps = a.eps,
-                       .rounding = rounding_key(a.seed, a.state->attempts),
-                       .parameter = range.parameter,
-                       .first = range.first - range.offset};
-  const int64_t begin = blockIdx.y * adamw_piece, end = std::min(range.count, begin + adamw_piece);
-  const int64_t whole = range.offset % 4 == 0 && end > begin ? begin + (end - begin) / 4 * 4 : begin;
-  for (int64_t i = begin + 4 * threadIdx.x; i < whole; i += 4 * adamw_threads) update<T, 4>(a, f, range.offset + i);
-  for (int64_t i = whole + threadIdx.x; i < end; i += adamw_threads) update<T, 1>(a, f, range.offset + i);
-}
-
-// The list of ranges in device memory: copied at each call, some tens of kilobytes.
-const UpdateRange* upload(CudaBackend& backend, const Tensor& to, const UpdateRange* ranges, int64_t n) {
-  backend.runtime().copy_to_device(to.raw(), ranges, n * int64_t(sizeof(UpdateRange)));
-  return reinterpret_cast<const UpdateRange*>(to.raw());
-}
-Tensor room_for_ranges(CudaBackend& backend, int64_t n) {
-  return backend.workspace({std::max<int64_t>(n, 1) * int64_t(sizeof(UpdateRange))}, DType::u8);
-}
+};
 
 }  // namespace
 }  // namespace cuda
@@ -246,29 +178,19 @@ void CudaOptimizer::adamw(const AdamW& a) {
   const Tensor table = cuda::room_for_ranges(backend_, a.n_ranges);
   const Tensor factors = backend_.workspace({int64_t(sizeof(cuda::AdamWCorrections))}, DType::u8);
   if (backend_.planning() || a.n_ranges == 0) return;
-  const UpdateRange* ranges = cuda::upload(backend_, table, a.ranges, a.n_ranges);
   auto* corrections = reinterpret_cast<cuda::AdamWCorrections*>(factors.raw());
   cuda::launch(backend_.runtime(), cuda::adamw_corrections_kernel, dim3(1), dim3(1), 0, corrections, a.state, a.beta1,
                a.beta2, a.bias_correction);
-  int64_t longest = 1;
-  for (int64_t r = 0; r < a.n_ranges; ++r) longest = std::max(longest, a.ranges[r].count);
-  const bool narrow = a.weights.dtype() != DType::f32;
-  dispatch<float, fp16, bf16>(a.weights.dtype(), "adamw", [&]<class T>() {
-    cuda::launch(backend_.runtime(), cuda::adamw_kernel<T>,
-                 dim3(unsigned(a.n_ranges), unsigned(cuda::divide_up(longest, cuda::adamw_piece))),
-                 dim3(cuda::adamw_threads), 0,
-                 cuda::AdamWOf<T>{.state = a.state,
-                                  .corrections = corrections,
-                                  .ranges = ranges,
-                                  .scales = cuda::data_of<const float>(a.scales),
-                                  .weights = narrow ? cuda::data_of<float>(a.master) : a.weights.data<float>(),
-                                  .rounded = narrow ? a.weights.data<T>() : nullptr,
-                                  .gradients = a.gradients.data<float>(),
-                                  .m = a.m.data<float>(),
-                                  .v = a.v.data<float>(),
-                                  .eps = a.eps,
-                                  .seed = a.seed});
-  });
+  cuda::update(backend_, table,
+               {.state = a.state,
+                .weights = a.weights,
+                .master = a.master,
+                .gradients = a.gradients,
+                .m = a.m,
+                .v = a.v,
+                .seed = a.seed},
+               a.ranges, a.n_ranges,
+               cuda::AdamWRule{corrections, cuda::data_of<const float>(a.scales), a.eps, a.decoupled_decay});
 }
 
 }  // namespace mixtape

@@ -81,15 +81,14 @@ std::unique_ptr<Backend> make_backend(const DeviceOptions& options) {
 }
 
 ComputeTypes compute_types(const PrecisionConfig& precision) {
-  const bool master = precision.master == MasterWeights::fp32;
   switch (precision.mode) {
     case PrecisionMode::fp16:
-      return {DType::f16, master};
+      return {DType::f16, precision.master};
     case PrecisionMode::bf16:
-      return {DType::bf16, master};
+      return {DType::bf16, precision.master};
     case PrecisionMode::fp32:
     case PrecisionMode::tf32:
-      return {DType::f32, false};
+      return {DType::f32, MasterWeights::none};
     default:
       throw ConfigError("precision.mode: fp8 and int8_qat are not available in this version");
   }

@@ -33,10 +33,10 @@ Gpus find_gpus();
 // What check() may allow.
 BuildFeatures build_features();
 
-// How a precision mode is stored: the type of weights and activations, and whether there is a float32 master.
+// How a precision mode is stored: the type of weights and activations, and what the optimizer keeps beside them.
 struct ComputeTypes {
   DType compute = DType::f32;
-  bool master = false;
+  MasterWeights master = MasterWeights::none;
 };
 ComputeTypes compute_types(const PrecisionConfig& precision);
 

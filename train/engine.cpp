@@ -26,14 +26,15 @@ void Engine::make_buffers() {
   arena_.set_context("parameters");
   if (!options_.frozen.empty()) model_.freeze(options_.frozen);
   const bool training = options_.training;
-  parameters_ = std::make_unique<Parameters>(model_.layout(),
-                                             ParameterStorage{.weights = options_.types.compute,
-                                                              .master = training && options_.types.master,
-                                                              .gradients = training || options_.gradients,
-                                                              .gradient_memory = options_.gradient_memory,
-                                                              .moments = training ? options_.moments : Moments{},
-                                                              .sharding = options_.sharding},
-                                             *backend_);
+  parameters_ =
+      std::make_unique<Parameters>(model_.layout(),
+                                   ParameterStorage{.weights = options_.types.compute,
+                                                    .master = training ? options_.types.master : MasterWeights::none,
+                                                    .gradients = training || options_.gradients,
+                                                    .gradient_memory = options_.gradient_memory,
+                                                    .moments = training ? options_.moments : Moments{},
+                                                    .sharding = options_.sharding},
+                                   *backend_);
   arena_.set_context("batch");
   state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);
   upload_state();

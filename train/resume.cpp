@@ -23,6 +23,15 @@ struct Stored {
   int64_t offset = 0;  // elements
 };
 
+// One scale for each block of 256 elements of NAME's moment.
+std::vector<Stored> scales_of(const ParameterLayout& layout, const std::string& prefix) {
+  std::vector<Stored> list;
+  for (const ParameterEntry& entry : layout.entries())
+    if (entry.learns)
+      list.push_back({prefix + entry.name, {Moment::blocks_of(entry.count())}, entry.offset / moment_block});
+  return list;
+}
+
 // Of a flat buffer of all parameters, or of those that learn.
 std::vector<Stored> parameters_of(const ParameterLayout& layout, const std::string& prefix, bool learning) {
   std::vector<Stored> list;
@@ -47,15 +56,25 @@ std::vector<Stored> factored_moments_of(const ParameterLayout& layout) {
   return list;
 }
 
-// The flat buffers that an optimizer updates beside the weights, and what is in them.
-std::vector<std::pair<Tensor, std::vector<Stored>>> optimizer_buffers(Engine& engine) {
+// A flat buffer that an optimizer updates beside the weights, and what is in it.
+struct StateBuffer {
+  Tensor flat;
+  std::vector<Stored> stored;
+  int64_t each = 1;  // elements of the parameters that a number is for
+};
+
+std::vector<StateBuffer> optimizer_buffers(Engine& engine) {
   const ParameterLayout& layout = engine.model().layout();
   const Parameters& p = engine.parameters();
   const bool factored = p.storage().moments.second == SecondMoments::factored;
-  std::vector<std::pair<Tensor, std::vector<Stored>>> buffers;
-  if (p.master) buffers.emplace_back(p.master, parameters_of(layout, "master.", true));
-  if (p.m) buffers.emplace_back(p.m, parameters_of(layout, "m.", true));
-  if (p.v) buffers.emplace_back(p.v, factored ? factored_moments_of(layout) : parameters_of(layout, "v.", true));
+  std::vector<StateBuffer> buffers;
+  if (p.master)
+    buffers.push_back(
+        {p.master, parameters_of(layout, p.master.dtype() == DType::f32 ? "master." : "remainder.", true)});
+  if (p.m) buffers.push_back({p.m.values, parameters_of(layout, "m.", true)});
+  if (p.m.scales) buffers.push_back({p.m.scales, scales_of(layout, "m_scale."), moment_block});
+  if (p.v) buffers.push_back({p.v.values, factored ? factored_moments_of(layout) : parameters_of(layout, "v.", true)});
+  if (p.v.scales) buffers.push_back({p.v.scales, scales_of(layout, "v_scale."), moment_block});
   return buffers;
 }
 
@@ -77,8 +96,8 @@ std::vector<TensorRef> places(std::vector<std::byte>& host, int64_t elements, DT
 }
 
 // The length of an optimizer's buffer, of which this rank may have a shard.
-int64_t whole_count(const Parameters& p, const Tensor& flat) {
-  return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() : flat.count();
+int64_t whole_count(const Parameters& p, const StateBuffer& buffer) {
+  return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() / buffer.each : buffer.flat.count();
 }
 
 }  // namespace
@@ -97,13 +116,13 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
   const bool sharded = p.storage().sharding.ranks > 1;
   if (ranks.rank() > 0 && !sharded) return {};
   std::deque<std::vector<std::byte>> held;  // what had to be copied
-  const auto whole = [&](const Tensor& flat) -> const void* {
-    if (!sharded) return engine.backend().host_view(flat, held.emplace_back());
-    return held.emplace_back(gather_shards(ranks, engine.backend(), flat, whole_count(p, flat))).data();
+  const auto whole = [&](const StateBuffer& b) -> const void* {
+    if (!sharded) return engine.backend().host_view(b.flat, held.emplace_back());
+    return held.emplace_back(gather_shards(ranks, engine.backend(), b.flat, whole_count(p, b), b.each)).data();
   };
   std::vector<ConstTensorRef> optimizer;
-  for (const auto& [flat, stored] : optimizer_buffers(engine))
-    for (ConstTensorRef& tensor : views(whole(flat), flat.dtype(), stored)) optimizer.push_back(std::move(tensor));
+  for (const StateBuffer& b : optimizer_buffers(engine))
+    for (ConstTensorRef& tensor : views(whole(b), b.flat.dtype(), b.stored)) optimizer.push_back(std::move(tensor));
   if (ranks.rank() > 0) return {};
   const void* weights = engine.backend().host_view(p.weights, held.emplace_back());
   return save_checkpoint(directory,
@@ -126,13 +145,13 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
 
   const auto buffers = optimizer_buffers(engine);
   std::vector<TensorRef> all;
-  for (const auto& [flat, stored] : buffers)
-    for (const Stored& s : stored) all.push_back({s.name, flat.dtype(), s.shape});
+  for (const StateBuffer& b : buffers)
+    for (const Stored& s : b.stored) all.push_back({s.name, b.flat.dtype(), s.shape});
   if (checkpoint) checkpoint->expect_optimizer(all);
-  for (const auto& [flat, stored] : buffers) {
-    const int64_t count = whole_count(p, flat);
-    if (checkpoint) checkpoint->read_optimizer(places(host, count, flat.dtype(), stored));
-    distribute(ranks, engine.backend(), host.data(), count, flat, shard_of(count, p.storage().sharding));
+  for (const StateBuffer& b : buffers) {
+    const int64_t count = whole_count(p, b);
+    if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
+    distribute(ranks, engine.backend(), host.data(), count, b.flat, shard_of(count, p.storage().sharding, b.each));
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),
@@ -159,7 +178,6 @@ void load_weights(Engine& engine, const HfModel& model) {
     model.read(layout[id].name, values);
     engine.parameters().load(id, values.data());
   }
-  engine.parameters().refresh_weights();
 }
 
 std::filesystem::path find_model(const std::filesystem::path& path) {

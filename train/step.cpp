@@ -93,7 +93,7 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
           .device = device_options(config),
           .types = compute_types(config.precision),
           .training = true,
-          .moments = moments_of(config.optimizer),
+          .moments = moments_of(config),
           .sharding = sharding_of(config, ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,

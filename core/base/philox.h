@@ -20,7 +20,8 @@ enum class Purpose : uint32_t {
   sampling = 5,
   rounding = 6,
   masking = 7,
-  test = 8
+  test = 8,
+  moments = 9
 };
 
 struct PhiloxKey {

@@ -1,5 +1,7 @@
 #include "core/ops/optimizer.h"
 
+#include <span>
+
 namespace mixtape {
 namespace {
 
@@ -10,6 +12,42 @@ void check_buffers(const char* op, const Tensor& weights, std::initializer_list<
     if (*t && t->count() != n) throw Error("{}: a buffer has {} elements, the weights {}", op, t->count(), n);
     if (*t && t->dtype() != DType::f32) throw Error("{}: a state buffer is {}, expected fp32", op, t->dtype());
   }
+}
+
+// What rules ask of their buffers that treat each element alone; m and v: absent, or in any format.
+void check_elementwise(const char* op, const Tensor& weights, const Tensor& master, const Tensor& gradients,
+                       std::initializer_list<const Moment*> moments, std::span<const UpdateRange> ranges) {
+  const int64_t n = weights.count();
+  const auto expect_count = [&](const Tensor& t, int64_t count) {
+    if (t && t.count() != count) throw Error("{}: a buffer has {} elements, expected {}", op, t.count(), count);
+  };
+  expect_count(master, n);
+  expect_count(gradients, n);
+  if (gradients.dtype() != DType::f32 && gradients.dtype() != DType::bf16)
+    throw Error("{}: gradients are {}, expected fp32 or bf16", op, gradients.dtype());
+  const bool remainder = master && master.dtype() == DType::u16;
+  if (master && !remainder && master.dtype() != DType::f32)
+    throw Error("{}: the master is {}, expected fp32 or remainders", op, master.dtype());
+  if (remainder && weights.dtype() != DType::bf16)
+    throw Error("{}: {} weights with 16-bit remainders, which complete bf16", op, weights.dtype());
+  for (const Moment* m : moments) {
+    if (!*m) continue;
+    expect_count(m->values, n);
+    if (!m->blocks()) continue;
+    if (!m->scales || m->scales.dtype() != DType::f32) throw Error("{}: 8-bit moments without scales", op);
+    expect_count(m->scales, Moment::blocks_of(n));
+    for (const UpdateRange& r : ranges)
+      if (r.offset % moment_block != 0)
+        throw Error("{}: a range begins at element {}, inside of a block of {} with one scale", op, r.offset,
+                    moment_block);
+  }
+}
+
+// A moment's type, which is one of two formats' (int8: of a first or of a second moment).
+void expect_type(const char* op, const char* which, const Moment& m, DType (*of)(MomentFormat)) {
+  for (const auto format : {MomentFormat::fp32, MomentFormat::bf16, MomentFormat::int8, MomentFormat::fp8})
+    if (!m || m.values.dtype() == of(format)) return;
+  throw Error("{}: the {} moment is {}, which no format of moments has", op, which, m.values.dtype());
 }
 
 void expect_master(const char* op, const Tensor& weights, const Tensor& master) {
@@ -39,11 +77,26 @@ void parameter_scales(Backend& backend, const ParameterScales& a) {
 }
 
 void adamw(Backend& backend, const AdamW& a) {
-  check_buffers("adamw", a.weights, {&a.master, &a.gradients, &a.m, &a.v});
+  check_elementwise("adamw", a.weights, a.master, a.gradients, {&a.m, &a.v}, {a.ranges, size_t(a.n_ranges)});
+  expect_type("adamw", "first", a.m, first_moment_type);
+  expect_type("adamw", "second", a.v, second_moment_type);
   int64_t tensors = 0;
   for (int64_t i = 0; a.scales && i < a.n_ranges; ++i) tensors = std::max<int64_t>(tensors, a.ranges[i].tensor + 1);
   check_scales("adamw", a.scales, tensors);
   backend.optimizer().adamw(a);
+}
+
+void sgd(Backend& backend, const Sgd& a) {
+  check_elementwise("sgd", a.weights, a.master, a.gradients, {&a.m}, {a.ranges, size_t(a.n_ranges)});
+  expect_type("sgd", "first", a.m, first_moment_type);
+  if (!a.m && a.momentum != 0) throw Error("sgd: a momentum of {} without a buffer for it", a.momentum);
+  backend.optimizer().sgd(a);
+}
+
+void lion(Backend& backend, const Lion& a) {
+  check_elementwise("lion", a.weights, a.master, a.gradients, {&a.m}, {a.ranges, size_t(a.n_ranges)});
+  expect_type("lion", "first", a.m, first_moment_type);
+  backend.optimizer().lion(a);
 }
 
 void adafactor(Backend& backend, const Adafactor& a) {

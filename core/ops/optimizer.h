@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/backend.h"
+#include "core/ops/optimizer_state.h"
 
 namespace mixtape {
 
@@ -59,23 +60,61 @@ struct ParameterScales {
   float least;
 };
 
+// What the rules that treat each element alone have in common. All buffers are flat and of one length. Nothing happens
+// when state->finite is 0.
+//   weights    fp32; or fp16 or bf16
+//   master     beside fp16 or bf16: float32, of which weights are the rounded copy (rounded_weight); beside bf16 also
+//              uint16, the remainders of weights; or absent: weights are then rounded stochastically
+//   gradients  fp32 or bf16
+//   m, v       in any MomentFormat; of 8 bits, ranges begin where blocks do
+// Numbers for rounding by chance follow seed, state->attempts, parameter and element (stochastic_rounding.h).
+
 // AdamW, Loshchilov & Hutter, arXiv 1711.05101, with bias correction for step t = state->updates + 1:
 //   g = gradient * grad_factor;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 //   w = w (1 - lr * weight_decay);  w -= lr * scale * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps),
 //   lr = learning_rate * lr_factor;  scale: 1, or where there are scales that of the range's tensor
-// Without bias correction (BERT's optimizer) both divisors of (1 - b^t) are 1. Does nothing when state->finite is 0.
-// weights: fp32, or fp16/bf16 with a float32 master of which they are the rounded copy, or fp16/bf16 alone, rounded
-// stochastically (stochastic_rounding.h) by numbers that follow seed, state->attempts, parameter and element.
-// gradients, m, v, master: float32, flat, all of one length.
+// Without bias correction (BERT's optimizer) both divisors of (1 - b^t) are 1. Without decoupled decay it is Adam,
+// Kingma & Ba, arXiv 1412.6980, with a penalty on squared weights: the decay is a part of the gradient, g = gradient *
+// grad_factor + weight_decay w, and goes through both moments.
 struct AdamW {
   StepState* state;
-  Tensor weights, master, gradients, m, v;
+  Tensor weights, master, gradients;
+  Moment m, v;
   const UpdateRange* ranges;
   int64_t n_ranges;
   float beta1, beta2, eps;
   bool bias_correction = true;
   Tensor scales;
   uint64_t seed = 0;  // of stochastic rounding
+  bool decoupled_decay = true;
+};
+
+// SGD with momentum as in PyTorch (Sutskever et al., ICML 2013, with the learning rate outside of the average):
+//   g = gradient * grad_factor + weight_decay w;  m = momentum m + g
+//   w -= lr m, or lr (g + momentum m) with nesterov;  lr = learning_rate * lr_factor
+// Without m, which a momentum of 0 does not need: w -= lr g.
+struct Sgd {
+  StepState* state;
+  Tensor weights, master, gradients;
+  Moment m;
+  const UpdateRange* ranges;
+  int64_t n_ranges;
+  float momentum;
+  bool nesterov = false;
+  uint64_t seed = 0;
+};
+
+// Lion, Chen et al., arXiv 2302.06675:
+//   g = gradient * grad_factor;  u = sign(b1 m + (1 - b1) g);  w = w (1 - lr weight_decay) - lr u
+//   m = b2 m + (1 - b2) g;  lr = learning_rate * lr_factor;  sign(0) = 0
+struct Lion {
+  StepState* state;
+  Tensor weights, master, gradients;
+  Moment m;
+  const UpdateRange* ranges;
+  int64_t n_ranges;
+  float beta1, beta2;
+  uint64_t seed = 0;
 };
 
 // Adafactor, Shazeer & Stern, arXiv 1804.04235, in the form of fairseq and transformers. Of an R x C matrix it keeps
@@ -85,8 +124,8 @@ struct AdamW {
 //   u[r, c] = g[r, c] / sqrt(row[r] col[c] / mean(row));  u /= max(1, sqrt(mean(u^2)) / clip_threshold)
 //   rate = learning_rate * lr_factor * scale;  m = b1 m + (1 - b1) rate u, in place of rate u where there is an m
 //   w = w (1 - rate * weight_decay) - rate u
-// Does nothing when state->finite is 0. weights, master, gradients, m: as for AdamW; m may be absent. v: float32, as
-// the tensors say. scales: absent, or one for each tensor.
+// Does nothing when state->finite is 0. weights: fp32, or fp16 or bf16 with a float32 master. gradients, m: float32; m
+// may be absent. v: float32, as the tensors say. scales: absent, or one for each tensor.
 struct Adafactor {
   StepState* state;
   Tensor weights, master, gradients, m, v;
@@ -112,6 +151,8 @@ struct FinishAttempt {
 void gradient_norm(Backend& backend, const GradientNorm& arguments);
 void parameter_scales(Backend& backend, const ParameterScales& arguments);
 void adamw(Backend& backend, const AdamW& arguments);
+void sgd(Backend& backend, const Sgd& arguments);
+void lion(Backend& backend, const Lion& arguments);
 void adafactor(Backend& backend, const Adafactor& arguments);
 void finish_micro_batch(Backend& backend, const FinishMicroBatch& arguments);
 void finish_attempt(Backend& backend, const FinishAttempt& arguments);
@@ -122,6 +163,8 @@ class OptimizerKernels {
   virtual void gradient_norm(const GradientNorm&) = 0;
   virtual void parameter_scales(const ParameterScales&) = 0;
   virtual void adamw(const AdamW&) = 0;
+  virtual void sgd(const Sgd&) = 0;
+  virtual void lion(const Lion&) = 0;
   virtual void adafactor(const Adafactor&) = 0;
   virtual void finish_micro_batch(const FinishMicroBatch&) = 0;
   virtual void finish_attempt(const FinishAttempt&) = 0;

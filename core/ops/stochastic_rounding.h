@@ -20,6 +20,12 @@ constexpr PhiloxKey rounding_key(uint64_t seed, uint64_t attempt) { return philo
 constexpr std::array<uint32_t, 4> rounding_draw(PhiloxKey key, uint32_t parameter, uint64_t element) {
   return philox(key, element / roundings_a_draw, parameter, Purpose::rounding);
 }
+// Of element e's moments: of philox(key, e / 4, parameter, Purpose::moments) the word e % 4, whose lower half is the
+// first moment's and whose upper half the second's.
+inline constexpr int64_t moments_a_draw = 4;
+constexpr std::array<uint32_t, 4> moments_draw(PhiloxKey key, uint32_t parameter, uint64_t element) {
+  return philox(key, element / moments_a_draw, parameter, Purpose::moments);
+}
 constexpr uint32_t rounding_bits(uint32_t word, uint64_t element) { return word >> (16 * (element % 2)) & 0xffff; }
 constexpr uint32_t rounding_bits(const std::array<uint32_t, 4>& draw, uint64_t element) {
   // Not by an index, which would put the words into memory on a GPU.
@@ -27,8 +33,15 @@ constexpr uint32_t rounding_bits(const std::array<uint32_t, 4>& draw, uint64_t e
   return rounding_bits(pair < 2 ? (pair == 0 ? draw[0] : draw[1]) : (pair == 2 ? draw[2] : draw[3]), element);
 }
 
-// x in fp16 or bf16. `random`: 16 evenly distributed bits. The mean over them is x, but among fp16's subnormals, where
-// it is within 2^-16 of their distance below x. What no finite number lies above is rounded to nearest.
+// Whether x, between the neighbours `low` and `high`, becomes the upper one, which it does with the probability
+// (x - low) / (high - low). `random`: 16 evenly distributed bits.
+constexpr bool goes_up(float x, float low, float high, uint32_t random) {
+  return float(random) * (high - low) + 65536.f * (x - low) >= 65536.f * (high - low);
+}
+
+// x in fp16 or bf16, or up to its largest number in an 8-bit float. `random`: 16 evenly distributed bits. The mean over
+// them is x, but among fp16's subnormals, where it is within 2^-16 of their distance below x. What no finite number
+// lies above is rounded to nearest.
 template <class T>
 constexpr T round_stochastically(float x, uint32_t random) {
   using Code = decltype(T{}.code);

@@ -62,9 +62,11 @@ ModelInputs inputs_of(const Device& d, const ModelSpec& spec, uint64_t step) {
 // One step for each loss scale.
 Training train_model(Device d, const ModelSpec& spec, DType type, const std::vector<float>& loss_scales) {
   Transformer model(spec, length, spec.family == Family::encoder_decoder ? decoder_length : 0);
-  Parameters parameters(
-      model.layout(),
-      {.weights = type, .master = type != DType::f32, .moments = {.first = true, .second = SecondMoments::full}}, *d);
+  Parameters parameters(model.layout(),
+                        {.weights = type,
+                         .master = type == DType::f32 ? MasterWeights::none : MasterWeights::fp32,
+                         .moments = {.first = true, .second = SecondMoments::full}},
+                        *d);
   parameters.initialise(7);
   model.make_tables(*d);
   const Tensor device_state = d.make({int64_t(sizeof(StepState))}, DType::u8);

@@ -16,8 +16,8 @@
 
 namespace mixtape::cuda {
 
-// Orders of threads in which a bug has the chance to show. A kernel without any runs in all of them where that takes little
-// time.
+// Orders of threads in which a bug has the chance to show. A kernel without any runs in all of them where that takes
+// little time.
 constexpr int orders = 20, orders_without_bug = MIXTAPE_ASAN || MIXTAPE_TSAN ? 2 : orders;
 
 // In a child: 0 if nothing was noticed.

@@ -43,9 +43,19 @@ GlobalBatch batch_of(const Config& config, uint64_t number) {
   return global;
 }
 
-class GpuStep : public testing::TestWithParam<OptimizerKind> {
+struct GpuRule {
+  OptimizerKind name;
+  MasterWeights master = MasterWeights::fp32;
+  MomentFormat moments = MomentFormat::fp32;
+};
+
+class GpuStep : public testing::TestWithParam<GpuRule> {
  protected:
-  GpuStep() { config.optimizer.name = GetParam(); }
+  GpuStep() {
+    config.optimizer.name = GetParam().name;
+    config.precision.master = GetParam().master;
+    config.precision.moments = GetParam().moments;
+  }
 
   // Losses of steps with rates that change and batches that differ.
   std::vector<double> train(Engine& engine, int steps) const {
@@ -103,8 +113,15 @@ TEST_P(GpuStep, IsTheSameRecordedAndNot) {
   for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
 }
 
-INSTANTIATE_TEST_SUITE_P(Rules, GpuStep, testing::Values(OptimizerKind::adamw, OptimizerKind::adafactor),
-                         [](const auto& rule) { return std::string(name_of(rule.param)); });
+INSTANTIATE_TEST_SUITE_P(Rules, GpuStep,
+                         testing::Values(GpuRule{OptimizerKind::adamw},
+                                         GpuRule{OptimizerKind::adamw, MasterWeights::remainder16, MomentFormat::int8},
+                                         GpuRule{OptimizerKind::adafactor},
+                                         GpuRule{OptimizerKind::lion, MasterWeights::none, MomentFormat::fp8},
+                                         GpuRule{OptimizerKind::sgd, MasterWeights::fp32, MomentFormat::bf16}),
+                         [](const auto& rule) {
+                           return fmt::format("{}_{}_{}", rule.param.name, rule.param.master, rule.param.moments);
+                         });
 
 }  // namespace
 }  // namespace mixtape

@@ -38,6 +38,13 @@ TEST(Memory, StatesTakeTheBytesOfTheirTypes) {
   EXPECT_NEAR(state("gpt2", {"precision.mode=bf16"}), 2 + 4 + 4 + 4 + 4, 1e-3);
   EXPECT_NEAR(state("llama-1b", {}), 16, 1e-3);
   EXPECT_NEAR(state("bert-base", {}), 16, 1e-3);
+  const std::string narrow = "precision.mode=bf16", none = "precision.master=none";
+  EXPECT_NEAR(state("gpt2", {narrow, "precision.master=remainder16", "precision.moments=bf16"}), 2 + 2 + 4 + 4, 1e-3);
+  EXPECT_NEAR(state("gpt2", {narrow, none, "precision.moments=bf16"}), 2 + 4 + 4, 1e-3);
+  EXPECT_NEAR(state("gpt2", {narrow, none, "precision.moments=int8"}), 2 + 4 + 2 * (1 + 4 / 256.0), 1e-3);
+  EXPECT_NEAR(state("gpt2", {narrow, none, "optimizer.name=lion", "precision.moments=fp8"}), 2 + 4 + 1 + 4 / 256.0,
+              1e-3);
+  EXPECT_NEAR(state("gpt2", {"optimizer.name=sgd", "optimizer.sgd.momentum=0"}), 4 + 4, 1e-3);
   EXPECT_NEAR(state("t5-small", {"optimizer.name=adafactor"}), 8, 0.02);
 }
 

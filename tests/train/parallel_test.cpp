@@ -17,14 +17,18 @@
 namespace mixtape {
 namespace {
 
-// About 190,000 parameters: three chunks, so that of more ranks some have no shard.
+// Each of `more` is one setting or several with blanks between. About 190,000 parameters: three chunks, so that of more
+// ranks some have no shard.
 Config config_of(const std::vector<std::string>& more) {
   std::vector<std::string> overrides{
       "model.n_layers=2",         "model.d_model=64",       "model.n_heads=4",    "model.vocab_size=517",
       "data.seq_length=24",       "model.max_positions=48", "model.dropout=0.1",  "train.micro_batch_size=2",
       "train.max_steps=9",        "runtime.threads=1",      "determinism=strict", "train.global_batch_size=16",
       "logging.sample_interval=0"};
-  overrides.insert(overrides.end(), more.begin(), more.end());
+  for (const std::string& settings : more) {
+    std::istringstream words(settings);
+    for (std::string word; words >> word;) overrides.push_back(word);
+  }
   return load_config({}, overrides).config;
 }
 
@@ -88,20 +92,27 @@ struct Outcome {
   bool operator==(const Outcome&) const = default;
 };
 
-std::vector<std::byte> whole(RankRun& run, const Tensor& flat, bool sharded) {
+std::vector<std::byte> whole(RankRun& run, const Tensor& flat, bool sharded, int64_t each = 1) {
   if (!flat) return {};
-  const int64_t count = run.engine.model().layout().learning_flat_count();
-  if (sharded && run.options.sharding.ranks > 1) return gather_shards(run.ranks, run.engine.backend(), flat, count);
+  const int64_t count = run.engine.model().layout().learning_flat_count() / each;
+  if (sharded && run.options.sharding.ranks > 1)
+    return gather_shards(run.ranks, run.engine.backend(), flat, count, each);
   std::vector<std::byte> bytes(size_t(flat.bytes()));
   run.engine.backend().copy_to_host(bytes.data(), flat);
   return bytes;
+}
+
+std::vector<std::byte> whole(RankRun& run, const Moment& moment) {
+  std::vector<std::byte> all = whole(run, moment.values, true), scales = whole(run, moment.scales, true, moment_block);
+  all.insert(all.end(), scales.begin(), scales.end());
+  return all;
 }
 
 void collect(RankRun& run, Outcome& of_rank_0) {
   const Parameters& p = run.engine.parameters();
   Outcome now{.losses = of_rank_0.losses, .norms = of_rank_0.norms};
   now.weights = whole(run, p.weights, false);
-  now.master = whole(run, p.master, true), now.m = whole(run, p.m, true), now.v = whole(run, p.v, true);
+  now.master = whole(run, p.master, true), now.m = whole(run, p.m), now.v = whole(run, p.v);
   if (run.ranks.rank() == 0) of_rank_0 = std::move(now);
 }
 
@@ -128,7 +139,10 @@ Outcome train(const Config& config, int world, const std::vector<int64_t>& steps
 }
 
 TEST(Ranks, StrictModeGivesTheSameBitsOnAnyNumberOfThem) {
-  for (const char* mode : {"precision.mode=fp32", "precision.mode=bf16"}) {
+  for (const char* mode : {"precision.mode=fp32", "precision.mode=bf16",
+                           "precision.mode=bf16 precision.master=remainder16 precision.moments=bf16",
+                           "precision.mode=bf16 precision.master=none precision.moments=int8",
+                           "precision.moments=fp8 optimizer.name=lion"}) {
     const std::vector<int64_t> steps{8, 8, 8};
     const Outcome one = train(config_of({mode}), 1, steps);
     EXPECT_NE(one.losses.back(), one.losses.front());
@@ -190,10 +204,10 @@ TEST(Ranks, SkipTogether) {
 }
 
 // Steps until 2 on `world` ranks, a checkpoint, and two more on `then`.
-TEST(Ranks, GoOnAtAnyOtherNumberOfThemAndStage) {
-  const auto config = [](int stage) {
-    return config_of({"precision.mode=bf16", fmt::format("parallel.zero_stage={}", stage)});
-  };
+class GoOn : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoOn, AtAnyOtherNumberOfRanksAndStage) {
+  const auto config = [](int stage) { return config_of({GetParam(), fmt::format("parallel.zero_stage={}", stage)}); };
   const Outcome never_stopped = train(config(0), 1, {8, 8, 8, 8});
   for (const auto& [world, stage, then, then_stage] :
        {std::array{1, 0, 4, 1}, std::array{4, 1, 2, 0}, std::array{2, 1, 8, 1}, std::array{8, 1, 1, 0}}) {
@@ -229,9 +243,14 @@ TEST(Ranks, GoOnAtAnyOtherNumberOfThemAndStage) {
     EXPECT_EQ(outcome.losses, never_stopped.losses);
     EXPECT_EQ(outcome.weights, never_stopped.weights) << world << " ranks, then " << then;
     EXPECT_EQ(outcome.master, never_stopped.master) << world << " ranks, then " << then;
+    EXPECT_EQ(outcome.m, never_stopped.m) << world << " ranks, then " << then;
     EXPECT_EQ(outcome.v, never_stopped.v) << world << " ranks, then " << then;
   }
 }
+INSTANTIATE_TEST_SUITE_P(Ranks, GoOn,
+                         testing::Values("precision.mode=bf16",
+                                         "precision.mode=bf16 precision.master=remainder16 precision.moments=int8",
+                                         "precision.mode=bf16 precision.master=none precision.moments=fp8"));
 
 TEST(Ranks, ShardsAreWholeChunksAndAllOfThem) {
   for (const int64_t elements : {64, 65536, 65600, 10 * 65536, 1000000})

@@ -85,6 +85,16 @@ const PlannedRun planned_runs[] = {
     {"bf16", [](Config& c) { c.precision.mode = PrecisionMode::bf16; }},
     {"bf16_without_masters",
      [](Config& c) { c.precision.mode = PrecisionMode::bf16, c.precision.master = MasterWeights::none; }},
+    {"bf16_with_remainders_and_int8_moments",
+     [](Config& c) {
+       c.precision.mode = PrecisionMode::bf16, c.precision.master = MasterWeights::remainder16;
+       c.precision.moments = MomentFormat::int8;
+     }},
+    {"bf16_moments", [](Config& c) { c.precision.moments = MomentFormat::bf16; }},
+    {"fp8_moments", [](Config& c) { c.precision.moments = MomentFormat::fp8; }},
+    {"adam", [](Config& c) { c.optimizer.name = OptimizerKind::adam; }},
+    {"sgd", [](Config& c) { c.optimizer.name = OptimizerKind::sgd; }},
+    {"lion", [](Config& c) { c.optimizer.name = OptimizerKind::lion, c.precision.moments = MomentFormat::int8; }},
     {"fp16", [](Config& c) { c.precision.mode = PrecisionMode::fp16, c.precision.loss_scale.initial = 1; }},
     {"keeps_all", [](Config& c) { c.memory.recompute = RecomputeMode::none; }},
     {"full", [](Config& c) { c.memory.recompute = RecomputeMode::full, c.precision.mode = PrecisionMode::bf16; }},
@@ -132,6 +142,13 @@ TEST(Step, TheOptimizersStateIsAsLargeAsItsRuleNeeds) {
   near(bytes([](Config&) {}), 2 * flat);
   near(bytes([](Config& c) { c.optimizer.scale_parameter.emplace(true); }), 2 * flat + scales);
   near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::adafactor; }), moments + scales);
+  near(bytes([](Config& c) { c.precision.moments = MomentFormat::bf16; }), flat);
+  near(bytes([](Config& c) { c.precision.moments = MomentFormat::int8; }), flat / 2 + 2 * flat / 256);
+  near(bytes([](Config& c) { c.precision.moments = MomentFormat::fp8; }), flat / 2 + 2 * flat / 256);
+  near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::sgd; }), flat);
+  near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::lion, c.precision.moments = MomentFormat::int8; }),
+       flat / 4 + flat / 256);
+  EXPECT_EQ(bytes([](Config& c) { c.optimizer.name = OptimizerKind::sgd, c.optimizer.sgd.momentum = 0; }), 0);
   near(bytes([](Config& c) {
          c.optimizer.name = OptimizerKind::adafactor, c.optimizer.scale_parameter.emplace(false);
          c.optimizer.adafactor.beta1 = 0.9;
@@ -164,6 +181,54 @@ TEST(Step, WeightsWithoutMastersLearn) {
   const double slow = train(MasterWeights::fp32, 3e-5).first;
   EXPECT_LT(slow, 6.2);
   EXPECT_NEAR(train(MasterWeights::none, 3e-5).first, slow, 0.02);
+}
+
+// A step's losses and what is in the masters.
+TEST(Step, RemaindersGiveTheBitsOfFloat32Masters) {
+  const auto train = [](MasterWeights master) {
+    Config config = small();
+    config.precision.mode = PrecisionMode::bf16, config.precision.master = master;
+    const EngineOptions options = training_options(config);
+    const MemoryPlan plan = plan_training(options, config);
+    Engine engine(options, plan.peak);
+    engine.parameters().initialise(uint64_t(config.seed));
+    TrainingStep step(engine, config);
+    std::vector<double> losses;
+    for (int i = 0; i < 10; ++i) losses.push_back(step.run(global_batch(config, i), 2e-3).loss);
+    std::vector<std::vector<float>> masters;
+    for (int id = 0; id < engine.model().layout().size(); ++id) {
+      masters.emplace_back(size_t(engine.model().layout()[id].count()));
+      engine.parameters().store(id, masters.back().data());
+    }
+    return std::tuple{losses, masters, plan.at_peak[int(Category::master)]};
+  };
+  const auto [losses, masters, bytes] = train(MasterWeights::fp32);
+  const auto [same_losses, same_masters, half] = train(MasterWeights::remainder16);
+  EXPECT_EQ(same_losses, losses);
+  EXPECT_EQ(same_masters, masters);
+  EXPECT_EQ(2 * half, bytes);
+}
+
+// Each format and rule from the same start: a training, and nearly that of float32 moments.
+TEST(Step, NarrowMomentsTrainAlike) {
+  const auto train = [](OptimizerKind name, MomentFormat format, double rate) {
+    Config config = small();
+    config.optimizer.name = name, config.precision.moments = format;
+    const EngineOptions options = training_options(config);
+    Engine engine(options, plan_training(options, config).peak);
+    engine.parameters().initialise(uint64_t(config.seed));
+    TrainingStep step(engine, config);
+    double loss = 0;
+    for (int i = 0; i < 25; ++i) loss = step.run(global_batch(config, 0), rate).loss;
+    return loss;
+  };
+  using enum OptimizerKind;
+  for (const auto& [name, rate] : {std::pair{adamw, 2e-3}, {adam, 2e-3}, {lion, 5e-4}, {sgd, 0.05}}) {
+    const double wide = train(name, MomentFormat::fp32, rate);
+    EXPECT_LT(wide, 6.1) << name_of(name);  // from log 517 = 6.25
+    for (const MomentFormat format : {MomentFormat::bf16, MomentFormat::int8, MomentFormat::fp8})
+      EXPECT_NEAR(train(name, format, rate), wide, 0.02 * wide) << name_of(name) << " " << name_of(format);
+  }
 }
 
 // How many positions have a target changes from step to step. If that made new shapes of products, each would be timed

@@ -43,7 +43,7 @@ OperationCase adamw_case(int64_t count, DType weights) {
   const bool master = weights != DType::f32;
   return {.operation = "adamw",
           .shape = numbers(count) + (master ? fmt::format(", {} with a master", weights) : ""),
-          .forward = adamw_work(count, master ? size_of(weights) : 0),
+          .forward = update_work(count, {.weight = weights, .master = master ? 4.0 : 0.0}),
           .on_tape = false,
           .prepare = [=](const CaseContext& c) {
             AdamW a{.state = c.state,
@@ -55,8 +55,8 @@ OperationCase adamw_case(int64_t count, DType weights) {
                     .beta2 = 0.95f,
                     .eps = 1e-8f};
             if (master) a.master = random_tensor(c, {count}, DType::f32);
-            c.backend.zero(a.m);
-            c.backend.zero(a.v);
+            c.backend.zero(a.m.values);
+            c.backend.zero(a.v.values);
             return [=, ranges = chunks(count)](Tape& tape) -> Tensors {
               AdamW now = a;
               now.ranges = ranges.data();

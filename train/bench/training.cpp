@@ -95,10 +95,16 @@ class Bench {
   Work norm_work() { return gradient_norm_work(count()); }
   Work update_work() {
     const ParameterStorage& storage = parameters().storage();
-    const int64_t rounded = storage.master ? size_of(storage.weights) : 0;
     if (storage.moments.second == SecondMoments::factored)
-      return adafactor_work(count(), rounded, storage.moments.first);
-    return adamw_work(count(), rounded);
+      return adafactor_work(count(), storage.master == MasterWeights::none ? 0 : size_of(storage.weights),
+                            storage.moments.first);
+    const auto bytes = [](const Moment& m) {
+      return !m ? 0.0 : double(size_of(m.values.dtype())) + (m.blocks() ? 4.0 / moment_block : 0.0);
+    };
+    const Parameters& p = parameters();
+    return ::mixtape::update_work(count(), {.weight = storage.weights,
+                                            .master = p.master ? double(size_of(p.master.dtype())) : 0.0,
+                                            .moments = bytes(p.m) + bytes(p.v)});
   }
   Work tape_work(const Profile::Key& key) {
     const MicroBatchShape shape{options_.rows, options_.lengths(), size_of(options_.types.compute)};

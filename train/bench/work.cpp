@@ -109,8 +109,10 @@ Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int
 
 Work gradient_norm_work(int64_t count) { return {0, float_bytes * double(count), 0}; }
 
-Work adamw_work(int64_t count, int64_t rounded) {
-  return {0, 4 * float_bytes * double(count), (3 * float_bytes + double(rounded)) * double(count)};
+Work update_work(int64_t count, const UpdatedElement& e) {
+  const auto weight = double(size_of(e.weight));
+  const double read = (e.master == float_bytes ? 0 : weight) + e.master + e.gradient + e.moments;
+  return {0, read * double(count), (weight + e.master + e.moments) * double(count)};
 }
 
 Work adafactor_work(int64_t count, int64_t rounded, bool first_moment) {

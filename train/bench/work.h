@@ -78,9 +78,14 @@ Work embedding_added_gradient_work(int64_t rows, int64_t d_model, int64_t elemen
 Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int64_t table_rows);
 
 Work gradient_norm_work(int64_t count);
-// Reads w, g, m, v and writes w, m, v; with a master, also weights rounded to `rounded` bytes.
-Work adamw_work(int64_t count, int64_t rounded);
-// The same without m and v; of those only a first moment counts, as rows and columns are few.
+// An update that treats each element alone, by what an element has: weight, gradient and moments are read, weight and
+// moments written, a float32 master in place of the weight it is read for.
+struct UpdatedElement {
+  DType weight = DType::f32;
+  double master = 0, gradient = 4, moments = 8;  // bytes; master 2: a remainder, read beside the weight
+};
+Work update_work(int64_t count, const UpdatedElement& element);
+// Adafactor: reads w and g and writes w; of moments only a first one counts, as rows and columns are few.
 Work adafactor_work(int64_t count, int64_t rounded, bool first_moment);
 Work parameter_scales_work(int64_t count);
 

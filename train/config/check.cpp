@@ -300,17 +300,29 @@ void check_length(const Config& c, Rules& rules) {
     rules.refuse("train.stop_at_step", fmt::format("expected at most the length of the run, {} steps", total));
 }
 
+// The update rules that read a key of the section; none: all do.
+std::vector<OptimizerKind> readers_of(std::string_view name) {
+  using enum OptimizerKind;
+  if (name == "betas") return {adamw, adam, lion, muon};
+  if (name == "eps" || name == "bias_correction") return {adamw, adam, muon};
+  if (name == "scale_parameter") return {adamw, adam, adafactor};
+  for (const OptimizerKind kind : {adafactor, sgd, muon})
+    if (name.starts_with(fmt::format("{}.", kind))) return {kind};
+  return {};
+}
+
 void check_optimizer(const Config& c, Rules& rules) {
   const OptimizerConfig& o = c.optimizer;
-  if (o.name != OptimizerKind::adamw && o.name != OptimizerKind::adafactor)
-    return rules.unavailable("optimizer.name", "adamw and adafactor");
+  if (o.name == OptimizerKind::lamb || o.name == OptimizerKind::muon)
+    return rules.unavailable("optimizer.name", "adamw, adam, adafactor, lion and sgd");
   each_changed(c, "optimizer", [&](const std::string& key, std::string_view name) {
-    const bool of_adamw = name == "betas" || name == "eps" || name == "bias_correction";
-    if (!of_adamw && !name.starts_with("adafactor.")) return;
-    const OptimizerKind owner = of_adamw ? OptimizerKind::adamw : OptimizerKind::adafactor;
-    if (owner != o.name)
-      rules.refuse(key, fmt::format("which has no effect with optimizer.name {}; it is for {}", o.name, owner));
+    const std::vector<OptimizerKind> readers = readers_of(name);
+    if (readers.empty() || std::ranges::find(readers, o.name) != readers.end()) return;
+    rules.refuse(
+        key, fmt::format("which has no effect with optimizer.name {}; it is for {}", o.name, fmt::join(readers, ", ")));
   });
+  if (o.sgd.nesterov && o.sgd.momentum == 0)
+    rules.refuse("optimizer.sgd.nesterov", "which has no effect with optimizer.sgd.momentum 0");
   if (o.least_scale != OptimizerConfig().least_scale && !o.scales_parameters())
     rules.refuse("optimizer.least_scale", "which has no effect without optimizer.scale_parameter");
 }
@@ -350,15 +362,31 @@ void check_run(const Config& c, Rules& rules) {
 void check_master(const Config& c, Rules& rules) {
   const PrecisionConfig& p = c.precision;
   if (p.master == MasterWeights::fp32) return;
-  if (p.master == MasterWeights::remainder16) return rules.unavailable("precision.master", "fp32 and none");
+  if (p.master == MasterWeights::remainder16 && p.mode == PrecisionMode::fp16)
+    return rules.refuse("precision.master", "which completes bf16 to fp32; with precision.mode fp16 use fp32 or none");
   if (p.mode != PrecisionMode::bf16 && p.mode != PrecisionMode::fp16)
     rules.refuse("precision.master",
                  fmt::format("which has no effect with precision.mode {}: its weights are fp32", p.mode));
-  if (c.optimizer.name != OptimizerKind::adamw)
-    rules.refuse("precision.master",
-                 fmt::format("expected fp32 with optimizer.name {}; adamw can do without", c.optimizer.name));
+  if (c.optimizer.name == OptimizerKind::adafactor)
+    rules.refuse("precision.master", "expected fp32 with optimizer.name adafactor; other rules can do without");
   else if (c.optimizer.scales_parameters())
     rules.refuse("precision.master", "expected fp32 with optimizer.scale_parameter, which measures fp32 weights");
+}
+
+void check_moments(const Config& c, Rules& rules) {
+  const MomentFormat format = c.precision.moments;
+  if (format == MomentFormat::fp32) return;
+  const OptimizerConfig& o = c.optimizer;
+  if (o.name == OptimizerKind::adafactor)
+    rules.refuse("precision.moments",
+                 "expected fp32 with optimizer.name adafactor, which keeps rows and columns alone");
+  if (o.name == OptimizerKind::sgd && o.sgd.momentum == 0)
+    rules.refuse("precision.moments", "which has no effect with optimizer.sgd.momentum 0: there are none");
+  const bool blocks = format == MomentFormat::int8 || format == MomentFormat::fp8;
+  if (blocks && o.scales_parameters() && o.name != OptimizerKind::adafactor)
+    rules.refuse("precision.moments",
+                 "expected fp32 or bf16 with optimizer.scale_parameter: tensors that are stored as one are taken apart "
+                 "there, and a block of 256 moments with one scale could be of two");
 }
 
 void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
@@ -369,7 +397,7 @@ void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) 
     rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
   check_master(c, rules);
   if (p.gradients != GradientStorage::fp32) rules.unavailable("precision.gradients", "fp32");
-  if (p.moments != MomentStorage::fp32) rules.unavailable("precision.moments", "fp32");
+  check_moments(c, rules);
   if (p.loss_scale.min > p.loss_scale.initial)
     rules.refuse("precision.loss_scale.min",
                  fmt::format("expected at most loss_scale.initial ({})", p.loss_scale.initial));

@@ -6,13 +6,12 @@
 #include <tuple>
 
 #include "core/base/fields.h"
+#include "core/ops/optimizer_state.h"
 
 namespace mixtape {
 
 enum class PrecisionMode { fp32, tf32, fp16, bf16, fp8, int8_qat };
-enum class MasterWeights { fp32, remainder16, none };
 enum class GradientStorage { fp32, bf16, fused };
-enum class MomentStorage { fp32, bf16, int8, fp8 };
 enum class HysteresisRule { megatron, apex };
 
 constexpr auto names(std::type_identity<PrecisionMode>) {
@@ -28,8 +27,8 @@ constexpr auto names(std::type_identity<GradientStorage>) {
   using E = GradientStorage;
   return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::bf16, "bf16"}, Named<E>{E::fused, "fused"}};
 }
-constexpr auto names(std::type_identity<MomentStorage>) {
-  using E = MomentStorage;
+constexpr auto names(std::type_identity<MomentFormat>) {
+  using E = MomentFormat;
   return std::array{Named<E>{E::fp32, "fp32"}, Named<E>{E::bf16, "bf16"}, Named<E>{E::int8, "int8"},
                     Named<E>{E::fp8, "fp8"}};
 }
@@ -69,7 +68,7 @@ struct PrecisionConfig {
   PrecisionMode mode = PrecisionMode::fp32;
   MasterWeights master = MasterWeights::fp32;
   GradientStorage gradients = GradientStorage::fp32;
-  MomentStorage moments = MomentStorage::fp32;
+  MomentFormat moments = MomentFormat::fp32;
   LossScaleConfig loss_scale;
 };
 
@@ -83,12 +82,14 @@ constexpr auto fields(std::type_identity<PrecisionConfig>) {
             "and arithmetic is fp32. Sums, softmax, norms and the loss are fp32 in every mode",
             stored),
       field("master", &C::master,
-            "what the optimizer updates beside 16-bit weights: fp32 copies, a 16-bit remainder that completes the "
-            "weight to fp32, or none (stochastic rounding)",
+            "what the optimizer updates beside 16-bit weights: fp32 copies, a 16-bit remainder that completes a bf16 "
+            "weight to fp32 (the same bits), or none (stochastic rounding)",
             Aliases{"master_weights"}, stored),
       field("gradients", &C::gradients,
             "type in which gradients are accumulated; fused: each is applied as soon as it is known"),
-      field("moments", &C::moments, "type in which the optimizer's moments are stored", stored),
+      field("moments", &C::moments,
+            "how the optimizer's moments are stored, rounded stochastically: of int8 and fp8 256 have one fp32 scale",
+            stored),
       field("loss_scale", &C::loss_scale, "the dynamic loss scaler; of mode fp16 only"),
   };
 }

@@ -41,12 +41,13 @@ struct MemoryConfig {
 constexpr auto fields(std::type_identity<MemoryConfig>) {
   using C = MemoryConfig;
   return std::tuple{
-      field("recompute", &C::recompute,
-            "none: keep every activation; selective: make norms and activations again in backward, which costs no time "
-            "worth "
-            "naming; full: keep only the input of each block, and compute forward twice. The same bits in every mode on "
-            "CPUs; on GPUs but for gelu_tanh, which selective rounds otherwise",
-            Aliases{"recompute_granularity", "activation_checkpointing"}),
+      field(
+          "recompute", &C::recompute,
+          "none: keep every activation; selective: make norms and activations again in backward, which costs no time "
+          "worth "
+          "naming; full: keep only the input of each block, and compute forward twice. The same bits in every mode on "
+          "CPUs; on GPUs but for gelu_tanh, which selective rounds otherwise",
+          Aliases{"recompute_granularity", "activation_checkpointing"}),
       field("offload", &C::offload, "what is kept in the host's memory"),
       field("loss_chunk_tokens", &C::loss_chunk_tokens,
             "positions whose logits exist at once; fewer need less memory. auto: chosen from the vocabulary",

@@ -4,9 +4,19 @@
 
 namespace mixtape {
 
-Moments moments_of(const OptimizerConfig& config) {
-  if (config.name != OptimizerKind::adafactor) return {.first = true, .second = SecondMoments::full};
-  return {.first = config.adafactor.beta1 > 0, .second = SecondMoments::factored};
+Moments moments_of(const Config& config) {
+  const OptimizerConfig& o = config.optimizer;
+  const MomentFormat format = config.precision.moments;
+  switch (o.name) {
+    case OptimizerKind::adafactor:
+      return {.first = o.adafactor.beta1 > 0, .second = SecondMoments::factored};
+    case OptimizerKind::sgd:
+      return {.first = o.sgd.momentum > 0, .format = format};
+    case OptimizerKind::lion:
+      return {.first = true, .format = format};
+    default:
+      return {.first = true, .second = SecondMoments::full, .format = format};
+  }
 }
 
 Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& backend)
@@ -45,7 +55,16 @@ void Optimizer::update(StepState* state) const {
                                 .tensors = tensors_.data(),
                                 .n_tensors = int64_t(tensors_.size()),
                                 .least = float(config_.least_scale)});
-  config_.name == OptimizerKind::adafactor ? adafactor_update(state) : adamw_update(state);
+  switch (config_.name) {
+    case OptimizerKind::adafactor:
+      return adafactor_update(state);
+    case OptimizerKind::sgd:
+      return sgd_update(state);
+    case OptimizerKind::lion:
+      return lion_update(state);
+    default:
+      return adamw_update(state);
+  }
 }
 
 void Optimizer::adamw_update(StepState* state) const {
@@ -62,7 +81,34 @@ void Optimizer::adamw_update(StepState* state) const {
                    .eps = float(config_.eps),
                    .bias_correction = config_.bias_correction,
                    .scales = scales_,
-                   .seed = seed_});
+                   .seed = seed_,
+                   .decoupled_decay = config_.name != OptimizerKind::adam});
+}
+
+void Optimizer::sgd_update(StepState* state) const {
+  sgd(backend_, {.state = state,
+                 .weights = parameters_.own(parameters_.weights),
+                 .master = parameters_.master,
+                 .gradients = parameters_.own(parameters_.gradients),
+                 .m = parameters_.m,
+                 .ranges = own_ranges_.data(),
+                 .n_ranges = int64_t(own_ranges_.size()),
+                 .momentum = float(config_.sgd.momentum),
+                 .nesterov = config_.sgd.nesterov,
+                 .seed = seed_});
+}
+
+void Optimizer::lion_update(StepState* state) const {
+  lion(backend_, {.state = state,
+                  .weights = parameters_.own(parameters_.weights),
+                  .master = parameters_.master,
+                  .gradients = parameters_.own(parameters_.gradients),
+                  .m = parameters_.m,
+                  .ranges = own_ranges_.data(),
+                  .n_ranges = int64_t(own_ranges_.size()),
+                  .beta1 = float(config_.betas[0]),
+                  .beta2 = float(config_.betas[1]),
+                  .seed = seed_});
 }
 
 void Optimizer::adafactor_update(StepState* state) const {
@@ -70,8 +116,8 @@ void Optimizer::adafactor_update(StepState* state) const {
                        .weights = parameters_.learning_weights(),
                        .master = parameters_.master,
                        .gradients = parameters_.gradients,
-                       .m = parameters_.m,
-                       .v = parameters_.v,
+                       .m = parameters_.m.values,
+                       .v = parameters_.v.values,
                        .tensors = tensors_.data(),
                        .n_tensors = int64_t(tensors_.size()),
                        .beta1 = float(config_.adafactor.beta1),

@@ -9,8 +9,8 @@
 
 namespace mixtape {
 
-// What the rule keeps of earlier gradients.
-Moments moments_of(const OptimizerConfig& config);
+// What the rule keeps of earlier gradients, and in which format.
+Moments moments_of(const Config& config);
 
 class Optimizer {
  public:
@@ -25,6 +25,8 @@ class Optimizer {
 
  private:
   void adamw_update(StepState* state) const;
+  void sgd_update(StepState* state) const;
+  void lion_update(StepState* state) const;
   void adafactor_update(StepState* state) const;
 
   OptimizerConfig config_;

@@ -15,11 +15,12 @@ Tensor elements_of(const Tensor& flat, int64_t begin, int64_t end) {
 
 }  // namespace
 
-std::vector<std::byte> gather_shards(Communicator& ranks, Backend& backend, const Tensor& shard, int64_t elements) {
+std::vector<std::byte> gather_shards(Communicator& ranks, Backend& backend, const Tensor& shard, int64_t numbers,
+                                     int64_t each) {
   const int64_t size = size_of(shard.dtype());
-  std::vector<std::byte> all(ranks.rank() == 0 ? size_t(elements * size) : 0), piece;
+  std::vector<std::byte> all(ranks.rank() == 0 ? size_t(numbers * size) : 0), piece;
   for (int owner = 0; owner < ranks.size(); ++owner) {
-    const Shard part = shard_of(elements, {owner, ranks.size()});
+    const Shard part = shard_of(numbers, {owner, ranks.size()}, each);
     for (int64_t at = 0; at < part.count; at += piece_elements) {
       const int64_t end = std::min(part.count, at + piece_elements);
       piece.resize(size_t((end - at) * size));

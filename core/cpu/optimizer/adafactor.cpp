@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "core/cpu/backend.h"
+#include "core/cpu/optimizer/codes-inl.h"
 #include "core/cpu/parallel.h"
 #include "core/cpu/simd.h"
 
@@ -220,7 +221,7 @@ class GroupUpdate {
         }
         const Vec weight = hn::Sub(hn::Mul(w.load(weights + i), decay), u);
         w.store(weight, weights + i);
-        if (rounded) w.store(weight, rounded + i);
+        if (rounded) w.store(as_weight<T>(weight), rounded + i);
       });
     }
   }
