@@ -96,9 +96,9 @@ Tensor Parameters::slice(const Tensor& flat, int id) const {
   return Tensor(flat.raw() ? flat.raw() + entry.offset * size_of(flat.dtype()) : nullptr, entry.shape, flat.dtype());
 }
 
-Tensor Parameters::own(const Tensor& flat) const {
-  const Shard s = shard();
-  return Tensor(flat.raw() ? flat.raw() + s.begin * size_of(flat.dtype()) : nullptr, {s.count}, flat.dtype());
+Tensor Parameters::part(const Tensor& flat, Run run) {
+  if (!flat) return {};
+  return Tensor(flat.raw() ? flat.raw() + run.begin * size_of(flat.dtype()) : nullptr, {run.count}, flat.dtype());
 }
 
 void Parameters::initialise(uint64_t seed) {

@@ -125,9 +125,11 @@ class Parameters {
   Tensor weight(int id) const { return slice(weights, id); }
   // The weights of all that learn, as long as the other buffers.
   Tensor learning_weights() const { return Tensor(weights.raw(), {layout_.learning_flat_count()}, weights.dtype()); }
-  // The elements whose masters and moments are here, and that part of the weights or gradients.
+  // The elements whose masters and moments are here.
   Shard shard() const { return shard_of(layout_.learning_flat_count(), storage_.sharding); }
-  Tensor own(const Tensor& flat) const;
+  // A part of a flat buffer, counted from where that begins; absent of what is absent.
+  static Tensor part(const Tensor& flat, Run run);
+  Tensor own(const Tensor& flat) const { return part(flat, shard()); }
   // Of what learns, if there are gradients (storage().gradients).
   GradientBuckets& buckets() { return *buckets_; }
   const GradientBuckets& buckets() const { return *buckets_; }

@@ -1,8 +1,8 @@
 // The global gradient norm with its check for finiteness, the scales of tensors, and AdamW, over flat buffers.
 //
-// Both are one pass and bound by memory. Norm: 4 bytes a parameter, 2 FLOPs, in double precision, where squares of
-// finite floats cannot overflow, so that the sum is finite exactly if all gradients are. AdamW: m, v, master read and
-// written, gradient read, weight written: 30 bytes a parameter with a master and 16-bit weights, 28 with float32
+// Both are one pass and bound by memory. Norm: a gradient read a parameter, 2 FLOPs, in double precision, where squares
+// of finite floats cannot overflow, so that the sum is finite exactly if all gradients are. AdamW: m, v, master read
+// and written, gradient read, weight written: 30 bytes a parameter with a master and 16-bit weights, 28 with float32
 // weights alone, 24 with 16-bit weights alone, rounded by chance; about 15 FLOPs, and for that a draw of some 100
 // integer operations for eight weights.
 //
@@ -17,14 +17,15 @@ namespace {
 constexpr int norm_threads = 512, tree_threads = 1024;
 
 // partials[range] = sum of squares, a block a range of at most a chunk.
+template <class T>
 __global__ void __launch_bounds__(norm_threads)
-    range_norms_kernel(double* partials, const float* gradients, const UpdateRange* ranges) {
+    range_norms_kernel(double* partials, const T* gradients, const UpdateRange* ranges) {
   struct Storage {
     double scratch[warp_size];
   };
   Storage& s = shared_memory<Storage>();
   const UpdateRange range = ranges[blockIdx.x];
-  const float* g = gradients + range.offset;
+  const T* g = gradients + range.offset;
   double sum = 0;
   const int64_t whole = range.offset % 4 == 0 ? range.count / 4 : 0;
   for (int64_t i = threadIdx.x; i < whole; i += norm_threads) {
@@ -33,7 +34,10 @@ __global__ void __launch_bounds__(norm_threads)
 #pragma unroll
     for (int j = 0; j < 4; ++j) sum += double(v[j]) * v[j];
   }
-  for (int64_t i = 4 * whole + threadIdx.x; i < range.count; i += norm_threads) sum += double(g[i]) * g[i];
+  for (int64_t i = 4 * whole + threadIdx.x; i < range.count; i += norm_threads) {
+    const auto v = double(float(g[i]));
+    sum += v * v;
+  }
   sum = block_sum(sum, s.scratch);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
@@ -153,8 +157,11 @@ void CudaOptimizer::gradient_norm(const GradientNorm& a) {
   backend_.zero(sums);
   if (a.n_ranges > 0) {
     const UpdateRange* ranges = cuda::upload(backend_, table, a.ranges, a.n_ranges);
-    cuda::launch(backend_.runtime(), cuda::range_norms_kernel, dim3(unsigned(a.n_ranges)), dim3(cuda::norm_threads),
-                 cuda::warp_size * sizeof(double), partials, a.gradients.data<float>(), ranges);
+    dispatch<float, bf16>(a.gradients.dtype(), "gradient_norm", [&]<class T>() {
+      cuda::launch(backend_.runtime(), cuda::range_norms_kernel<T>, dim3(unsigned(a.n_ranges)),
+                   dim3(cuda::norm_threads), cuda::warp_size * sizeof(double), partials,
+                   static_cast<const T*>(a.gradients.data<T>()), ranges);
+    });
     cuda::elementwise(backend_.runtime(), 1, a.n_ranges, cuda::ChunkSumsBody{by_chunk, partials, ranges, a.n_ranges});
   }
   cuda::launch(backend_.runtime(), cuda::finish_norm_kernel, dim3(1), dim3(cuda::tree_threads), 0, a.state, by_chunk,
@@ -169,8 +176,8 @@ void CudaOptimizer::parameter_scales(const ParameterScales& a) {
   if (backend_.planning() || n == 0) return;
   double* partials = reinterpret_cast<double*>(sums.raw());
   const UpdateRange* pieces = cuda::upload(backend_, table, list.data(), n);
-  cuda::launch(backend_.runtime(), cuda::range_norms_kernel, dim3(unsigned(n)), dim3(cuda::norm_threads),
-               cuda::warp_size * sizeof(double), partials, a.weights.data<float>(), pieces);
+  cuda::launch(backend_.runtime(), cuda::range_norms_kernel<float>, dim3(unsigned(n)), dim3(cuda::norm_threads),
+               cuda::warp_size * sizeof(double), partials, static_cast<const float*>(a.weights.data<float>()), pieces);
   cuda::elementwise(backend_.runtime(), 1, n, cuda::ScalesBody{a.scales.data<float>(), partials, pieces, n, a.least});
 }
 

@@ -110,6 +110,7 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
                        .growth_tracker = now.growth_tracker,
                        .hysteresis_left = now.hysteresis_left,
                        .overflows = now.overflows};
+  state.grad_norm = now.grad_norm;
   state.matmul_table = engine.backend().choices();
   Parameters& p = engine.parameters();
   Communicator& ranks = step.ranks();
@@ -163,6 +164,7 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
   now.growth_tracker = state.loss_scaler.growth_tracker;
   now.hysteresis_left = state.loss_scaler.hysteresis_left;
   now.overflows = state.loss_scaler.overflows;
+  now.grad_norm = float(state.grad_norm.value_or(0));
   engine.upload_state();
   engine.backend().set_choices(state.matmul_table);
   return state;

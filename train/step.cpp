@@ -14,9 +14,15 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& r
     : engine_(engine),
       seed_(uint64_t(config.seed)),
       scale_rule_(loss_scale_rule(config.precision)),
+      fused_(engine.options().gradient_memory.transient),
       optimizer_(config, engine.parameters(), engine.backend()),
       reducer_(config, engine.parameters(), engine.backend(), ranks) {
   start_loss_scale(engine.state(), config.precision);
+  if (fused_) engine.parameters().buckets().set_listener(this);
+}
+
+TrainingStep::~TrainingStep() {
+  if (fused_) engine_.parameters().buckets().set_listener(nullptr);
 }
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
@@ -42,6 +48,8 @@ StepCounts TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
   state.inverse_targets = counts.targets > 0 ? float(1.0 / double(counts.targets)) : 0.f;
   state.seed = seed_;
   state.loss = 0;
+  state.grad_squares = 0;
+  state.last_norm = state.grad_norm;
   state.micro_batch = batch.first_micro_batch;
   state.philox = philox_key(seed_, state.attempts, state.micro_batch);
   engine_.upload_state();
@@ -57,9 +65,18 @@ double TrainingStep::take_loss() {
   return loss;
 }
 
+void TrainingStep::bucket_complete(int bucket) {
+  TapeObserver* const observer = engine_.tape().observer();
+  if (observer) observer->begin("update", true);
+  optimizer_.apply_bucket(bucket, engine_.device_state());
+  if (observer) observer->end("update", true);
+}
+
 void TrainingStep::update() {
-  optimizer_.measure_gradients(engine_.device_state());
-  optimizer_.update(engine_.device_state());
+  if (!fused_) {
+    optimizer_.measure_gradients(engine_.device_state());
+    optimizer_.update(engine_.device_state());
+  }
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
 }
 
@@ -74,6 +91,23 @@ StepResult TrainingStep::result(const StepCounts& counts) {
           .finite = state.finite != 0,
           .scale_adapts = state.scale_adapts != 0};
 }
+
+namespace {
+
+// Fused gradients have the type of the weights: never more than a few buckets are there, and none is added to.
+GradientMemory gradient_memory(const PrecisionConfig& precision) {
+  switch (precision.gradients) {
+    case GradientStorage::fp32:
+      return {};
+    case GradientStorage::bf16:
+      return {.dtype = DType::bf16};
+    case GradientStorage::fused:
+      return {.dtype = compute_types(precision).compute, .transient = true};
+  }
+  return {};
+}
+
+}  // namespace
 
 EngineOptions training_options(const Config& config, const Communicator& ranks) {
   const auto policy = [&] {
@@ -95,6 +129,7 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
           .training = true,
           .moments = moments_of(config),
           .sharding = sharding_of(config, ranks),
+          .gradient_memory = gradient_memory(config.precision),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
           .decoder_length = row.decoder_length,

@@ -9,17 +9,22 @@
 namespace mixtape {
 
 struct StepResult {
-  double loss = 0;            // mean over the targets of the global batch, nats
-  int64_t n_tokens = 0;       // of the global batch
-  double grad_norm = 0;       // before clipping
-  double loss_scale = 1;      // that the step had
-  bool finite = true;         // false: weights, moments and counters of updates are as before
+  double loss = 0;        // mean over the targets of the global batch, nats
+  int64_t n_tokens = 0;   // of the global batch
+  double grad_norm = 0;   // before clipping
+  double loss_scale = 1;  // that the step had
+  // False: weights, moments and counters of updates are as before. Of fused gradients those that were complete before
+  // the first that was not finite are applied: only a checkpoint has the weights of before.
+  bool finite = true;
   bool scale_adapts = false;  // not finite, but fp16's scale falls or bears it: how it finds its level
 };
 
-class TrainingStep {
+class TrainingStep : private BucketListener {
  public:
   TrainingStep(Engine& engine, const Config& config, Communicator& ranks = single_process());
+  ~TrainingStep() override;
+  TrainingStep(const TrainingStep&) = delete;
+  TrainingStep& operator=(const TrainingStep&) = delete;
 
   // One attempt. `micro_batches` are this process's; counters come from and go to engine.state(). The device is asked
   // for the whole step before the host waits for it, once, to read the result.
@@ -33,11 +38,14 @@ class TrainingStep {
   StepCounts begin(const GlobalBatch& batch, double learning_rate);
   double take_loss();
   void update();
+  // Of gradients that are fused into the update: in the middle of backward.
+  void bucket_complete(int bucket) override;
   StepResult result(const StepCounts& counts);
 
   Engine& engine_;
   uint64_t seed_;
   LossScaleRule scale_rule_;
+  bool fused_;  // gradients are applied in backward
   Optimizer optimizer_;
   GradientReducer reducer_;
   std::vector<double> losses_;  // of this rank's micro-batches

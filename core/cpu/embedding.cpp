@@ -11,6 +11,15 @@
 #include "core/cpu/rows.h"
 #include "core/cpu/simd.h"
 
+#ifndef MIXTAPE_CPU_EMBEDDING_ONCE
+#define MIXTAPE_CPU_EMBEDDING_ONCE
+namespace mixtape {
+namespace {
+constexpr int64_t strip_cols = 32;
+}
+}  // namespace mixtape
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 namespace {
@@ -90,12 +99,41 @@ void scatter(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
   });
 }
 
+// A table of 16 bits: columns at a time are summed in float32, so that an element is rounded once however often its row
+// is looked up. `strips`: float32 [threads, rows of a table * strip_cols].
+template <class T, class RowOf>
+void scatter_rounded_once(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of, const Tensor& strips) {
+  const Rows<T> table(to.tensor);
+  const int64_t n_rows = to.tensor.rows(), d = to.tensor.cols();
+  parallel_tasks((d + strip_cols - 1) / strip_cols, [&](int64_t strip) {
+    Rows<float> sums;
+    sums.data = strips.data<float>() + omp_get_thread_num() * strips.cols();
+    sums.stride = strip_cols;
+    const int64_t begin = strip * strip_cols, n = std::min(strip_cols, d - begin);
+    for (int64_t r = 0; r < n_rows; ++r)
+      each_vector(n, [&](auto w, int64_t i)
+                         HWY_ATTR { w.store(to.accumulates() ? w.load(table[r] + begin + i) : set(0), sums[r] + i); });
+    const Tensor columns = dy.columns(begin, n);
+    scatter_columns<float, T>(sums, Rows<const T>(columns), dy.rows(), scale, row_of, 0, n);
+    for (int64_t r = 0; r < n_rows; ++r)
+      each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(w.load(sums[r] + i), table[r] + begin + i); });
+  });
+}
+
+template <class T, class RowOf>
+void scatter_table(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of, const Tensor& strips) {
+  if (!to) return;
+  if (to.tensor.dtype() == DType::f32) return scatter<float, T>(to, dy, scale, row_of);
+  if (to.tensor.dtype() == dy.dtype()) return scatter_rounded_once<T>(to, dy, scale, row_of, strips);
+  throw Error("embedding: a gradient is {}, expected fp32 or {}", to.tensor.dtype(), dy.dtype());
+}
+
 template <class T, class RowOf>
 void scatter_any(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
   if (!to) return;
   if (to.tensor.dtype() == dy.dtype()) return scatter<T, T>(to, dy, scale, row_of);
   if (to.tensor.dtype() == DType::f32) return scatter<float, T>(to, dy, scale, row_of);
-  throw Error("embedding: a gradient is {}, expected fp32 or {}", to.tensor.dtype(), dy.dtype());
+  throw Error("gather_rows: a gradient is {}, expected fp32 or {}", to.tensor.dtype(), dy.dtype());
 }
 
 }  // namespace
@@ -108,7 +146,7 @@ void embedding(const Embed& a) {
   });
 }
 
-void embedding_backward(const EmbedBackward& a) {
+void embedding_backward(const EmbedBackward& a, const Tensor& strips) {
   const int32_t* ids = a.ids.tokens.data<int32_t>();
   const int32_t* position = a.dpositions ? a.ids.positions.data<int32_t>() : nullptr;
   const int32_t* type = a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
@@ -118,9 +156,9 @@ void embedding_backward(const EmbedBackward& a) {
   };
   const auto type_row = [&](int64_t r) -> int64_t { return ids[r] < 0 ? -1 : type ? type[r] : 0; };
   dispatch<float, fp16, bf16>(a.dy.dtype(), "embedding_backward", [&]<class T>() {
-    scatter_any<T>(a.dtokens, a.dy, a.spec.scale, token_row);
-    scatter_any<T>(a.dpositions, a.dy, 1, position_row);
-    scatter_any<T>(a.dtypes, a.dy, 1, type_row);
+    scatter_table<T>(a.dtokens, a.dy, a.spec.scale, token_row, strips);
+    scatter_table<T>(a.dpositions, a.dy, 1, position_row, strips);
+    scatter_table<T>(a.dtypes, a.dy, 1, type_row, strips);
   });
 }
 
@@ -178,8 +216,13 @@ void CpuEmbedding::embedding(const Embed& a) {
 }
 
 void CpuEmbedding::embedding_backward(const EmbedBackward& a) {
+  int64_t rows = 0;  // of the largest table of 16 bits
+  for (const Grad* table : {&a.dtokens, &a.dpositions, &a.dtypes})
+    if (*table && table->tensor.dtype() != DType::f32) rows = std::max(rows, table->tensor.rows());
+  Tensor strips;
+  if (rows > 0) strips = backend_.workspace({thread_count(), rows * strip_cols}, DType::f32);
   if (backend_.planning()) return;
-  HWY_DYNAMIC_DISPATCH(embedding_backward)(a);
+  HWY_DYNAMIC_DISPATCH(embedding_backward)(a, strips);
 }
 
 void CpuEmbedding::gather_rows(const GatherRows& a) {

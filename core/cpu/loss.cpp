@@ -161,8 +161,15 @@ struct Panels {
   int64_t widest() const { return (vocabulary + count - 1) / count + 16; }
 };
 
-// Rows whose logits exist at a time: about 48 MiB of them, in chunks of equal size.
-int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, const LossSpec& spec) {
+bool is_narrow(const Grad& g) { return g && g.tensor.dtype() != DType::f32; }
+
+// Rows whose logits exist at a time: about 48 MiB of them, in chunks of equal size. A gradient of the head in 16 bits
+// is summed over chunks in fp32; all logits at once take less than that where there are fewer rows than hidden
+// channels.
+int64_t rows_per_chunk(const CrossEntropy& a) {
+  const int64_t rows = a.hidden.rows(), vocabulary = a.weight.rows();
+  const LossSpec& spec = a.spec;
+  if (is_narrow(a.dweight) && spec.chunk_rows == 0 && rows <= a.hidden.cols()) return std::max<int64_t>(1, rows);
   const int64_t fit = std::clamp<int64_t>((int64_t(12) << 20) / std::max<int64_t>(vocabulary, 1), 32, 2048);
   const int64_t most = std::max<int64_t>(1, spec.chunk_rows > 0 ? spec.chunk_rows : fit);
   const int64_t chunks = std::max<int64_t>(1, (rows + most - 1) / most);
@@ -185,6 +192,7 @@ class CrossEntropyRun {
   float mean_of(const Tensor& losses) const;
   void finish();
   Panel panel(int64_t index, int64_t row, int64_t rows) const;
+  bool one_chunk() const { return chunk_ >= rows_; }
   Tensor chunk_of(const Tensor& t) const { return t.slice(0, n_); }
 
   CpuBackend& backend_;
@@ -220,7 +228,7 @@ CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
       panels_(vocabulary_),
       widens_(!multiplied_as_is(a.hidden.dtype())),
       gradients_(a.dhidden || a.dweight || a.dbias),
-      chunk_(rows_per_chunk(rows_, vocabulary_, a.spec)),
+      chunk_(rows_per_chunk(a)),
       weight_panel_(panel_rows(vocabulary_, d_, chunk_)),
       gradient_scale_(state_.loss_scale * state_.inverse_targets * a.spec.logit_scale) {
   const DType product = widens_ ? DType::f32 : a.hidden.dtype();
@@ -237,7 +245,8 @@ CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
   if (product != DType::f32) g_ = need({chunk_, padded(vocabulary_)}, product);
   if (widens_ && a.dhidden) weight_panel_wide_ = need({weight_panel_, d_}, DType::f32);
   if (a.dhidden) dhidden_ = need({chunk_, d_}, DType::f32);
-  if (a.dweight && a.dweight.tensor.dtype() != DType::f32) dweight_ = need({vocabulary_, d_}, DType::f32);
+  if (is_narrow(a.dweight))
+    dweight_ = need({one_chunk() ? thread_count() * panels_.widest() : vocabulary_, d_}, DType::f32);
   if (a.dbias) dbias_ = need({1, vocabulary_}, DType::f32);
 }
 
@@ -344,6 +353,7 @@ void CrossEntropyRun::row_losses() {
 
 void CrossEntropyRun::weight_gradient(bool first_chunk) {
   const Tensor g = g_ ? g_ : z_;
+  const bool rounds_panels = dweight_ && one_chunk();
   const Tensor to = dweight_ ? dweight_ : a_.dweight.tensor;
   const bool adds = !first_chunk || (!dweight_ && a_.dweight.accumulates());
   parallel_tiles(panels_.count, [&](int64_t index) {
@@ -359,6 +369,7 @@ void CrossEntropyRun::weight_gradient(bool first_chunk) {
          .type = out.type,
          .column_sums = sums});
     if (!a_.dweight) return;
+    const Block place = Block(to).at(rounds_panels ? omp_get_thread_num() * panels_.widest() : p.first_col, 0);
     gemm_here({.transpose_a = true,
                .m = p.cols,
                .n = d_,
@@ -368,9 +379,11 @@ void CrossEntropyRun::weight_gradient(bool first_chunk) {
                .b = h_.raw(),
                .ldb = h_.row_stride(),
                .beta = adds ? 1.f : 0.f,
-               .c = to.data<float>() + p.first_col * to.row_stride(),
-               .ldc = to.row_stride(),
+               .c = place.row<float>(0),
+               .ldc = place.stride,
                .type = out.type});
+    if (rounds_panels)
+      copy_block(Block(a_.dweight.tensor).at(p.first_col, 0), place, p.cols, d_, a_.dweight.accumulates());
   });
 }
 
@@ -411,7 +424,7 @@ void CrossEntropyRun::finish() {
     if (a_.dbias.write == Write::overwrite) backend_.zero(a_.dbias.tensor);
     return;
   }
-  if (dweight_) copy_rows(dweight_, a_.dweight);
+  if (dweight_ && !one_chunk()) copy_rows(dweight_, a_.dweight);
   if (dbias_) add_column_sums(dbias_, a_.dbias);
 }
 

@@ -84,6 +84,8 @@ void CpuMatmul::linear_backward(const LinearBackward& a) {
   const bool blocks = widens || dx_wide || (products && !du_is_dy);
   const int64_t block = blocks ? std::min(rows, block_rows) : rows;
   const int64_t panel = widens ? panel_rows(out, in, block) : out;
+  // A dweight of 16 bits is summed in fp32 over all rows: where these are one block, a panel at a time.
+  const int64_t dweight_panel = dweight_wide && block >= rows ? panel_rows(out, in, block) : out;
 
   Tensor column_sums, du_block, x_wide, weight_wide, dx_block, dweight_sums;
   if (a.dbias) column_sums = backend_.workspace({(rows + sum_rows - 1) / sum_rows, out}, DType::f32);
@@ -91,7 +93,7 @@ void CpuMatmul::linear_backward(const LinearBackward& a) {
   if (widens && a.dweight) x_wide = backend_.workspace({block, in}, DType::f32);
   if (widens && a.dx) weight_wide = backend_.workspace({panel, in}, DType::f32);
   if (dx_wide) dx_block = backend_.workspace({block, in}, DType::f32);
-  if (dweight_wide) dweight_sums = backend_.workspace({out, in}, DType::f32);
+  if (dweight_wide) dweight_sums = backend_.workspace({dweight_panel, in}, DType::f32);
   if (backend_.planning()) return;
 
   for (int64_t r = 0; r < rows; r += block) {
@@ -111,12 +113,16 @@ void CpuMatmul::linear_backward(const LinearBackward& a) {
     }
     if (a.dweight) {
       const Tensor x = widened(a.x.slice(r, n_rows), x_wide);
-      gemm(product_of(du, true, x, false, dweight_wide ? dweight_sums : a.dweight.tensor,
-                      r > 0 || (!dweight_wide && a.dweight.accumulates())),
-           backend_.determinism());
+      for (int64_t o = 0; o < out; o += dweight_panel) {
+        const int64_t n_out = std::min(dweight_panel, out - o);
+        const Tensor sums = dweight_wide ? dweight_sums.slice(0, n_out) : a.dweight.tensor;
+        gemm(
+            product_of(du.columns(o, n_out), true, x, false, sums, r > 0 || (!dweight_wide && a.dweight.accumulates())),
+            backend_.determinism());
+        if (dweight_wide && r + n_rows == rows) copy_rows(sums, {a.dweight.tensor.slice(o, n_out), a.dweight.write});
+      }
     }
   }
-  if (dweight_wide) copy_rows(dweight_sums, a.dweight);
   if (a.dbias) add_column_sums(column_sums, a.dbias);
 }
 

@@ -64,8 +64,8 @@ void check_scales(const char* op, const Tensor& scales, int64_t least_count) {
 }  // namespace
 
 void gradient_norm(Backend& backend, const GradientNorm& a) {
-  if (a.gradients.dtype() != DType::f32)
-    throw Error("gradient_norm: gradients are {}, expected fp32", a.gradients.dtype());
+  if (a.gradients.dtype() != DType::f32 && a.gradients.dtype() != DType::bf16)
+    throw Error("gradient_norm: gradients are {}, expected fp32 or bf16", a.gradients.dtype());
   backend.optimizer().gradient_norm(a);
 }
 

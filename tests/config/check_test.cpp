@@ -220,7 +220,6 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
        "expected fp32 with optimizer.name adafactor"},
       {{"precision.mode=bf16", "precision.master=none", "optimizer.scale_parameter=true"},
        "expected fp32 with optimizer.scale_parameter"},
-      {{"precision.gradients=fused"}, "not available"},
       {{"precision.moments=int8", "optimizer.name=adafactor"}, "expected fp32 with optimizer.name adafactor"},
       {{"precision.moments=fp8", "optimizer.scale_parameter=true"}, "expected fp32 or bf16 with optimizer.scale"},
       {{"precision.moments=bf16", "optimizer.name=sgd", "optimizer.sgd.momentum=0"}, "there are none"},
@@ -235,6 +234,35 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"parallel.zero_stage=2"}, "it has 0 and 1"},
       {{"parallel.tensor_parallel_size=2"}, "not available"},
   });
+}
+
+TEST(Check, GradientsThatAreFusedIntoTheUpdate) {
+  const std::vector<std::string> fused = {"precision.gradients=fused", "train.on_nonfinite.policy=rollback",
+                                          "train.micro_batch_size=4", "train.global_batch_size=4"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), fused.begin(), fused.end());
+    return violation(more);
+  };
+  EXPECT_EQ(with({}), "");
+  EXPECT_EQ(with({"precision.mode=bf16", "precision.master=none", "optimizer.name=adamw"}), "");
+  EXPECT_EQ(with({"precision.mode=bf16", "optimizer.name=adafactor"}), "");
+  EXPECT_NE(with({"precision.mode=fp16"}).find("fp16's loss scale"), std::string::npos);
+  EXPECT_NE(
+      with({"train.global_batch_size=8"}).find("train.global_batch_size is 8, expected train.micro_batch_size (4)"),
+      std::string::npos);
+  EXPECT_NE(with({"train.on_nonfinite.policy=skip"}).find("expected rollback or stop"), std::string::npos);
+  const ResolvedConfig r = load_config({}, {"precision.mode=bf16", "precision.gradients=bf16"});
+  EXPECT_NE(error_text([&] { check_ranks(r.config, 2, r.origins); }).find("exchange gradients in fp32"),
+            std::string::npos);
+}
+
+TEST(Check, Gradients16Bits) {
+  expect_violations({
+      {{"precision.gradients=bf16"}, "expected fp32 or fused with precision.mode fp32"},
+      {{"precision.mode=bf16", "precision.gradients=bf16", "optimizer.name=adafactor"},
+       "expected fp32 or fused with optimizer.name adafactor"},
+  });
+  EXPECT_EQ(violation({"precision.mode=bf16", "precision.gradients=bf16"}), "");
 }
 
 TEST(Check, ShardsCutTensors) {

@@ -194,6 +194,30 @@ TEST(Agreement, GradientNorm) {
   }
 }
 
+TEST(Agreement, GradientNormInParts) {
+  for (const DType type : {DType::f32, DType::bf16}) {
+    std::vector<StepState> results;
+    for (const bool cuda : {false, true}) {
+      Device d = cuda ? emulated() : cpu();
+      const Tensor g = d.normal({total}, type, 1);
+      StepState so_far = state;
+      so_far.grad_squares = 3e5, so_far.last_norm = 5;
+      StepState* s = d.upload_state(so_far);
+      gradient_norm(*d, {.state = s,
+                         .gradients = g,
+                         .ranges = ranges.data(),
+                         .n_ranges = int64_t(ranges.size()),
+                         .clip = 1,
+                         .adds = true});
+      results.push_back(d.state());
+    }
+    EXPECT_GT(results[0].grad_squares, 4e5);
+    EXPECT_NEAR(results[1].grad_squares / results[0].grad_squares, 1, 1e-9);
+    EXPECT_NEAR(results[1].grad_norm / results[0].grad_norm, 1, 1e-6);
+    EXPECT_NEAR(results[1].grad_factor / results[0].grad_factor, 1, 1e-6);
+  }
+}
+
 TEST(Agreement, TheNormSeesEveryValueThatIsNotFinite) {
   Device d = emulated();
   const std::vector<UpdateRange> two = {{0, 5000}, {65536, 77}};

@@ -113,6 +113,34 @@ TEST_P(GpuStep, IsTheSameRecordedAndNot) {
   for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
 }
 
+// Gradients that backward applies: recorded with it, in buckets whose memory comes and goes, and with the numbers of
+// the update after backward.
+TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
+  config.train.global_batch_size = config.train.micro_batch_size;
+  config.train.clip_grad = 0;
+  config.train.on_nonfinite.policy = NonfinitePolicy::stop;
+  // Stored gradients of the type that fused ones have; Adafactor's are stored in fp32 alone.
+  const bool narrow = config.optimizer.name != OptimizerKind::adafactor;
+  if (!narrow) config.precision.mode = PrecisionMode::fp32, config.precision.master = MasterWeights::fp32;
+  const auto losses = [&](GradientStorage gradients, bool graphs, const std::string& device) {
+    config.precision.gradients = gradients;
+    config.runtime.cuda_graphs.emplace(graphs);
+    config.device = device;
+    const EngineOptions options = training_options(config);
+    const MemoryPlan plan = plan_training(options, config);
+    Engine engine(options, plan.peak);
+    const std::vector<double> result = train(engine, 4);
+    EXPECT_EQ(engine.arena().peak(), plan.peak);
+    EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
+    return result;
+  };
+  const std::vector<double> recorded = losses(GradientStorage::fused, true, "cuda");
+  EXPECT_EQ(recorded, losses(GradientStorage::fused, false, "cuda"));
+  EXPECT_EQ(recorded, losses(narrow ? GradientStorage::bf16 : GradientStorage::fp32, true, "cuda"));
+  const std::vector<double> cpu = losses(GradientStorage::fused, false, "cpu");
+  for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
+}
+
 INSTANTIATE_TEST_SUITE_P(Rules, GpuStep,
                          testing::Values(GpuRule{OptimizerKind::adamw},
                                          GpuRule{OptimizerKind::adamw, MasterWeights::remainder16, MomentFormat::int8},

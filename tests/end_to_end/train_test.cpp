@@ -204,6 +204,10 @@ TEST_F(Training, EveryUpdateRuleLearnsAndResumesExactly) {
       {"adafactor-m", {adafactor, lr, "optimizer.adafactor.beta1=0.9", "precision.mode=bf16"}, {"m.embedding.token"}},
       {"relative", {"optimizer.scale_parameter=true", lr}, {"m.embedding.token", "v.embedding.token"}},
       {"without-masters", {"precision.mode=bf16", "precision.master=none"}, {"m.embedding.token"}},
+      {"fused",
+       {"precision.gradients=fused", "train.micro_batch_size=4", "train.on_nonfinite.policy=rollback",
+        "train.clip_grad=0.5"},
+       {"m.embedding.token", "v.embedding.token"}},
       {"bert", {"optimizer.bias_correction=false"}, {"m.embedding.token", "v.embedding.token"}},
   };
   for (const Rule& rule : rules) {
@@ -359,6 +363,11 @@ TEST_F(Training, NonFiniteStepsFollowThePolicy) {
       explode({"run.name=rollback", "train.on_nonfinite.policy=rollback", "checkpoint.interval=1"});
   EXPECT_EQ(rollback.exit_code, 5);
   EXPECT_NE(rollback.err.find("3 rollbacks"), std::string::npos) << rollback.err;
+
+  const ProcessResult fused = explode({"run.name=fused", "train.on_nonfinite.policy=rollback", "checkpoint.interval=1",
+                                       "precision.gradients=fused", "train.micro_batch_size=4"});
+  EXPECT_EQ(fused.exit_code, 5);
+  EXPECT_NE(fused.err.find("3 rollbacks"), std::string::npos) << fused.err;
 }
 
 TEST_F(Training, Fp16FindsItsLossScale) {

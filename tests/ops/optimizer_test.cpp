@@ -97,6 +97,49 @@ TEST_F(Optimizer, TheNormIsThatOfTheRangesAndKnowsNoThreads) {
   }
 }
 
+TEST_F(Optimizer, MeasuresGradientsOf16Bits) {
+  const Floats g = random(total, 1);
+  const Tensor narrow = backend.make({total}, DType::bf16), wide = backend.make({total}, DType::f32);
+  for (int64_t i = 0; i < total; ++i) wide.data<float>()[i] = float(narrow.data<bf16>()[i] = bf16(g[i]));
+  const auto norm = [&](const Tensor& t) {
+    gradient_norm(backend,
+                  {.state = &state, .gradients = t, .ranges = ranges.data(), .n_ranges = int64_t(ranges.size())});
+    return double(state.grad_norm);
+  };
+  EXPECT_NEAR(norm(narrow), norm(wide), 1e-6 * norm(wide));
+  narrow.data<bf16>()[total - 30] = bf16(INFINITY);
+  norm(narrow);
+  EXPECT_EQ(state.finite, 0);
+}
+
+// The norm grows with the parts, and what is clipped by is never less than the norm of the step before.
+TEST_F(Optimizer, MeasuresAndClipsInParts) {
+  const std::vector<UpdateRange> three = {{0, 1}, {0, 2}, {0, 1}};
+  const std::vector<Floats> parts = {{3}, {4, 12}, {84}};  // norms of 3, 13 and 85
+  const auto measure = [&](size_t i, float clip) {
+    gradient_norm(backend, {.state = &state,
+                            .gradients = upload(parts[i]),
+                            .ranges = &three[i],
+                            .n_ranges = 1,
+                            .clip = clip,
+                            .adds = true});
+  };
+  for (const float before : {0.f, 20.f}) {
+    state = {.last_norm = before};
+    for (size_t i = 0; i < 3; ++i) {
+      measure(i, 2);
+      const float norm = std::vector{3.f, 13.f, 85.f}[i];
+      EXPECT_FLOAT_EQ(state.grad_norm, norm);
+      EXPECT_NEAR(state.grad_factor, 2 / std::max(norm, before), 1e-6);
+    }
+    measure(0, 0);
+    EXPECT_EQ(state.grad_factor, 1);
+  }
+  state = {.grad_squares = INFINITY};  // of an earlier part
+  measure(0, 2);
+  EXPECT_EQ(state.finite, 0);
+}
+
 TEST_F(Optimizer, SeesEveryValueThatIsNotFinite) {
   const int64_t n = 65536 + 77;
   const std::vector<UpdateRange> two = {{0, 65536}, {65536, 77}};

@@ -75,7 +75,9 @@ DType type_of(const Input& input, DType type) {
 
 bool has_gradient(const Input& input) { return input.kind == Input::activation || input.kind == Input::parameter; }
 
-DType gradient_type(const Input& input, DType type) { return input.kind == Input::parameter ? DType::f32 : type; }
+DType gradient_type(const Input& input, const OpRunOptions& options) {
+  return input.kind == Input::parameter && !options.narrow_gradients ? DType::f32 : options.type;
+}
 
 Arrays values_of(const Inputs& inputs) {
   Arrays values;
@@ -198,14 +200,19 @@ struct Checker {
     }
   }
 
-  void accumulation(const OpRun& plain, OpRunOptions options) const {
+  Arrays presets_for(const OpRunOptions& options) const {
     Arrays presets;
     for (const Input& input : inputs) {
       Array preset(has_gradient(input) ? input.values.shape() : Shape{0});
       Numbers numbers = numbers_for(preset.shape(), 555);
-      for (int64_t e = 0; e < preset.count(); ++e) preset[e] = rounded(numbers.normal(), gradient_type(input, type));
+      for (int64_t e = 0; e < preset.count(); ++e) preset[e] = rounded(numbers.normal(), gradient_type(input, options));
       presets.push_back(preset);
     }
+    return presets;
+  }
+
+  void accumulation(const OpRun& plain, OpRunOptions options) const {
+    const Arrays presets = presets_for(options);
     options.preset_gradients = &presets;
     const OpRun run = run_op(device, test, sizes, inputs, weights, options);
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -216,6 +223,28 @@ struct Checker {
                    plain.gradients[i].max_abs());
     }
     guards(run);
+  }
+
+  // Sums are as exact as in float32, and rounded to the narrow type once.
+  void narrow_gradients(const OpRun& plain, OpRunOptions options) const {
+    options.narrow_gradients = true;
+    const Arrays presets = presets_for(options);
+    for (const bool adds : {false, true}) {
+      options.preset_gradients = adds ? &presets : nullptr;
+      const OpRun run = run_op(device, test, sizes, inputs, weights, options);
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        if (inputs[i].kind != Input::parameter) continue;
+        const double sums = tolerance(DType::f32, 1, test.reduction(sizes), plain.gradients[i].max_abs());
+        for (int64_t e = 0; e < run.gradients[i].count(); ++e) {
+          const double got = run.gradients[i][e], want = plain.gradients[i][e] + (adds ? presets[i][e] : 0);
+          if (std::abs(got - want) <= roundoff(type) * std::abs(want) + 2 * sums) continue;
+          ADD_FAILURE() << where(fmt::format("{} gradient {}{}", type, i, adds ? " added to what was there" : ""))
+                        << " element " << e << " is " << got << ", expected " << want << ", rounded once";
+          break;
+        }
+      }
+      guards(run);
+    }
   }
 
   void guards(const OpRun& run) const {
@@ -234,6 +263,7 @@ struct Checker {
     forward(run);
     gradients(run);
     accumulation(run, options);
+    if (type == DType::bf16) narrow_gradients(run, options);
     same_bits(run, run_op(device, test, sizes, inputs, weights, options), "a second run");
     same_bits(run, run_op(device, test, sizes, inputs, weights, {.type = type, .policy = RecomputePolicy::selective}),
               "selective recomputation");
@@ -319,9 +349,9 @@ OpRun run_op(const TestDevice& device, const OpTest& test, const Sizes& sizes, c
       const Input& input = inputs[i];
       Tensor t;
       if (input.kind != Input::absent) t = upload(*backend, input.values, type_of(input, options.type));
-      if (has_gradient(input)) t = tape.leaf(t, gradient_type(input, options.type));
+      if (has_gradient(input)) t = tape.leaf(t, gradient_type(input, options));
       if (options.preset_gradients && has_gradient(input))
-        tape.seed(t, upload(*backend, (*options.preset_gradients)[i], gradient_type(input, options.type)));
+        tape.seed(t, upload(*backend, (*options.preset_gradients)[i], gradient_type(input, options)));
       leaves.push_back(t);
     }
     Tensors outputs = test.op(tape, leaves, sizes);

@@ -14,6 +14,7 @@
 //   - every gradient against central differences of the float64 reference (all elements up to 512, beyond that 64
 //     sampled ones with the first, the last and tile edges, and 8 random directions);
 //   - gradients that overwrite (into NaN) and that add to what is there;
+//   - gradients of parameters in bf16: those in float32, rounded once;
 //   - outputs, gradients and scratch start as NaN and are followed by guard bytes;
 //   - two runs give the same bits, and so do 1, 2 and 4 threads in strict mode, where the device has threads; on the
 //     emulated one each run has a seed of its own, and so another order of threads, warps and blocks;
@@ -40,7 +41,7 @@ using Tensors = std::vector<Tensor>;
 struct Input {
   enum Kind {
     activation,  // of the tested type; a gradient of that type is expected
-    parameter,   // of the tested type; its gradient is float32
+    parameter,   // of the tested type; its gradient is float32, or of the type too
     constant,    // float32 whatever the type, no gradient (tables, slopes)
     integer,     // int32, no gradient
     absent       // an optional argument that is left out
@@ -104,6 +105,7 @@ struct OpRunOptions {
   CpuOptions cpu;
   RecomputePolicy policy = RecomputePolicy::none;
   const Arrays* preset_gradients = nullptr;  // added to
+  bool narrow_gradients = false;             // of parameters: of the type, not float32
   bool backward = true;
 };
 // `inputs` as rounded to the type, `weights` one an output: the gradients that are seeded.

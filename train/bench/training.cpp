@@ -82,6 +82,8 @@ class Bench {
     run();
   }
 
+  // The norm and the update are rows of backward.
+  bool fused() const { return options_.gradient_memory.transient; }
   const Optimizer& optimizer() const { return step_->optimizer(); }
   void norm() {
     optimizer().measure_gradients(engine_.device_state());
@@ -150,9 +152,11 @@ void profile_steps(Bench& bench, SteadyTimer& timer, int steps, TrainingBench& r
   };
   for (const auto& [key, row] : rows)
     add(key.first, key.second ? "backward" : "forward", double(row.calls), row.seconds, bench.tape_work(key));
-  add("gradient_norm", "step", 1, timer.time_short(3, [&] { bench.norm(); }).median, bench.norm_work());
-  add(std::string(bench.optimizer().name()), "step", 1, timer.time_short(3, [&] { bench.update(); }).median,
-      bench.update_work());
+  if (!bench.fused()) {
+    add("gradient_norm", "step", 1, timer.time_short(3, [&] { bench.norm(); }).median, bench.norm_work());
+    add(std::string(bench.optimizer().name()), "step", 1, timer.time_short(3, [&] { bench.update(); }).median,
+        bench.update_work());
+  }
   add("everything else", "step", 1, std::max(left, 0.0), {});
   std::sort(result.profile.begin(), result.profile.end(),
             [](const ProfileLine& a, const ProfileLine& b) { return a.seconds > b.seconds; });

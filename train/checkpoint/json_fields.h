@@ -2,6 +2,7 @@
 //
 // Finite doubles are written in the shortest decimal form that reads back as the same bits (nlohmann's), infinities and
 // NaN as texts. Reading is strict: each key once, none missing, none unknown, each value of its type and in its range.
+// What is optional may be missing: an older version did not write it.
 #pragma once
 
 #include <cmath>
@@ -88,7 +89,11 @@ void decode(const Json& json, T& value, const std::string& key, const Range& ran
     for_each_field<T>([&](const auto& f) {
       const std::string name(f.name), path = key + (key.ends_with(": ") ? "" : ".") + name;
       const auto found = json.find(name);
-      if (found == json.end()) throw CheckpointError("{}: the key is missing", path);
+      if (found == json.end()) {
+        if constexpr (is_optional_type<std::remove_cvref_t<decltype(value.*f.member)>>)
+          return (value.*f.member).reset();
+        throw CheckpointError("{}: the key is missing", path);
+      }
       decode(*found, value.*f.member, path, f.range);
       ++known;
     });

@@ -63,6 +63,7 @@ struct RunState {
   int64_t skipped_steps = 0;
   double seconds = 0;
   LossScalerState loss_scaler;
+  std::optional<double> grad_norm;
   double best_validation_loss = std::numeric_limits<double>::infinity();
   std::optional<int64_t> best_checkpoint;
   double best_checkpoint_loss = std::numeric_limits<double>::infinity();
@@ -88,6 +89,7 @@ constexpr auto fields(std::type_identity<RunState>) {
       field("skipped_steps", &C::skipped_steps, "skipped steps in all", at_least(0)),
       field("seconds", &C::seconds, "time trained, over all parts of the run", at_least(0)),
       field("loss_scaler", &C::loss_scaler, "fp16's dynamic loss scale"),
+      field("grad_norm", &C::grad_norm, "of the last step: fused gradients are clipped by it; null: not known"),
       field("best_validation_loss", &C::best_validation_loss, "the least validation loss so far"),
       field("best_checkpoint", &C::best_checkpoint, "the step, among those saved, of least validation loss; null: none",
             at_least(0)),

@@ -389,6 +389,37 @@ void check_moments(const Config& c, Rules& rules) {
                  "there, and a block of 256 moments with one scale could be of two");
 }
 
+// Gradients of 16 bits, and those that backward applies.
+void check_gradients(const Config& c, Rules& rules) {
+  const PrecisionConfig& p = c.precision;
+  if (p.gradients == GradientStorage::fp32) return;
+  if (p.gradients == GradientStorage::bf16) {
+    if (p.mode != PrecisionMode::bf16)
+      rules.refuse("precision.gradients", fmt::format("expected fp32 or fused with precision.mode {}: gradients are in "
+                                                      "fp32 or in the type of the weights",
+                                                      p.mode));
+    if (c.optimizer.name == OptimizerKind::adafactor)
+      rules.refuse("precision.gradients",
+                   fmt::format("expected fp32 or fused with optimizer.name {}, which reads fp32", c.optimizer.name));
+    return;
+  }
+  if (p.mode == PrecisionMode::fp16)
+    rules.refuse(
+        "precision.gradients",
+        "but whether fp16's loss scale was too large is known when all gradients are, and some would be applied "
+        "by then; use precision.mode bf16");
+  if (c.train.global_batch_size != c.train.micro_batch_size)
+    rules.refuse(
+        "train.global_batch_size",
+        fmt::format("expected train.micro_batch_size ({}) with precision.gradients fused: a gradient is applied "
+                    "at once, so that none of another micro-batch can be added",
+                    c.train.micro_batch_size));
+  if (c.train.on_nonfinite.policy == NonfinitePolicy::skip)
+    rules.refuse("train.on_nonfinite.policy",
+                 "expected rollback or stop with precision.gradients fused: when a gradient is found not to be finite, "
+                 "others of the step are applied already, so that it cannot be skipped");
+}
+
 void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
   const PrecisionConfig& p = c.precision;
   if (p.mode == PrecisionMode::fp8 || p.mode == PrecisionMode::int8_qat)
@@ -396,7 +427,7 @@ void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) 
   if (p.mode == PrecisionMode::tf32 && !build.cuda)
     rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
   check_master(c, rules);
-  if (p.gradients != GradientStorage::fp32) rules.unavailable("precision.gradients", "fp32");
+  check_gradients(c, rules);
   check_moments(c, rules);
   if (p.loss_scale.min > p.loss_scale.initial)
     rules.refuse("precision.loss_scale.min",
@@ -481,6 +512,8 @@ void check_ranks(const Config& config, int ranks, const Origins& origins) {
         "train.global_batch_size",
         fmt::format("expected a multiple of {}: train.micro_batch_size ({}) times the number of processes ({})", unit,
                     config.train.micro_batch_size, ranks));
+  if (ranks > 1 && config.precision.gradients != GradientStorage::fp32)
+    rules.refuse("precision.gradients", "expected fp32 with several processes, which exchange gradients in fp32");
   if (config.determinism == Determinism::strict && 8 % ranks != 0)
     rules.refuse("determinism",
                  fmt::format("expected 1, 2, 4 or 8 processes with it, not {}; start as many, or use fast", ranks));

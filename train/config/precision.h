@@ -85,8 +85,10 @@ constexpr auto fields(std::type_identity<PrecisionConfig>) {
             "what the optimizer updates beside 16-bit weights: fp32 copies, a 16-bit remainder that completes a bf16 "
             "weight to fp32 (the same bits), or none (stochastic rounding)",
             Aliases{"master_weights"}, stored),
-      field("gradients", &C::gradients,
-            "type in which gradients are accumulated; fused: each is applied as soon as it is known"),
+      field(
+          "gradients", &C::gradients,
+          "type in which gradients are kept and added; fused: each is applied in backward, as soon as it is complete, "
+          "and never stored with the others (docs/memory.md)"),
       field("moments", &C::moments,
             "how the optimizer's moments are stored, rounded stochastically: of int8 and fp8 256 have one fp32 scale",
             stored),

@@ -1,5 +1,6 @@
 #include "train/optim/optimizer.h"
 
+#include "core/ops/cast.h"
 #include "train/optim/parameter_groups.h"
 
 namespace mixtape {
@@ -27,104 +28,157 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
       backend_(backend) {
   const std::vector<ParameterFactors> factors = parameter_factors(parameters.layout(), config.parameters);
   const auto decay = float(config_.weight_decay);
-  tensors_ = parameters.update_tensors(decay, factors);
+  all_ = {.run = {0, parameters.layout().learning_flat_count()}, .tensors = parameters.update_tensors(decay, factors)};
   // Ranges of tensors that are stored as one are apart only where their scales are.
   const bool scaled = config_.scales_parameters();
-  ranges_ = scaled ? Parameters::ranges_of(tensors_) : parameters.update_ranges(decay, factors);
-  const Shard shard = parameters.shard();
-  for (UpdateRange range : ranges_) {
-    if (range.offset < shard.begin || range.offset >= shard.end()) continue;
-    range.offset -= shard.begin;
-    own_ranges_.push_back(range);
+  all_.ranges = scaled ? Parameters::ranges_of(all_.tensors) : parameters.update_ranges(decay, factors);
+  own_ = part_of(all_, parameters.shard());
+  if (parameters.storage().gradient_memory.transient)
+    for (int b = 0; b < parameters.buckets().size(); ++b)
+      buckets_.push_back(part_of(all_, parameters.buckets()[b].run));
+  if (scaled) scales_ = backend.make({int64_t(all_.tensors.size())}, DType::f32, Category::optimizer);
+}
+
+Optimizer::Part Optimizer::part_of(const Part& all, Run run) const {
+  const auto inside = [&](const auto& t) { return t.offset >= run.begin && t.offset < run.end(); };
+  Part part{.run = run};
+  part.first_tensor = std::ranges::find_if(all.tensors, inside) - all.tensors.begin();
+  for (UpdateTensor tensor : all.tensors) {
+    if (!inside(tensor)) continue;
+    tensor.offset -= run.begin;
+    part.tensors.push_back(tensor);
   }
-  if (scaled) scales_ = backend.make({int64_t(tensors_.size())}, DType::f32, Category::optimizer);
+  for (UpdateRange range : all.ranges) {
+    if (!inside(range)) continue;
+    range.offset -= run.begin;
+    if (config_.scales_parameters()) range.tensor -= int32_t(part.first_tensor);
+    part.ranges.push_back(range);
+  }
+  return part;
 }
 
-void Optimizer::measure_gradients(StepState* state) const {
+void Optimizer::measure_gradients(StepState* state) const { measure(all_, parameters_.gradients, false, state); }
+
+void Optimizer::update(StepState* state) const { update(own_, parameters_.own(parameters_.gradients), state); }
+
+void Optimizer::apply_bucket(int bucket, StepState* state) const {
+  const Part& part = buckets_[size_t(bucket)];
+  const Tensor gradients = parameters_.buckets().gradients(bucket);
+  measure(part, gradients, true, state);
+  update(part, gradients, state);
+}
+
+void Optimizer::measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const {
   gradient_norm(backend_, {.state = state,
-                           .gradients = parameters_.gradients,
-                           .ranges = ranges_.data(),
-                           .n_ranges = int64_t(ranges_.size()),
-                           .clip = clip_});
+                           .gradients = gradients,
+                           .ranges = part.ranges.data(),
+                           .n_ranges = int64_t(part.ranges.size()),
+                           .clip = clip_,
+                           .adds = adds});
 }
 
-void Optimizer::update(StepState* state) const {
-  if (scales_)
-    parameter_scales(backend_, {.scales = scales_,
-                                .weights = parameters_.master ? parameters_.master : parameters_.learning_weights(),
-                                .tensors = tensors_.data(),
-                                .n_tensors = int64_t(tensors_.size()),
-                                .least = float(config_.least_scale)});
+// Gradients of 16 bits for a rule that reads fp32: a copy of the part.
+Tensor Optimizer::readable(const Tensor& gradients) const {
+  if (gradients.dtype() == DType::f32 || config_.name != OptimizerKind::adafactor) return gradients;
+  const Tensor wide = backend_.workspace({gradients.count()}, DType::f32);
+  backend_.cast().convert({.y = {wide, Write::overwrite}, .x = gradients});
+  return wide;
+}
+
+Tensor Optimizer::measured_scales(const Buffers& b) const {
+  if (!scales_) return {};
+  const auto n = int64_t(b.part.tensors.size());
+  const Tensor scales = scales_.columns(b.part.first_tensor, n);
+  parameter_scales(backend_, {.scales = scales,
+                              .weights = b.master ? b.master : b.weights,
+                              .tensors = b.part.tensors.data(),
+                              .n_tensors = n,
+                              .least = float(config_.least_scale)});
+  return scales;
+}
+
+void Optimizer::update(const Part& part, const Tensor& gradients, StepState* state) const {
+  const Parameters& p = parameters_;
+  const int64_t begin = part.run.begin - p.shard().begin;
+  const bool factored = p.storage().moments.second == SecondMoments::factored;
+  Buffers b{.part = part,
+            .state = state,
+            .weights = p.part(p.weights, part.run),
+            .master = p.part(p.master, {begin, part.run.count}),
+            .gradients = readable(gradients),
+            .m = p.m.part(begin, part.run.count),
+            .v = factored ? p.v : p.v.part(begin, part.run.count)};
+  b.scales = measured_scales(b);
   switch (config_.name) {
     case OptimizerKind::adafactor:
-      return adafactor_update(state);
+      return adafactor_update(b);
     case OptimizerKind::sgd:
-      return sgd_update(state);
+      return sgd_update(b);
     case OptimizerKind::lion:
-      return lion_update(state);
+      return lion_update(b);
     default:
-      return adamw_update(state);
+      return adamw_update(b);
   }
 }
 
-void Optimizer::adamw_update(StepState* state) const {
-  adamw(backend_, {.state = state,
-                   .weights = parameters_.own(parameters_.weights),
-                   .master = parameters_.master,
-                   .gradients = parameters_.own(parameters_.gradients),
-                   .m = parameters_.m,
-                   .v = parameters_.v,
-                   .ranges = own_ranges_.data(),
-                   .n_ranges = int64_t(own_ranges_.size()),
+void Optimizer::adamw_update(const Buffers& b) const {
+  adamw(backend_, {.state = b.state,
+                   .weights = b.weights,
+                   .master = b.master,
+                   .gradients = b.gradients,
+                   .m = b.m,
+                   .v = b.v,
+                   .ranges = b.part.ranges.data(),
+                   .n_ranges = int64_t(b.part.ranges.size()),
                    .beta1 = float(config_.betas[0]),
                    .beta2 = float(config_.betas[1]),
                    .eps = float(config_.eps),
                    .bias_correction = config_.bias_correction,
-                   .scales = scales_,
+                   .scales = b.scales,
                    .seed = seed_,
                    .decoupled_decay = config_.name != OptimizerKind::adam});
 }
 
-void Optimizer::sgd_update(StepState* state) const {
-  sgd(backend_, {.state = state,
-                 .weights = parameters_.own(parameters_.weights),
-                 .master = parameters_.master,
-                 .gradients = parameters_.own(parameters_.gradients),
-                 .m = parameters_.m,
-                 .ranges = own_ranges_.data(),
-                 .n_ranges = int64_t(own_ranges_.size()),
+void Optimizer::sgd_update(const Buffers& b) const {
+  sgd(backend_, {.state = b.state,
+                 .weights = b.weights,
+                 .master = b.master,
+                 .gradients = b.gradients,
+                 .m = b.m,
+                 .ranges = b.part.ranges.data(),
+                 .n_ranges = int64_t(b.part.ranges.size()),
                  .momentum = float(config_.sgd.momentum),
                  .nesterov = config_.sgd.nesterov,
                  .seed = seed_});
 }
 
-void Optimizer::lion_update(StepState* state) const {
-  lion(backend_, {.state = state,
-                  .weights = parameters_.own(parameters_.weights),
-                  .master = parameters_.master,
-                  .gradients = parameters_.own(parameters_.gradients),
-                  .m = parameters_.m,
-                  .ranges = own_ranges_.data(),
-                  .n_ranges = int64_t(own_ranges_.size()),
+void Optimizer::lion_update(const Buffers& b) const {
+  lion(backend_, {.state = b.state,
+                  .weights = b.weights,
+                  .master = b.master,
+                  .gradients = b.gradients,
+                  .m = b.m,
+                  .ranges = b.part.ranges.data(),
+                  .n_ranges = int64_t(b.part.ranges.size()),
                   .beta1 = float(config_.betas[0]),
                   .beta2 = float(config_.betas[1]),
                   .seed = seed_});
 }
 
-void Optimizer::adafactor_update(StepState* state) const {
-  adafactor(backend_, {.state = state,
-                       .weights = parameters_.learning_weights(),
-                       .master = parameters_.master,
-                       .gradients = parameters_.gradients,
-                       .m = parameters_.m.values,
-                       .v = parameters_.v.values,
-                       .tensors = tensors_.data(),
-                       .n_tensors = int64_t(tensors_.size()),
+void Optimizer::adafactor_update(const Buffers& b) const {
+  adafactor(backend_, {.state = b.state,
+                       .weights = b.weights,
+                       .master = b.master,
+                       .gradients = b.gradients,
+                       .m = b.m.values,
+                       .v = b.v.values,
+                       .tensors = b.part.tensors.data(),
+                       .n_tensors = int64_t(b.part.tensors.size()),
                        .beta1 = float(config_.adafactor.beta1),
                        .decay_rate = float(config_.adafactor.decay_rate),
                        .eps = float(config_.adafactor.eps),
                        .clip_threshold = float(config_.adafactor.clip_threshold),
-                       .scales = scales_});
+                       .scales = b.scales});
 }
 
 }  // namespace mixtape

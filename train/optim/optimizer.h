@@ -20,24 +20,45 @@ class Optimizer {
   void measure_gradients(StepState* state) const;
   // One update, unless the gradients were not finite.
   void update(StepState* state) const;
+  // Of gradients that are applied a bucket at a time: measures a bucket as a part of the step's, and updates its
+  // parameters, unless it or one before was not finite.
+  void apply_bucket(int bucket, StepState* state) const;
 
   std::string_view name() const { return name_of(config_.name); }
 
  private:
-  void adamw_update(StepState* state) const;
-  void sgd_update(StepState* state) const;
-  void lion_update(StepState* state) const;
-  void adafactor_update(StepState* state) const;
+  // What is updated at once: a run of the flat buffers, its tensors and ranges, counted from where it begins.
+  struct Part {
+    Run run;
+    int64_t first_tensor = 0;  // of all tensors
+    std::vector<UpdateTensor> tensors;
+    std::vector<UpdateRange> ranges;
+  };
+  // A part of each buffer, as rules take them.
+  struct Buffers {
+    const Part& part;
+    StepState* state;
+    Tensor weights, master, gradients, scales;
+    Moment m, v;  // v: whole where it is factored
+  };
+  Part part_of(const Part& all, Run run) const;
+  void measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const;
+  void update(const Part& part, const Tensor& gradients, StepState* state) const;
+  Tensor readable(const Tensor& gradients) const;
+  Tensor measured_scales(const Buffers& b) const;
+  void adamw_update(const Buffers& b) const;
+  void sgd_update(const Buffers& b) const;
+  void lion_update(const Buffers& b) const;
+  void adafactor_update(const Buffers& b) const;
 
   OptimizerConfig config_;
   float clip_;
   uint64_t seed_;  // of stochastic rounding
   Parameters& parameters_;
   Backend& backend_;
-  std::vector<UpdateTensor> tensors_;
-  std::vector<UpdateRange> ranges_;
-  std::vector<UpdateRange> own_ranges_;  // of the shard, counted from where it begins
-  Tensor scales_;                        // of the tensors, where steps are relative to them
+  Part all_, own_;             // all that learns, and this rank's shard of it
+  std::vector<Part> buckets_;  // where each is applied alone
+  Tensor scales_;              // of the tensors, where steps are relative to them
 };
 
 }  // namespace mixtape

@@ -36,7 +36,8 @@ GradientReducer::GradientReducer(const Config& config, Parameters& parameters, B
         "device: {} with {} processes, but so far they exchange gradients of the CPU only; use one "
         "process, or device: cpu",
         config.device, ranks.size());
-  if (config.determinism == Determinism::strict)
+  // Gradients that are fused into the update are of one micro-batch, whose order is its own.
+  if (config.determinism == Determinism::strict && parameters.gradients)
     lanes_.emplace(parameters.gradients, ranks.rank(), ranks.size(), micro_batch_counts(config), backend);
   const Sharding sharding = parameters.storage().sharding;
   for (int r = 0; sharding.ranks > 1 && r < sharding.ranks; ++r)

@@ -18,7 +18,7 @@ LaneFold::LaneFold(Tensor sum, int rank, int ranks, const std::vector<int64_t>& 
   }
   counting_ = false;
   for (Waiting& w : waiting_)
-    if (w.needed) w.buffer = backend.make(sum_.shape(), DType::f32, Category::gradients);
+    if (w.needed) w.buffer = backend.make(sum_.shape(), sum_.dtype(), Category::gradients);
 }
 
 void LaneFold::begin(int64_t micro_batches, int64_t first) {

@@ -7,6 +7,7 @@
 //
 #include <cmath>
 
+#include "core/base/dispatch.h"
 #include "core/cpu/backend.h"
 #include "core/cpu/optimizer/sums-inl.h"
 #include "core/ops/optimizer_pieces.h"
@@ -14,10 +15,30 @@
 HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 
+namespace {
+
+// Widened a block at a time, in the first-level cache.
+double sum_of_squares(const bf16* x, int64_t n) {
+  constexpr int64_t block = 1024;
+  alignas(64) float wide[block];
+  double total = 0;
+  for (int64_t i = 0; i < n; i += block) {
+    const int64_t count = std::min(block, n - i);
+    each_vector(count, [&](auto w, int64_t j) HWY_ATTR { w.store(w.load(x + i + j), wide + j); });
+    total += sum_of_squares(wide, count);
+  }
+  return total;
+}
+
+}  // namespace
+
 // partials[r]: the sum of squares of range r.
-void range_norms(const float* values, const UpdateRange* ranges, int64_t n_ranges, double* partials) {
-  parallel_tasks(n_ranges,
-                 [&](int64_t r) { partials[r] = sum_of_squares(values + ranges[r].offset, ranges[r].count); });
+void range_norms(const Tensor& flat, const UpdateRange* ranges, int64_t n_ranges, double* partials) {
+  dispatch<float, bf16>(flat.dtype(), "gradient_norm", [&]<class T>() {
+    const T* values = flat.data<T>();
+    parallel_tasks(n_ranges,
+                   [&](int64_t r) { partials[r] = sum_of_squares(values + ranges[r].offset, ranges[r].count); });
+  });
 }
 
 }  // namespace mixtape::HWY_NAMESPACE
@@ -47,7 +68,7 @@ void CpuOptimizer::gradient_norm(const GradientNorm& a) {
   if (backend_.planning()) return;
   double* partials = reinterpret_cast<double*>(scratch.raw());
   double* by_chunk = partials + a.n_ranges;
-  HWY_DYNAMIC_DISPATCH(range_norms)(a.gradients.data<float>(), a.ranges, a.n_ranges, partials);
+  HWY_DYNAMIC_DISPATCH(range_norms)(a.gradients, a.ranges, a.n_ranges, partials);
   std::fill(by_chunk, by_chunk + chunks, 0.0);
   for (int64_t r = 0; r < a.n_ranges; ++r) by_chunk[a.ranges[r].offset / chunk_elements] += partials[r];
 
@@ -67,7 +88,7 @@ void CpuOptimizer::parameter_scales(const ParameterScales& a) {
   const Tensor scratch = backend_.workspace({n_pieces}, DType::i64);  // doubles
   if (backend_.planning()) return;
   double* partials = reinterpret_cast<double*>(scratch.raw());
-  HWY_DYNAMIC_DISPATCH(range_norms)(a.weights.data<float>(), pieces.data(), n_pieces, partials);
+  HWY_DYNAMIC_DISPATCH(range_norms)(a.weights, pieces.data(), n_pieces, partials);
   float* scales = a.scales.data<float>();
   for (int64_t p = 0; p < n_pieces;) {
     const int32_t tensor = pieces[p].tensor;
