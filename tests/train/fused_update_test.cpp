@@ -12,7 +12,7 @@ namespace {
 const std::vector<std::string> fused = {"precision.gradients=fused", "train.on_nonfinite.policy=stop"};
 
 struct Trained {
-  std::vector<std::vector<std::byte>> buffers;  // weights, master, m, v
+  std::vector<std::vector<std::byte>> buffers;  // weights, master, moments
   std::vector<StepState> states;                // after each step
   std::vector<StepResult> results;
   MemoryPlan plan;
@@ -47,7 +47,7 @@ Trained train(std::vector<std::string> settings, const std::vector<std::string>&
   EXPECT_EQ(engine.arena().peak(), run.plan.peak);
   EXPECT_EQ(engine.arena().by_category()[int(Category::gradients)] == 0, options.gradient_memory.transient)
       << "given back after the step";
-  for (const Tensor& t : {p.weights, p.master, p.m, p.v}) run.buffers.push_back(bytes_of(engine, t));
+  for (const Tensor& t : {p.weights, p.master, p.m.values, p.m.scales, p.v.values, p.v.scales}) run.buffers.push_back(bytes_of(engine, t));
   run.largest_bucket = p.buckets().largest();
   return run;
 }
@@ -67,7 +67,10 @@ TEST(FusedUpdate, HasTheBitsOfTheUpdateAfterBackward) {
       {{"parameters.freeze=['embedding.*', 'layers.1.*']"}, "fp32"},
       {{"lora.rank=4"}, "fp32"},
       {{"precision.mode=bf16"}, "bf16"},
-      {{"precision.mode=bf16", "precision.master=none"}, "bf16"},
+      {{"precision.mode=bf16", "precision.master=none", "precision.moments=int8"}, "bf16"},
+      {{"precision.mode=bf16", "precision.master=remainder16", "precision.moments=fp8", "optimizer.name=lion"}, "bf16"},
+      {{"precision.mode=bf16", "precision.moments=bf16", "optimizer.name=sgd"}, "bf16"},
+      {{"optimizer.name=adam"}, "fp32"},
   };
   for (const Case& c : cases)
     for (const char* recompute : {"selective", "full"}) {

@@ -69,7 +69,7 @@ struct Mode {
 EngineOptions options_for(const Golden& golden, Mode mode, bool training) {
   return {.model = golden.model.spec,
           .device = {.device = "cpu", .determinism = Determinism::strict},
-          .types = {mode.type, mode.type != DType::f32},
+          .types = {mode.type, mode.type != DType::f32 ? MasterWeights::fp32 : MasterWeights::none},
           .training = training,
           .moments = {.first = true, .second = SecondMoments::full},
           .gradients = true,

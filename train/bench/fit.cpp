@@ -3,34 +3,67 @@
 #include <algorithm>
 #include <charconv>
 
+#include "train/bench/synthetic.h"
 #include "train/step.h"
 
 namespace mixtape {
 namespace {
 
+// A way to store states, as one writes it and as a configuration has it.
 struct States {
-  const char* settings;
-  PrecisionMode mode;
-  MasterWeights master;
-  OptimizerKind optimizer;
+  std::string settings;
+  Config config;
 };
 
-std::vector<States> states_of(const Config& config) {
-  const auto [mode, master, optimizer] =
-      std::tuple(config.precision.mode, config.precision.master, config.optimizer.name);
-  std::vector<States> all = {{"", mode, master, optimizer}};
-  if (mode != PrecisionMode::bf16) all.push_back({"precision.mode=bf16", PrecisionMode::bf16, master, optimizer});
-  if (optimizer != OptimizerKind::adafactor) {
-    if (master != MasterWeights::none)
-      all.push_back({"precision.mode=bf16 precision.master=none", PrecisionMode::bf16, MasterWeights::none, optimizer});
-    all.push_back({"optimizer.name=adafactor", mode, master, OptimizerKind::adafactor});
+bool is_sound(Config config) {
+  leave_data_out(config);
+  try {
+    check(config, {}, build_features());
+    return true;
+  } catch (const ConfigError&) {
+    return false;
   }
+}
+
+// The configuration's own, then from most bytes a parameter to least, as far as the other settings allow them.
+std::vector<States> states_of(const Config& config) {
+  std::vector<States> all = {{"", config}};
+  const auto add = [&](const std::string& settings, auto change) {
+    Config variant = config;
+    change(variant);
+    // Gradients that are fused into the update are of one micro-batch.
+    const bool fused = variant.precision.gradients == GradientStorage::fused;
+    if (fused) variant.train.micro_batch_size = variant.train.global_batch_size;
+    if (is_sound(variant) && to_yaml(variant) != to_yaml(config)) all.push_back({settings, variant});
+  };
+  const auto bf16 = [](Config& c, MasterWeights master, GradientStorage gradients, MomentFormat moments) {
+    c.precision.mode = PrecisionMode::bf16;
+    c.precision.master = master, c.precision.gradients = gradients, c.precision.moments = moments;
+  };
+  add("precision.mode=bf16", [](Config& c) { c.precision.mode = PrecisionMode::bf16; });
+  add("'precision={mode: bf16, master: remainder16, gradients: bf16, moments: bf16}'",
+      [&](Config& c) { bf16(c, MasterWeights::remainder16, GradientStorage::bf16, MomentFormat::bf16); });
+  add("'precision={mode: bf16, master: none, gradients: bf16, moments: bf16}'",
+      [&](Config& c) { bf16(c, MasterWeights::none, GradientStorage::bf16, MomentFormat::bf16); });
+  add("'precision={mode: bf16, master: none, gradients: bf16, moments: int8}'",
+      [&](Config& c) { bf16(c, MasterWeights::none, GradientStorage::bf16, MomentFormat::int8); });
+  add("'precision={mode: bf16, master: none, gradients: fused, moments: int8}' train.on_nonfinite.policy=rollback",
+      [&](Config& c) {
+        bf16(c, MasterWeights::none, GradientStorage::fused, MomentFormat::int8);
+        c.train.on_nonfinite.policy = NonfinitePolicy::rollback;
+      });
+  add("optimizer.name=adafactor", [](Config& c) { c.optimizer.name = OptimizerKind::adafactor; });
   return all;
 }
 
-// The largest micro-batch that divides the global one and fits, or 0.
+// The largest micro-batch that divides the global one, that the settings allow, and that fits; or 0.
 int64_t largest_micro_batch(Config config, int64_t bytes, int64_t& peak) {
   const int64_t global = config.train.global_batch_size;
+  if (config.precision.gradients == GradientStorage::fused) {
+    config.train.micro_batch_size = global;
+    peak = plan_training(training_options(config), config).peak;
+    return peak <= bytes ? global : 0;
+  }
   std::vector<int64_t> sizes;
   for (int64_t n = 1; n <= global; ++n)
     if (global % n == 0) sizes.push_back(n);
@@ -70,12 +103,9 @@ std::vector<FittingOption> options_that_fit(const Config& config, int64_t bytes)
   std::vector<FittingOption> options;
   for (const States& states : states_of(config))
     for (const RecomputeMode recompute : {RecomputeMode::selective, RecomputeMode::full}) {
-      Config variant = config;
-      variant.precision.mode = states.mode;
-      variant.precision.master = states.master;
-      variant.optimizer.name = states.optimizer;
+      Config variant = states.config;
       variant.memory.recompute = recompute;
-      FittingOption option{.settings = states.settings, .same_training = *states.settings == 0};
+      FittingOption option{.settings = states.settings, .same_training = states.settings.empty()};
       option.extra_flops = recompute == RecomputeMode::full ? 1.0 / 3 : 0;
       option.micro_batch_size = largest_micro_batch(variant, bytes, option.peak_bytes);
       if (option.micro_batch_size == 0) continue;

@@ -7,11 +7,11 @@
 namespace mixtape {
 namespace {
 
-int64_t state_of(const CategoryBytes& bytes) {
-  int64_t sum = 0;
-  for (const Category c : {Category::parameters, Category::master, Category::gradients, Category::optimizer})
-    sum += bytes[size_t(c)];
-  return sum;
+// Of all gradients, or the largest bucket of transient ones.
+int64_t gradient_bytes_of(const EngineOptions& options) {
+  Engine dry(options);
+  const GradientBuckets& buckets = dry.parameters().buckets();
+  return buckets.flat() ? buckets.flat().bytes() : buckets.largest() * size_of(options.gradient_memory.dtype);
 }
 
 void choose_objective(Config& config) {
@@ -41,12 +41,21 @@ void run_step(const Config& config, const EngineOptions& options, MemoryBench& r
 }  // namespace
 
 const std::vector<MemoryMode>& memory_modes() {
+  const std::string bf16 = "precision.mode=bf16", no_master = "precision.master=none",
+                    bf16_gradients = "precision.gradients=bf16", bf16_moments = "precision.moments=bf16",
+                    int8_moments = "precision.moments=int8", fused = "precision.gradients=fused",
+                    stop = "train.on_nonfinite.policy=stop", recompute = "memory.recompute=full";
   static const std::vector<MemoryMode> modes = {
       {"bf16, fp32 master", {"precision.mode=bf16"}},
       {"fp32", {"precision.mode=fp32"}},
       {"fp32, recompute", {"precision.mode=fp32", "memory.recompute=full"}},
-      {"bf16, no master", {"precision.mode=bf16", "precision.master=none"}},
-      {"bf16, no master, recompute", {"precision.mode=bf16", "precision.master=none", "memory.recompute=full"}},
+      {"bf16, no master", {bf16, no_master}},
+      {"bf16, no master, recompute", {bf16, no_master, recompute}},
+      {"remainder, bf16", {bf16, "precision.master=remainder16", bf16_gradients, bf16_moments}},
+      {"all bf16", {bf16, no_master, bf16_gradients, bf16_moments}},
+      {"bf16, int8 moments", {bf16, no_master, bf16_gradients, int8_moments}},
+      {"int8 moments, fused", {bf16, no_master, fused, stop, int8_moments}},
+      {"the same, recompute", {bf16, no_master, fused, stop, int8_moments, recompute}},
       {"bf16, Adafactor", {"precision.mode=bf16", "optimizer.name=adafactor"}},
       {"fp32, Adafactor", {"precision.mode=fp32", "optimizer.name=adafactor"}},
   };
@@ -84,7 +93,10 @@ MemoryBench bench_memory(ResolvedConfig resolved, bool run) {
   const EngineOptions options = training_options(config);
   MemoryBench result;
   result.predicted = plan_training(options, config);
-  result.state_bytes = state_of(result.predicted.at_peak);
+  result.gradient_bytes = gradient_bytes_of(options);
+  result.state_bytes = result.gradient_bytes;
+  for (const Category c : {Category::parameters, Category::master, Category::optimizer})
+    result.state_bytes += result.predicted.at_peak[size_t(c)];
   result.parameters = Transformer(options.model, options.row_length, options.decoder_length).layout().parameter_count();
   result.tokens = options.rows * (options.row_length + options.decoder_length);
   if (run) run_step(config, options, result);

@@ -29,7 +29,9 @@ const std::vector<PublishedMemory>& published_memory();
 
 struct MemoryBench {
   int64_t parameters = 0, tokens = 0;  // of a micro-batch
-  int64_t state_bytes = 0;             // of weights, masters, gradients and moments
+  // Of weights, masters, gradients and moments. Gradients that are fused into the update count as their largest bucket,
+  // which `predicted` has only where it is there when most is in use.
+  int64_t state_bytes = 0, gradient_bytes = 0;
   MemoryPlan predicted;
   // Where it was run: one step and one validation. The first two are equal to `predicted`, or it throws Error.
   int64_t counted_peak = 0;

@@ -23,7 +23,9 @@ struct BenchMemoryArguments {
 struct Line {
   std::string model, mode;
   MemoryBench bench;
-  int64_t bytes(Category c) const { return bench.predicted.at_peak[size_t(c)]; }
+  int64_t bytes(Category c) const {
+    return c == Category::gradients ? bench.gradient_bytes : bench.predicted.at_peak[size_t(c)];
+  }
   double of(Category c) const { return double(bytes(c)); }
   double a_parameter(double bytes) const { return bytes / double(bench.parameters); }
 };
@@ -89,8 +91,10 @@ void print_lines(const std::vector<Line>& lines, int64_t libraries) {
                human_bytes(l.of(Category::workspace)), human_bytes(l.of(Category::reordered)), human_bytes(peak),
                l.a_parameter(peak), measured_text(l.bench));
   }
-  fmt::print("weights to state, in all: bytes a parameter; activations: a token of {}\n",
-             counted(lines.front().bench.tokens, "token"));
+  fmt::print(
+      "weights to state, in all: bytes a parameter; of fused gradients the largest bucket; activations: a token of "
+      "{}\n",
+      counted(lines.front().bench.tokens, "token"));
   if (libraries > 0)
     fmt::print("beside it {} of program and libraries, once a process\n", human_bytes(double(libraries)));
   fmt::print("\nWhat others take for the states\n");

@@ -15,10 +15,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 
-namespace {
-
 // Widened a block at a time, in the first-level cache.
-double sum_of_squares(const bf16* x, int64_t n) {
+HWY_INLINE double sum_of_squares(const bf16* x, int64_t n) {
   constexpr int64_t block = 1024;
   alignas(64) float wide[block];
   double total = 0;
@@ -29,8 +27,6 @@ double sum_of_squares(const bf16* x, int64_t n) {
   }
   return total;
 }
-
-}  // namespace
 
 // partials[r]: the sum of squares of range r.
 void range_norms(const Tensor& flat, const UpdateRange* ranges, int64_t n_ranges, double* partials) {
