@@ -137,6 +137,17 @@ TEST(HtmlReport, IsSelfContainedAndEscapesEverythingOfTheRun) {
   EXPECT_GE(count(page, "&lt;script&gt;"), 12u);
 }
 
+// 8 + 4 + 5 + 2 + 1 bytes of 2 parameters.
+TEST(HtmlReport, DrawsBytesAParameterBesideOthers) {
+  const TemporaryFolder folder;
+  write(folder / "r/metrics.jsonl",
+        json_line(StartEvent{.name = "mine", .parameters = 2, .memory = {8, 4, 5, 2, 1}}) + "\n" + steps(1, 2));
+  const std::string page = html_report({read_run(folder / "r")});
+  EXPECT_NE(page.find("<title>optimizer: 2.50</title>"), std::string::npos);
+  EXPECT_NE(page.find(">10</text>"), std::string::npos);
+  EXPECT_NE(page.find("Megatron"), std::string::npos);
+}
+
 TEST(HtmlReport, ARunWithoutStepsIsAPageToo) {
   const TemporaryFolder folder;
   write(folder / "r/metrics.jsonl", "");

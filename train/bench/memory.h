@@ -19,14 +19,6 @@ struct MemoryMode {
 // What this version can do, from most bytes a parameter to least.
 const std::vector<MemoryMode>& memory_modes();
 
-// What others take for the states of training, in bytes a parameter.
-struct PublishedMemory {
-  const char* name;
-  double bytes;
-  const char* source;
-};
-const std::vector<PublishedMemory>& published_memory();
-
 struct MemoryBench {
   int64_t parameters = 0, tokens = 0;  // of a micro-batch
   // Of weights, masters, gradients and moments. Gradients that are fused into the update count as their largest bucket,

@@ -8,6 +8,7 @@
 #include "train/cli/bench.h"
 #include "train/cli/commands.h"
 #include "train/report/bar_chart.h"
+#include "train/report/published_memory.h"
 #include "train/report/run_directory.h"
 #include "train/report/units.h"
 

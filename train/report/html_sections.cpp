@@ -6,8 +6,10 @@
 #include <cmath>
 #include <ctime>
 
+#include "train/report/bar_chart.h"
 #include "train/report/html.h"
 #include "train/report/html_chart.h"
+#include "train/report/published_memory.h"
 #include "train/report/run_directory.h"
 #include "train/report/units.h"
 
@@ -164,6 +166,22 @@ static Categories categories(const MemoryTable& m) {
           {"activations", m.activations}, {"workspace", m.workspace}, {"total", m.total()}};
 }
 
+// Bytes a parameter, a bar for each run, and what others take for the states.
+static std::string memory_bars(const Runs& runs) {
+  BarChart chart{.title = "Bytes a parameter",
+                 .series = {"parameters", "gradients", "optimizer", "activations", "workspace"}};
+  for (const RunData& run : runs) {
+    if (run.start.parameters <= 0 || run.start.memory.total() <= 0) continue;
+    Bar bar{.label = run.name};
+    for (const auto& [name, bytes] : categories(run.start.memory))
+      if (bar.parts.size() < chart.series.size()) bar.parts.push_back(double(bytes) / double(run.start.parameters));
+    chart.bars.push_back(std::move(bar));
+  }
+  if (chart.bars.empty()) return "";
+  for (const PublishedMemory& p : published_memory()) chart.bars.push_back({p.name, {p.bytes}, ""});
+  return "<p>Bytes a parameter, with those that others report for the states:</p>" + bar_chart_svg(chart);
+}
+
 // One run: bytes, share and a bar. Several: a column a run.
 std::string html_memory(const Runs& runs) {
   if (std::all_of(runs.begin(), runs.end(), [](const RunData& run) { return run.start.memory.total() <= 0; }))
@@ -188,7 +206,7 @@ std::string html_memory(const Runs& runs) {
     }
     html += "</tr>\n";
   }
-  return html + "</table></div>\n";
+  return html + "</table>" + memory_bars(runs) + "</div>\n";
 }
 
 std::string html_sources(const Runs& runs) {
