@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -28,6 +29,17 @@ class Communicator {
   virtual void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) = 0;
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
   virtual void barrier() = 0;
+
+  // Has `job` done with these ranks: here and now, or by a thread of its own in the order of posting while the caller
+  // goes on (train/parallel/communication_thread.h). Every rank posts the same jobs in the same order. What a job uses
+  // must live until wait() has returned, which throws what the job has thrown. `name`: a literal, for traces.
+  using Job = std::function<void(Communicator&)>;
+  virtual int64_t post(const char* /*name*/, Job job) {
+    job(*this);
+    return 0;
+  }
+  // Until that job, and all before it, are done.
+  virtual void wait(int64_t /*job*/) {}
 
   // Ends all ranks, from any thread, with this exit code. Does not return.
   virtual void abort(int exit_code) = 0;

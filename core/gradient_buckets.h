@@ -55,6 +55,7 @@ class GradientBuckets {
 
   int size() const { return int(buckets_.size()); }
   const GradientBucket& operator[](int bucket) const { return buckets_[size_t(bucket)]; }
+  const std::vector<GradientBucket>& all() const { return buckets_; }
   int bucket_of(int parameter) const { return bucket_of_[size_t(parameter)]; }  // -1: it does not learn
   int64_t largest() const;                                                      // elements of the largest bucket
 

@@ -58,20 +58,20 @@ int64_t ParameterLayout::parameter_count() const {
   return n;
 }
 
-Shard shard_of(int64_t numbers, Sharding sharding, int64_t each) {
-  const int64_t chunk = chunk_elements / each, chunks = (numbers + chunk - 1) / chunk;
-  const int64_t most = (chunks + sharding.ranks - 1) / sharding.ranks * chunk;
-  const int64_t begin = std::min(numbers, most * sharding.rank);
-  return {begin, std::min(most, numbers - begin)};
-}
-
 Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, Backend& backend)
     : layout_(layout), storage_(storage), backend_(backend) {
-  weights = backend.make({layout.flat_count()}, storage.weights, Category::parameters);
-  const Shape flat{shard().count};
+  if (storage.gradients) buckets_.emplace(layout, storage.gradient_memory, backend);
+  if (storage.sharding.ranks > 1 && !buckets_) throw Error("parameters: without gradients there are no shards");
+  shards_.emplace(buckets_ ? buckets_->all() : std::vector<GradientBucket>{}, layout.learning_flat_count(),
+                  storage.sharding);
+  const int64_t learning = storage.shards_weights ? shards_->own_count() : layout.learning_flat_count();
+  weights = backend.make({learning + layout.flat_count() - layout.learning_flat_count()}, storage.weights,
+                         Category::parameters);
+  const Shape flat{shards_->own_count()};
   if (storage.master != MasterWeights::none)
     master = backend.make(flat, storage.master == MasterWeights::fp32 ? DType::f32 : DType::u16, Category::master);
-  if (storage.gradients) gradients = buckets_.emplace(layout, storage.gradient_memory, backend).flat();
+  if (storage.gradients) gradients = buckets_->flat();
+  if (storage.sums) sums = backend.make(flat, DType::f32, Category::gradients);
   const MomentFormat format = storage.moments.format;
   if (storage.moments.first) m = make_moment(first_moment_type(format));
   if (storage.moments.second == SecondMoments::full) v = make_moment(second_moment_type(format));
@@ -80,12 +80,12 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
     v = backend.make({layout.factored_count()}, DType::f32, Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
-  for (const Tensor& t : {weights, master, m.values, m.scales, v.values, v.scales})
+  for (const Tensor& t : {weights, master, sums, m.values, m.scales, v.values, v.scales})
     if (t && !backend.planning()) backend.zero(t);
 }
 
 Moment Parameters::make_moment(DType type) const {
-  const int64_t n = shard().count;
+  const int64_t n = shards_->own_count();
   Moment moment(backend_.make({n}, type, Category::optimizer));
   if (moment.blocks()) moment.scales = backend_.make({Moment::blocks_of(n)}, DType::f32, Category::optimizer);
   return moment;
@@ -99,6 +99,29 @@ Tensor Parameters::slice(const Tensor& flat, int id) const {
 Tensor Parameters::part(const Tensor& flat, Run run) {
   if (!flat) return {};
   return Tensor(flat.raw() ? flat.raw() + run.begin * size_of(flat.dtype()) : nullptr, {run.count}, flat.dtype());
+}
+
+std::vector<Shards::Part> Parameters::weight_parts() const {
+  const int64_t learning = layout_.learning_flat_count(), all = layout_.flat_count();
+  if (!storage_.shards_weights) return {{{0, all}, 0}};
+  std::vector<Shards::Part> parts = shards_->own();
+  parts.push_back({{learning, all - learning}, shards_->own_count()});
+  return parts;
+}
+
+int64_t Parameters::frozen_at(int id) const {
+  const int64_t behind = layout_[id].offset - layout_.learning_flat_count();
+  return behind + (storage_.shards_weights ? shards_->own_count() : layout_.learning_flat_count());
+}
+
+Tensor Parameters::weight(int id) const {
+  const ParameterEntry& entry = layout_[id];
+  if (!entry.learns) return part(weights, {frozen_at(id), entry.count()}).reshaped(entry.shape);
+  if (!storage_.shards_weights) return slice(weights, id);
+  if (!source_) throw Error("parameters: weights are shared out, and nobody gathers {}", entry.name);
+  const int bucket = buckets_->bucket_of(id);
+  const int64_t begin = entry.offset - (*buckets_)[bucket].run.begin;
+  return source_->weights_of(bucket).columns(begin, entry.count()).reshaped(entry.shape);
 }
 
 void Parameters::initialise(uint64_t seed) {
@@ -125,23 +148,28 @@ void Parameters::initialise(uint64_t seed) {
 
 void Parameters::load(int id, const float* values) {
   const ParameterEntry& entry = layout_[id];
-  const Tensor to = weight(id);
-  dispatch<float, fp16, bf16>(to.dtype(), "parameters", [&]<class T>() {
-    std::vector<T> converted(size_t(to.count()));
-    std::transform(values, values + to.count(), converted.begin(), rounded_weight<T>);
-    backend_.copy_from_host(to, converted.data());
-  });
-  if (!master || !entry.learns) return;
-  const Shard here = shard();
-  const int64_t begin = std::max(here.begin, entry.offset), end = std::min(here.end(), entry.offset + entry.count());
-  if (begin >= end) return;
-  const Tensor part(master.raw() ? master.raw() + (begin - here.begin) * size_of(master.dtype()) : nullptr,
-                    {end - begin}, master.dtype());
-  values += begin - entry.offset;
-  if (master.dtype() == DType::f32) return backend_.copy_from_host(part, values);
-  std::vector<uint16_t> remainders(size_t(end - begin));
-  std::transform(values, values + (end - begin), remainders.begin(), remainder_of);
-  backend_.copy_from_host(part, remainders.data());
+  // Into elements [to.begin, to.end()) of a flat buffer, as this function of each number.
+  const auto put = [&]<class T>(const Tensor& flat, Run to, const float* from, T (*stored)(float)) {
+    std::vector<T> converted(size_t(to.count));
+    std::transform(from, from + to.count, converted.begin(), stored);
+    backend_.copy_from_host(part(flat, to), converted.data());
+  };
+  const auto put_weights = [&](Run to, const float* from) {
+    dispatch<float, fp16, bf16>(weights.dtype(), "parameters",
+                                [&]<class T>() { put(weights, to, from, rounded_weight<T>); });
+  };
+  if (!entry.learns) return put_weights({frozen_at(id), entry.count()}, values);
+  if (!storage_.shards_weights) put_weights({entry.offset, entry.count()}, values);
+  for (const Shards::Part& own : shards_->own()) {
+    const int64_t begin = std::max(own.run.begin, entry.offset);
+    const int64_t count = std::min(own.run.end(), entry.offset + entry.count()) - begin;
+    if (count <= 0) continue;
+    const Run place{own.at + begin - own.run.begin, count};
+    const float* const from = values + (begin - entry.offset);
+    if (storage_.shards_weights) put_weights(place, from);
+    if (master && master.dtype() == DType::f32) backend_.copy_from_host(part(master, place), from);
+    if (master && master.dtype() == DType::u16) put(master, place, from, remainder_of);
+  }
 }
 
 void Parameters::store(int id, float* values) const {
@@ -149,7 +177,7 @@ void Parameters::store(int id, float* values) const {
   if (has_master && storage_.sharding.ranks > 1)
     throw Error("parameters: this rank has a part of the masters only, and {} is asked for", layout_[id].name);
   const bool from_master = has_master && master.dtype() == DType::f32;
-  const Tensor from = slice(from_master ? master : weights, id);
+  const Tensor from = from_master ? slice(master, id) : weight(id);
   dispatch<float, fp16, bf16>(from.dtype(), "parameters", [&]<class T>() {
     std::vector<T> raw(from.count());
     backend_.copy_to_host(raw.data(), from);

@@ -16,6 +16,7 @@
 #include "core/gradient_buckets.h"
 #include "core/ops/optimizer.h"
 #include "core/ops/optimizer_state.h"
+#include "core/shards.h"
 
 namespace mixtape {
 
@@ -95,16 +96,6 @@ struct Moments {
   MomentFormat format = MomentFormat::fp32;  // of what is kept for each element
 };
 
-// Which of several ranks this is, among those that share out a flat buffer.
-struct Sharding {
-  int rank = 0, ranks = 1;
-};
-using Shard = Run;
-// A rank's part of a buffer's numbers: whole chunks, so that sums by chunk are the same whoever makes them. The first
-// rank has the most; the last ones have none where chunks are few. `each`: how many elements one of the buffer's
-// numbers is for.
-Shard shard_of(int64_t numbers, Sharding sharding, int64_t each = 1);
-
 // Which buffers there are, and of what type.
 struct ParameterStorage {
   DType weights = DType::f32;
@@ -112,7 +103,21 @@ struct ParameterStorage {
   bool gradients = true;                       // training
   GradientMemory gradient_memory = {};
   Moments moments;
-  Sharding sharding;  // of masters and moments; weights and gradients are whole
+  // Of several ranks each has its shards of masters and moments, with `sums` of gradients, too, and with
+  // `shards_weights` of the weights that learn.
+  Sharding sharding;
+  bool sums = false;  // beside transient gradients: their sums, in the rank's own parts
+  bool shards_weights = false;
+};
+
+// The weights that learn, bucket by bucket, where a rank keeps its own parts of them only.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  // All of a bucket's, [run.count]. Memory that lives as long as the tensor.
+  virtual Tensor weights_of(int bucket) = 0;
+  // Between micro-batches: nobody reads any.
+  virtual void forget() = 0;
 };
 
 class Parameters {
@@ -122,14 +127,26 @@ class Parameters {
   const ParameterLayout& layout() const { return layout_; }
   const ParameterStorage& storage() const { return storage_; }
 
-  Tensor weight(int id) const { return slice(weights, id); }
-  // The weights of all that learn, as long as the other buffers.
+  // Where weights are shared out, from the source.
+  Tensor weight(int id) const;
+  // The weights of all that learn, as long as the other buffers, if they are whole.
   Tensor learning_weights() const { return Tensor(weights.raw(), {layout_.learning_flat_count()}, weights.dtype()); }
-  // The elements whose masters and moments are here.
-  Shard shard() const { return shard_of(layout_.learning_flat_count(), storage_.sharding); }
-  // A part of a flat buffer, counted from where that begins; absent of what is absent.
+  // Null: none. Not owned.
+  void set_weight_source(WeightSource* source) { source_ = source; }
+  WeightSource* weight_source() const { return source_; }
+  // Whose masters and moments are where; of one rank, all are its own.
+  const Shards& shards() const { return *shards_; }
+  // What is here of a flat buffer of all weights.
+  std::vector<Shards::Part> weight_parts() const;
+  // Elements [run.begin, run.end()) of a flat buffer; absent of what is absent.
   static Tensor part(const Tensor& flat, Run run);
-  Tensor own(const Tensor& flat) const { return part(flat, shard()); }
+  // Of the rank's own parts, in whichever buffer they are: of weights, summed gradients, and masters or moments.
+  Tensor own_weights(const Shards::Part& own) const {
+    return part(weights, storage_.shards_weights ? own.place() : own.run);
+  }
+  Tensor own_gradients(const Shards::Part& own) const {
+    return sums ? part(sums, own.place()) : part(gradients, own.run);
+  }
   // Of what learns, if there are gradients (storage().gradients).
   GradientBuckets& buckets() { return *buckets_; }
   const GradientBuckets& buckets() const { return *buckets_; }
@@ -148,14 +165,17 @@ class Parameters {
   std::vector<UpdateTensor> update_tensors(float weight_decay, const std::vector<ParameterFactors>& factors = {}) const;
   static std::vector<UpdateRange> ranges_of(const std::vector<UpdateTensor>& tensors);
 
-  // Flat; all but weights of what learns; master, m and v: the shard of it. Gradients are absent where they are
-  // transient. master: float32 or uint16 remainders.
-  Tensor weights, master, gradients;
+  // Flat. Weights: of all, or the rank's own parts of what learns and behind them what does not. The others: of what
+  // learns; master, sums, m and v the rank's own parts of it. Gradients are absent where they are transient. master:
+  // float32 or uint16 remainders.
+  Tensor weights, master, gradients, sums;
   Moment m, v;
 
  private:
   Moment make_moment(DType type) const;
   Tensor slice(const Tensor& flat, int id) const;
+  // Where frozen weights begin in `weights`.
+  int64_t frozen_at(int id) const;
   // All that learns, a tensor each, in the order of offsets.
   std::vector<std::pair<const ParameterEntry*, UpdateTensor>> learning_tensors(
       float weight_decay, const std::vector<ParameterFactors>& factors) const;
@@ -163,6 +183,8 @@ class Parameters {
   ParameterStorage storage_;
   Backend& backend_;
   std::optional<GradientBuckets> buckets_;
+  std::optional<Shards> shards_;
+  WeightSource* source_ = nullptr;
 };
 
 }  // namespace mixtape

@@ -16,13 +16,14 @@ void expect_dtype(const char* op, const char* argument, const Tensor& tensor, DT
 
 Tensor Tape::parameter(int id) {
   if (parameter_values_.empty()) parameter_values_.assign(parameters_->layout().size(), -1);
+  const Tensor weight = parameters_->weight(id);
   int& value = parameter_values_[id];
   if (value < 0) {
-    value = new_value(parameters_->weight(id), -1, 0);
+    value = new_value(weight, -1, 0);
     values_[value].parameter = id;
     values_[value].wants_gradient = parameters_->storage().gradients && parameters_->layout()[id].learns;
   }
-  return parameters_->weight(id).as_value(value);
+  return weight.as_value(value);
 }
 
 Tensor Tape::leaf(const Tensor& tensor, bool wants_gradient) {
@@ -318,6 +319,7 @@ void Tape::clear() {
   values_.clear();
   parameter_values_.clear();
   next_site_ = 0;
+  if (parameters_ && parameters_->weight_source()) parameters_->weight_source()->forget();
 }
 
 Grad Forward::grad(int i) const {

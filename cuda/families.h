@@ -113,6 +113,7 @@ class CudaOptimizer : public OptimizerKernels {
  public:
   explicit CudaOptimizer(CudaBackend& backend) : backend_(backend) {}
   void gradient_norm(const GradientNorm&) override;
+  void range_squares(const RangeSquares&) override;
   void parameter_scales(const ParameterScales&) override;
   void adamw(const AdamW&) override;
   void sgd(const Sgd&) override;

@@ -147,22 +147,31 @@ struct AdamWRule {
 }  // namespace
 }  // namespace cuda
 
-void CudaOptimizer::gradient_norm(const GradientNorm& a) {
-  const int64_t chunks = cuda::divide_up(a.gradients.count(), chunk_elements);
+void CudaOptimizer::range_squares(const RangeSquares& a) {
   const Tensor table = cuda::room_for_ranges(backend_, a.n_ranges);
-  const Tensor sums = backend_.workspace({a.n_ranges + chunks}, DType::i64);  // doubles
+  if (backend_.planning() || a.n_ranges == 0) return;
+  const UpdateRange* ranges = cuda::upload(backend_, table, a.ranges, a.n_ranges);
+  dispatch<float, bf16>(a.gradients.dtype(), "range_squares", [&]<class T>() {
+    cuda::launch(backend_.runtime(), cuda::range_norms_kernel<T>, dim3(unsigned(a.n_ranges)), dim3(cuda::norm_threads),
+                 cuda::warp_size * sizeof(double), reinterpret_cast<double*>(a.squares.raw()),
+                 static_cast<const T*>(a.gradients.data<T>()), ranges);
+  });
+}
+
+void CudaOptimizer::gradient_norm(const GradientNorm& a) {
+  const int64_t chunks = chunks_of(a.ranges, a.n_ranges);
+  const Tensor squares =
+      a.squares ? a.squares : backend_.workspace({std::max<int64_t>(a.n_ranges, 1)}, DType::i64);  // doubles
+  const Tensor sums = backend_.workspace({std::max<int64_t>(chunks, 1)}, DType::i64);
+  const Tensor table = cuda::room_for_ranges(backend_, a.n_ranges);
+  if (!a.squares) range_squares({squares, a.gradients, a.ranges, a.n_ranges});
   if (backend_.planning()) return;
-  double* partials = reinterpret_cast<double*>(sums.raw());
-  double* by_chunk = partials + a.n_ranges;
+  double* by_chunk = reinterpret_cast<double*>(sums.raw());
   backend_.zero(sums);
   if (a.n_ranges > 0) {
     const UpdateRange* ranges = cuda::upload(backend_, table, a.ranges, a.n_ranges);
-    dispatch<float, bf16>(a.gradients.dtype(), "gradient_norm", [&]<class T>() {
-      cuda::launch(backend_.runtime(), cuda::range_norms_kernel<T>, dim3(unsigned(a.n_ranges)),
-                   dim3(cuda::norm_threads), cuda::warp_size * sizeof(double), partials,
-                   static_cast<const T*>(a.gradients.data<T>()), ranges);
-    });
-    cuda::elementwise(backend_.runtime(), 1, a.n_ranges, cuda::ChunkSumsBody{by_chunk, partials, ranges, a.n_ranges});
+    const double* by_range = reinterpret_cast<const double*>(squares.raw());
+    cuda::elementwise(backend_.runtime(), 1, a.n_ranges, cuda::ChunkSumsBody{by_chunk, by_range, ranges, a.n_ranges});
   }
   cuda::launch(backend_.runtime(), cuda::finish_norm_kernel, dim3(1), dim3(cuda::tree_threads), 0, a.state, by_chunk,
                chunks, a.clip, a.adds);

@@ -33,7 +33,9 @@ void Engine::make_buffers() {
                                                     .gradients = training || options_.gradients,
                                                     .gradient_memory = options_.gradient_memory,
                                                     .moments = training ? options_.moments : Moments{},
-                                                    .sharding = options_.sharding},
+                                                    .sharding = options_.sharding,
+                                                    .sums = options_.sums,
+                                                    .shards_weights = options_.shards_weights},
                                    *backend_);
   arena_.set_context("batch");
   state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);
@@ -157,6 +159,22 @@ void pad_batch(Batch& batch, const EngineOptions& options) {
   batch.decoder.tokens.resize(of_decoder, -1);
   batch.decoder.positions.resize(of_decoder, 0);
   batch.targets.resize(of_decoder ? of_decoder : n, -1);
+}
+
+Batch batch_without_targets(const EngineOptions& options) {
+  Batch batch;
+  pad_batch(batch, options);
+  const auto rows_of = [&](int64_t length) {
+    std::vector<Segment> segments;
+    for (int32_t r = 0; r < options.rows && length > 0; ++r) {
+      const auto begin = int32_t(r * length), n = int32_t(length);
+      segments.push_back({begin, n, begin, n});
+    }
+    return segments;
+  };
+  batch.segments = rows_of(options.row_length);
+  batch.decoder.segments = rows_of(options.decoder_length);
+  return batch;
 }
 
 void Engine::begin_sum() {

@@ -20,9 +20,11 @@ struct EngineOptions {
   ModelSpec model;
   DeviceOptions device;
   ComputeTypes types;
-  bool training = false;   // gradients, master weights and moments too
-  Moments moments;         // in training
-  Sharding sharding = {};  // of masters and moments
+  bool training = false;  // gradients, master weights and moments too
+  Moments moments;        // in training
+  // In training: of masters and moments; summed gradients; and weights.
+  Sharding sharding = {};
+  bool sums = false, shards_weights = false;
   bool gradients = false;  // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
@@ -115,5 +117,7 @@ class Engine {
 
 // Adds padding rows (no tokens, no targets, in no segment) until the batch has options.rows.
 void pad_batch(Batch& batch, const EngineOptions& options);
+// A batch of nothing but padding, which is attended to row by row: its gradients are 0.
+Batch batch_without_targets(const EngineOptions& options);
 
 }  // namespace mixtape

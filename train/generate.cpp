@@ -103,7 +103,8 @@ void Generator::generate_group(const std::vector<std::vector<int32_t>>& prompts,
   const auto take = [&](size_t prompt, std::span<const float> logits) {
     std::vector<int32_t>& tokens = out[prompt];
     const auto bits = philox(philox_key(options.seed), tokens.size(), uint32_t(prompt), Purpose::sampling);
-    const int32_t token = sample_token(logits, options, uniform(bits[0]));
+    const int32_t here = sample_token(logits, options, uniform(bits[0]));
+    const int32_t token = options.agree ? options.agree(here) : here;
     if (token == options.stop_token) return false;
     tokens.push_back(token);
     if (on_token) on_token(prompt, token);

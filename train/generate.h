@@ -23,6 +23,8 @@ struct SamplingOptions {
   int32_t tokens = 0;         // of the tokenizer: the model's table may have more rows; 0: all of them
   int32_t stop_token = -1;    // ends a sequence and is not part of it; -1: none
   int32_t decoder_start = 0;  // an encoder-decoder's first decoder input
+  // Of processes that sample together: which token all take, given this one's. (Unlike processors round unlike.)
+  std::function<int32_t(int32_t token)> agree = nullptr;
 };
 
 class Generator {

@@ -95,6 +95,19 @@ std::vector<TensorRef> places(std::vector<std::byte>& host, int64_t elements, DT
   return list;
 }
 
+// The flat buffer of all weights, on rank 0; in `buffer` where they have to be brought together.
+const void* whole_weights(Engine& engine, Communicator& ranks, std::vector<std::byte>& buffer) {
+  const Parameters& p = engine.parameters();
+  if (!p.storage().shards_weights) return engine.backend().host_view(p.weights, buffer);
+  const ParameterLayout& layout = p.layout();
+  buffer = gather_shards(ranks, engine.backend(), p.weights, p.shards(), layout.flat_count());
+  const Shards::Part frozen = p.weight_parts().back();  // whole on every rank
+  if (ranks.rank() == 0 && frozen.run.count > 0)
+    engine.backend().copy_to_host(buffer.data() + frozen.run.begin * size_of(p.weights.dtype()),
+                                  Parameters::part(p.weights, frozen.place()));
+  return buffer.data();
+}
+
 // The length of an optimizer's buffer, of which this rank may have a shard.
 int64_t whole_count(const Parameters& p, const StateBuffer& buffer) {
   return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() / buffer.each : buffer.flat.count();
@@ -119,13 +132,14 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
   std::deque<std::vector<std::byte>> held;  // what had to be copied
   const auto whole = [&](const StateBuffer& b) -> const void* {
     if (!sharded) return engine.backend().host_view(b.flat, held.emplace_back());
-    return held.emplace_back(gather_shards(ranks, engine.backend(), b.flat, whole_count(p, b), b.each)).data();
+    return held.emplace_back(gather_shards(ranks, engine.backend(), b.flat, p.shards(), whole_count(p, b), b.each))
+        .data();
   };
   std::vector<ConstTensorRef> optimizer;
   for (const StateBuffer& b : optimizer_buffers(engine))
     for (ConstTensorRef& tensor : views(whole(b), b.flat.dtype(), b.stored)) optimizer.push_back(std::move(tensor));
+  const void* weights = whole_weights(engine, ranks, held.emplace_back());
   if (ranks.rank() > 0) return {};
-  const void* weights = engine.backend().host_view(p.weights, held.emplace_back());
   return save_checkpoint(directory,
                          {.spec = engine.model().spec(),
                           .lora = engine.options().lora,
@@ -141,8 +155,9 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
   Communicator& ranks = step.ranks();
   std::vector<std::byte> host;
   const std::vector<Stored> model = parameters_of(engine.model().layout(), "", false);
-  if (checkpoint) checkpoint->read_model(places(host, p.weights.count(), p.weights.dtype(), model));
-  distribute(ranks, engine.backend(), host.data(), p.weights.count(), p.weights, {0, p.weights.count()});
+  const int64_t elements = p.layout().flat_count();
+  if (checkpoint) checkpoint->read_model(places(host, elements, p.weights.dtype(), model));
+  distribute(ranks, engine.backend(), host.data(), elements, p.weights, p.weight_parts());
 
   const auto buffers = optimizer_buffers(engine);
   std::vector<TensorRef> all;
@@ -152,7 +167,9 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
   for (const StateBuffer& b : buffers) {
     const int64_t count = whole_count(p, b);
     if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
-    distribute(ranks, engine.backend(), host.data(), count, b.flat, shard_of(count, p.storage().sharding, b.each));
+    const std::vector<Shards::Part> whole{{{0, count}, 0}};
+    distribute(ranks, engine.backend(), host.data(), count, b.flat,
+               p.storage().sharding.ranks > 1 ? p.shards().parts(ranks.rank(), b.each) : whole);
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),

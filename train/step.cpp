@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "train/generate.h"
@@ -14,11 +15,13 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& r
     : engine_(engine),
       seed_(uint64_t(config.seed)),
       scale_rule_(loss_scale_rule(config.precision)),
-      fused_(engine.options().gradient_memory.transient),
+      fused_(config.precision.gradients == GradientStorage::fused),
       optimizer_(config, engine.parameters(), engine.backend()),
       reducer_(config, engine.parameters(), engine.backend(), ranks) {
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
+  if (engine.options().shards_weights) gatherer_.emplace(engine.parameters(), engine.backend(), ranks);
+  if (sums_each_micro_batch(config, ranks)) nothing_ = batch_without_targets(engine.options());
 }
 
 TrainingStep::~TrainingStep() {
@@ -27,18 +30,26 @@ TrainingStep::~TrainingStep() {
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
   const StepCounts counts = begin(batch, learning_rate);
-  for (size_t i = 0; i < batch.micro_batches.size(); ++i) {
-    const Phase phase("forward and backward");
-    if (reducer_.starts_sum(int64_t(i))) engine_.begin_sum();
-    engine_.load(batch.micro_batches[i]);
-    engine_.train_micro_batch();
-    if (ranks().size() > 1) losses_.push_back(take_loss());
-    reducer_.after_micro_batch(int64_t(i));
-  }
-  reducer_.sum_over_ranks();
+  for (int64_t i = 0; i < reducer_.micro_batches(); ++i) run_micro_batch(batch, i);
+  reducer_.finish_sums();
   engine_.repeat(Engine::Work::update, [&] { update(); });
   reducer_.share_weights();
   return result(counts);
+}
+
+void TrainingStep::run_micro_batch(const GlobalBatch& batch, int64_t i) {
+  const Phase phase("forward and backward");
+  const bool any = size_t(i) < batch.micro_batches.size();
+  if (reducer_.starts_sum(i)) engine_.begin_sum();
+  engine_.load(any ? batch.micro_batches[size_t(i)] : nothing_);
+  reducer_.begin_micro_batch(i);
+  if (gatherer_) gatherer_->begin_micro_batch();
+  engine_.train_micro_batch();
+  if (gatherer_) gatherer_->end_micro_batch();
+  reducer_.end_micro_batch(i);
+  if (ranks().size() == 1) return;
+  const double loss = take_loss(i);
+  if (any) losses_.push_back(loss);
 }
 
 StepCounts TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
@@ -57,10 +68,14 @@ StepCounts TrainingStep::begin(const GlobalBatch& batch, double learning_rate) {
   return counts;
 }
 
-// Of the last micro-batch alone: ranks add losses in the order of micro-batches, whoever had them.
-double TrainingStep::take_loss() {
+// Of the i-th micro-batch alone: ranks add losses in the order of micro-batches, whoever had them. And the next one's
+// random numbers, which is not the next of the global step where ranks take turns.
+double TrainingStep::take_loss(int64_t i) {
   engine_.download_state();
-  const double loss = std::exchange(engine_.state().loss, 0.0);
+  StepState& state = engine_.state();
+  const double loss = std::exchange(state.loss, 0.0);
+  state.micro_batch = reducer_.number_of(i + 1);
+  state.philox = philox_key(seed_, state.attempts, state.micro_batch);
   engine_.upload_state();
   return loss;
 }
@@ -74,7 +89,8 @@ void TrainingStep::bucket_complete(int bucket) {
 
 void TrainingStep::update() {
   if (!fused_) {
-    optimizer_.measure_gradients(engine_.device_state());
+    optimizer_.measure_gradients(engine_.device_state(),
+                                 [&](const Tensor& squares) { reducer_.share_squares(squares); });
     optimizer_.update(engine_.device_state());
   }
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
@@ -94,15 +110,19 @@ StepResult TrainingStep::result(const StepCounts& counts) {
 
 namespace {
 
-// Fused gradients have the type of the weights: never more than a few buckets are there, and none is added to.
-GradientMemory gradient_memory(const PrecisionConfig& precision) {
-  switch (precision.gradients) {
+// Fused gradients have the type of the weights: never more than a few buckets are there, and none is added to. Of those
+// that ranks exchange in each micro-batch several are there at once, and so are weights: half as large as usual they
+// stay below two blocks of a model.
+GradientMemory gradient_memory(const Config& config, const ParameterLayout& layout, const Communicator& ranks) {
+  if (sums_each_micro_batch(config, ranks))
+    return {.transient = true, .bucket_elements = std::max<int64_t>(usual_bucket_elements(layout) / 2, 1)};
+  switch (config.precision.gradients) {
     case GradientStorage::fp32:
       return {};
     case GradientStorage::bf16:
       return {.dtype = DType::bf16};
     case GradientStorage::fused:
-      return {.dtype = compute_types(precision).compute, .transient = true};
+      return {.dtype = compute_types(config.precision).compute, .transient = true};
   }
   return {};
 }
@@ -122,21 +142,26 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
   }();
   const RowShape row = row_shape(config);
   const LoraSpec lora = lora_of(config);
-  const Transformer model(config.model, row.length, row.decoder_length, lora);
+  Transformer model(config.model, row.length, row.decoder_length, lora);
+  const std::vector<std::string> frozen = frozen_parameters(model.layout(), config);
+  if (!frozen.empty()) model.freeze(frozen);
+  const bool sums = sums_each_micro_batch(config, ranks);
   return {.model = config.model,
           .device = device_options(config),
           .types = compute_types(config.precision),
           .training = true,
           .moments = moments_of(config),
           .sharding = sharding_of(config, ranks),
-          .gradient_memory = gradient_memory(config.precision),
+          .sums = sums,
+          .shards_weights = sums && config.parallel.zero_stage == 3,
+          .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
           .decoder_length = row.decoder_length,
           .most_targets = row.most_targets,
           .label_smoothing = config.objective.label_smoothing,
           .lora = lora,
-          .frozen = frozen_parameters(model.layout(), config),
+          .frozen = frozen,
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }
@@ -149,11 +174,14 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config, Com
   pad_batch(micro, options);
   // A second micro-batch adds gradients to what is there, which may take other scratch than storing them.
   batch.of_micro_batches = config.train.global_batch_size / config.train.micro_batch_size;
-  batch.first_micro_batch = uint64_t(batch.of_micro_batches * ranks.rank() / ranks.size());
+  const bool in_turns = sums_each_micro_batch(config, ranks);
+  batch.stride = in_turns ? ranks.size() : 1;
+  batch.first_micro_batch = uint64_t(in_turns ? ranks.rank() : batch.of_micro_batches * ranks.rank() / ranks.size());
   batch.micro_batches.assign(size_t(std::min<int64_t>(2, batch.of_micro_batches / ranks.size())), micro);
   batch.n_targets = 1;
   TrainingStep step(dry, config, ranks);  // what it holds is there during validations and samples too
   step.run(batch, 0);
+  if (options.shards_weights) step.run(batch, 0);  // now that it is known in which order weights are read
   dry.run_micro_batch(false);
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();

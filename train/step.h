@@ -1,10 +1,13 @@
 // One step of training: gradients of a global batch, their norm, the update.
 #pragma once
 
+#include <optional>
+
 #include "train/engine.h"
 #include "train/objective/batch.h"
 #include "train/optim/optimizer.h"
 #include "train/parallel/gradient_reducer.h"
+#include "train/parallel/weight_gatherer.h"
 
 namespace mixtape {
 
@@ -36,7 +39,8 @@ class TrainingStep : private BucketListener {
 
  private:
   StepCounts begin(const GlobalBatch& batch, double learning_rate);
-  double take_loss();
+  void run_micro_batch(const GlobalBatch& batch, int64_t i);
+  double take_loss(int64_t i);
   void update();
   // Of gradients that are fused into the update: in the middle of backward.
   void bucket_complete(int bucket) override;
@@ -48,7 +52,9 @@ class TrainingStep : private BucketListener {
   bool fused_;  // gradients are applied in backward
   Optimizer optimizer_;
   GradientReducer reducer_;
-  std::vector<double> losses_;  // of this rank's micro-batches
+  std::optional<WeightGatherer> gatherer_;  // with parallel.zero_stage 3
+  Batch nothing_;                           // for a rank whose turn it is when no micro-batch is left
+  std::vector<double> losses_;              // of this rank's micro-batches
 };
 
 // The memory of a run: what the dry run of a step, a validation and a sample needs.

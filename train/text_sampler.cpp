@@ -29,7 +29,8 @@ std::vector<int32_t> prompt_ids(const Tokenizer& tokenizer, const std::string& p
 }
 
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
-                                     uint64_t seed, int32_t decoder_start) {
+                                     uint64_t seed, int32_t decoder_start,
+                                     const std::function<int32_t(int32_t)>& agree) {
   std::vector<std::vector<int32_t>> prompts;
   const size_t room = size_t(std::max<int64_t>(engine.options().row_length - config.sample_tokens, 1));
   for (const std::string& prompt : config.sample_prompts) {
@@ -46,7 +47,8 @@ std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer,
                                                    .seed = seed,
                                                    .tokens = tokenizer.vocab_size(),
                                                    .stop_token = tokenizer.eos_id().value_or(-1),
-                                                   .decoder_start = decoder_start});
+                                                   .decoder_start = decoder_start,
+                                                   .agree = agree});
   std::vector<SampleText> texts;
   for (size_t i = 0; i < tokens.size(); ++i) {
     GeneratedText decoder(tokenizer, decoder_length == 0 && !config.sample_prompts[i].empty());

@@ -1,6 +1,7 @@
 // Samples of text that a run shows while it trains.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,10 @@ struct SampleText {
 
 // One text for each of logging.sample_prompts. A prompt that leaves no room for new tokens loses its beginning. After
 // an encoder, which reads the prompt, the decoder begins with `decoder_start` and writes no more than a row of
-// training.
+// training. `agree`: as of SamplingOptions.
 std::vector<SampleText> sample_texts(Engine& engine, const Tokenizer& tokenizer, const LoggingConfig& config,
-                                     uint64_t seed, int32_t decoder_start = 0);
+                                     uint64_t seed, int32_t decoder_start = 0,
+                                     const std::function<int32_t(int32_t)>& agree = {});
 
 // Generated tokens as text, one at a time. Special tokens leave no trace, but T5's sentinels do: they say which span
 // follows.

@@ -169,7 +169,7 @@ void Trainer::initialise() {
 // 0's choices would have other bits: so it does that for all, on micro-batches of which nothing remains.
 void Trainer::agree_on_choices() {
   if (ranks_.size() == 1 || config_.determinism == Determinism::strict) return;
-  if (leads()) {
+  if (runs_model()) {
     std::vector<uint64_t> samples(size_t(config_.train.micro_batch_size));
     std::iota(samples.begin(), samples.end(), uint64_t(0));
     Batch batch;
@@ -232,7 +232,8 @@ void Trainer::restart_loader() {
                     .batch_size_at = [this](uint64_t samples) { return config_.batch_size_at(int64_t(samples)); },
                     .first_sample = uint64_t(state_.samples),
                     .rank = ranks_.rank(),
-                    .world = ranks_.size()});
+                    .world = ranks_.size(),
+                    .in_turns = sums_each_micro_batch(config_, ranks_)});
   stalled_before_ = 0;
 }
 
@@ -377,7 +378,7 @@ void Trainer::roll_back() {
 void Trainer::validate() {
   if (validations_.empty() || validated_at_ == state_.updates) return;
   validated_at_ = state_.updates;
-  if (!leads()) return;
+  if (!runs_model()) return;
   const Phase phase("validation");
   const Clock::time_point start = Clock::now();
   // Bits per byte are of a text that is predicted whole.
@@ -392,6 +393,7 @@ void Trainer::validate() {
   const bool best = result.loss < state_.best_validation_loss;
   if (best) state_.best_validation_loss = result.loss;
   state_.last_validation_loss = result.loss;
+  if (!leads()) return;
   reporter_->eval({.step = state_.updates,
                    .tokens = state_.tokens,
                    .loss = result.loss,
@@ -405,16 +407,19 @@ void Trainer::validate() {
 }
 
 void Trainer::sample() {
-  if (!leads() || !can_generate(config_.model)) return;
+  if (!runs_model() || !can_generate(config_.model)) return;
   const Phase phase("samples");
-  const auto start = int32_t(special_ids_.decoder_start.value_or(0));
-  for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed), start))
-    reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
+  const auto start = int32_t(decoder_start(config_.objective.name, *tokenizer_).value_or(0));
+  std::function<int32_t(int32_t)> agree;
+  if (engine_->options().shards_weights)
+    agree = [&](int32_t token) { return int32_t(broadcast_number(ranks_, token)); };
+  for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed), start, agree))
+    if (leads()) reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
 }
 
 // The same gradients make the same update, but unlike processors may round it unlike, and more so with every step.
 void Trainer::expect_same_weights() const {
-  if (ranks_.size() == 1) return;
+  if (ranks_.size() == 1 || engine_->options().shards_weights) return;
   std::vector<std::byte> buffer;
   const Tensor& weights = engine_->parameters().weights;
   const auto* bytes = static_cast<const std::byte*>(engine_->backend().host_view(weights, buffer));
@@ -480,7 +485,8 @@ void Trainer::export_model() {
   const std::filesystem::path place = directory_->path() / "model", draft = directory_->path() / "model.partial";
   std::filesystem::remove_all(draft);
   const Parameters& p = engine_->parameters();
-  if (config_.lora.rank > 0) {  // merged, as the checkpoint that was just saved is read
+  // Merged and whole, as the checkpoint that was just saved is read.
+  if (config_.lora.rank > 0 || p.storage().shards_weights) {
     export_huggingface(draft, import_huggingface(find_model(directory_->path())),
                        {.dtype = p.weights.dtype(), .allow_native = true});
     std::filesystem::remove_all(place);

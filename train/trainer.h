@@ -39,6 +39,8 @@ class Trainer {
 
  private:
   bool leads() const { return ranks_.rank() == 0; }
+  // Whether this rank runs the model outside of steps: rank 0 alone, or where weights are shared out all alike.
+  bool runs_model() const { return leads() || engine_->options().shards_weights; }
   void expect_same_configuration() const;
   int threads_of_rank() const;
   void open_data();

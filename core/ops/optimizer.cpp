@@ -61,12 +61,31 @@ void check_scales(const char* op, const Tensor& scales, int64_t least_count) {
     throw Error("{}: scales are {} {}, expected fp32 for {} tensors", op, scales.dtype(), scales.shape(), least_count);
 }
 
+void check_gradients(const char* op, const Tensor& gradients) {
+  if (gradients.dtype() != DType::f32 && gradients.dtype() != DType::bf16)
+    throw Error("{}: gradients are {}, expected fp32 or bf16", op, gradients.dtype());
+}
+
+void check_squares(const char* op, const Tensor& squares, int64_t n_ranges) {
+  if (squares.dtype() != DType::i64 || squares.count() != n_ranges)
+    throw Error("{}: squares are {} {}, expected i64 for {} ranges", op, squares.dtype(), squares.shape(), n_ranges);
+}
+
 }  // namespace
 
 void gradient_norm(Backend& backend, const GradientNorm& a) {
-  if (a.gradients.dtype() != DType::f32 && a.gradients.dtype() != DType::bf16)
-    throw Error("gradient_norm: gradients are {}, expected fp32 or bf16", a.gradients.dtype());
+  if (a.squares) {
+    check_squares("gradient_norm", a.squares, a.n_ranges);
+  } else {
+    check_gradients("gradient_norm", a.gradients);
+  }
   backend.optimizer().gradient_norm(a);
+}
+
+void range_squares(Backend& backend, const RangeSquares& a) {
+  check_squares("range_squares", a.squares, a.n_ranges);
+  check_gradients("range_squares", a.gradients);
+  backend.optimizer().range_squares(a);
 }
 
 void parameter_scales(Backend& backend, const ParameterScales& a) {

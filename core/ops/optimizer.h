@@ -41,6 +41,8 @@ struct UpdateTensor {
 // With `adds` they are one part of the step's, applied before the next is known: the norm and finiteness are of all
 // parts so far, and what is clipped by is the larger of that norm and of the step before's (state->last_norm). So no
 // part is applied with a norm of more than `clip`, whatever comes.
+//
+// In place of gradients `squares` of all ranges, float64 (as i64) [n_ranges], where ranks have them in parts.
 struct GradientNorm {
   StepState* state;
   Tensor gradients;
@@ -48,6 +50,14 @@ struct GradientNorm {
   int64_t n_ranges;
   float clip = 0;
   bool adds = false;
+  Tensor squares = {};
+};
+
+// squares[i] = the sum of squares over range i. squares: float64 (as i64) [n_ranges]; gradients: as GradientNorm's.
+struct RangeSquares {
+  Tensor squares, gradients;
+  const UpdateRange* ranges;
+  int64_t n_ranges;
 };
 
 // scales[i] = max(least, sqrt(mean(w^2))) over tensor i: the size of a parameter, to which its steps are then relative.
@@ -149,6 +159,7 @@ struct FinishAttempt {
 
 // Checked calls.
 void gradient_norm(Backend& backend, const GradientNorm& arguments);
+void range_squares(Backend& backend, const RangeSquares& arguments);
 void parameter_scales(Backend& backend, const ParameterScales& arguments);
 void adamw(Backend& backend, const AdamW& arguments);
 void sgd(Backend& backend, const Sgd& arguments);
@@ -161,6 +172,7 @@ class OptimizerKernels {
  public:
   virtual ~OptimizerKernels() = default;
   virtual void gradient_norm(const GradientNorm&) = 0;
+  virtual void range_squares(const RangeSquares&) = 0;
   virtual void parameter_scales(const ParameterScales&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void sgd(const Sgd&) = 0;

@@ -1,4 +1,4 @@
-// How sums over tensors of a flat buffer are cut, on every device.
+// How sums over a flat buffer are cut, on every device.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +17,11 @@ inline std::vector<UpdateRange> pieces_of(const UpdateTensor* tensors, int64_t n
                         .count = std::min(chunk_elements, tensors[i].count() - at),
                         .tensor = int32_t(i)});
   return pieces;
+}
+
+// How many chunks ranges go through, which are in order.
+inline int64_t chunks_of(const UpdateRange* ranges, int64_t n_ranges) {
+  return n_ranges > 0 ? ranges[n_ranges - 1].offset / chunk_elements + 1 : 0;
 }
 
 }  // namespace mixtape

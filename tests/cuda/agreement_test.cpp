@@ -187,6 +187,17 @@ TEST(Agreement, GradientNorm) {
       gradient_norm(
           *d, {.state = s, .gradients = g, .ranges = ranges.data(), .n_ranges = int64_t(ranges.size()), .clip = clip});
       results.push_back(d.state());
+      // The same bits from squares made in parts.
+      const auto n = int64_t(ranges.size());
+      const Tensor squares = d->make({n}, DType::i64);
+      for (const int64_t at : {int64_t(0), int64_t(1)})
+        range_squares(*d, {.squares = squares.columns(at, at ? n - 1 : 1),
+                           .gradients = g,
+                           .ranges = ranges.data() + at,
+                           .n_ranges = at ? n - 1 : 1});
+      gradient_norm(*d, {.state = s, .ranges = ranges.data(), .n_ranges = n, .clip = clip, .squares = squares});
+      EXPECT_EQ(d.state().grad_norm, results.back().grad_norm);
+      EXPECT_EQ(d.state().grad_factor, results.back().grad_factor);
     }
     EXPECT_NEAR(results[1].grad_norm / results[0].grad_norm, 1, 1e-6);
     EXPECT_NEAR(results[1].grad_factor / results[0].grad_factor, 1, 1e-6);

@@ -154,6 +154,29 @@ TEST(Loader, GivesTheSamplesInOrderWhateverDepthRankAndStart) {
   }
 }
 
+// 8, 6 and 2 samples: 4, 3 and 1 micro-batches for two ranks.
+TEST(Loader, RanksTakeTurns) {
+  const CausalLm objective(small_dataset(), true);
+  const auto size = [](uint64_t sample) { return sample == 0 ? 8 : sample == 8 ? 6 : 2; };
+  const std::vector<std::vector<uint64_t>> firsts[] = {{{0, 4}, {8, 12}, {14}}, {{2, 6}, {10}, {}}};
+  for (int rank = 0; rank < 2; ++rank) {
+    Loader loader(objective, {.micro_batch_size = 2,
+                              .global_batch_size = 8,
+                              .batch_size_at = size,
+                              .rank = rank,
+                              .world = 2,
+                              .in_turns = true});
+    for (const std::vector<uint64_t>& expected : firsts[rank]) {
+      const GlobalBatch& batch = loader.next();
+      EXPECT_EQ(batch.first_micro_batch, uint64_t(rank));
+      EXPECT_EQ(batch.stride, 2);
+      std::vector<uint64_t> found;
+      for (const Batch& micro : batch.micro_batches) found.push_back(micro.sample_ids[0]);
+      EXPECT_EQ(found, expected);
+    }
+  }
+}
+
 TEST(Loader, TakesAsManyAsTheBatchHas) {
   const CausalLm objective(small_dataset(), true);
   const auto size = [](uint64_t sample) { return sample < 10 ? 2 : sample < 20 ? 4 : 8; };

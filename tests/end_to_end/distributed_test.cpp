@@ -116,14 +116,15 @@ struct Variable {
   std::optional<std::string> before;
 };
 
-TEST_F(Distributed, StrictModeGivesTheSameBitsOnAnyNumberOfRanks) {
+TEST_F(Distributed, StrictModeGivesTheSameBitsOnAnyNumberOfRanksAtAnyStage) {
   ASSERT_EQ(train(1, "one").exit_code, 0);
   const struct {
     int ranks;
     const char* setting;
-  } runs[] = {{2, "parallel.zero_stage=0"}, {4, "parallel.zero_stage=1"}, {8, "parallel.zero_stage=1"}};
+  } runs[] = {{2, "parallel.zero_stage=0"}, {2, "parallel.zero_stage=3"}, {4, "parallel.zero_stage=1"},
+              {4, "parallel.zero_stage=2"}, {4, "parallel.zero_stage=3"}, {8, "parallel.zero_stage=1"}};
   for (const auto& r : runs) {
-    const std::string name = fmt::format("of{}", r.ranks);
+    const std::string name = fmt::format("of{}-{}", r.ranks, r.setting);
     const ProcessResult result = train(r.ranks, name, {r.setting});
     ASSERT_EQ(result.exit_code, 0) << result.err;
     for (const int step : {4, 12}) EXPECT_EQ(state_at(name, step), state_at("one", step)) << r.ranks << " ranks";
@@ -162,8 +163,14 @@ TEST_F(Distributed, GoesOnAtAnyOtherNumberOfRanksAndStage) {
     for (const int after : {1, 2, 4}) {
       if (before == after) continue;
       const std::string name = fmt::format("from{}to{}", before, after);
-      ASSERT_EQ(train(before, name, {"train.stop_at_step=6", "parallel.zero_stage=1"}).exit_code, 0) << name;
-      const ProcessResult r = train(after, name, {fmt::format("parallel.zero_stage={}", after == 4 ? 1 : 0)});
+      const int stage = before == 1 ? 1 : after == 1 ? 3 : 2;
+      ASSERT_EQ(train(before, name, {"train.stop_at_step=6", fmt::format("parallel.zero_stage={}", stage)}).exit_code,
+                0)
+          << name;
+      const ProcessResult r = train(after, name,
+                                    {fmt::format("parallel.zero_stage={}", after == 4   ? 3
+                                                                           : after == 2 ? 1
+                                                                                        : 0)});
       ASSERT_EQ(r.exit_code, 0) << name << r.err;
       EXPECT_EQ(state_at(name, 12), state_at("straight", 12)) << name;
       EXPECT_EQ(losses(name), losses("straight")) << name;
@@ -255,6 +262,68 @@ TEST_F(Failing, AThrowingRankEndsTheJobAndSaysWhere) {
   const ProcessResult r = space.mpirun(1, two);
   EXPECT_EQ(r.exit_code, int(Exit::data)) << r.err;
   EXPECT_NE(r.err.find("mixtape: rank 1 of 2, start, step 0: "), std::string::npos) << r.err;
+}
+
+// Two processes; one has a fault in its environment. A validation and a checkpoint after step 2.
+class Faulty : public Distributed {
+ protected:
+  ProcessResult with_fault(int rank, const std::string& fault, const std::vector<std::string>& more) const {
+    const std::string name = fmt::format("fault{}", runs_++);
+    std::vector<std::string> all{"eval.interval=2", "checkpoint.interval=2", "logging.sample_interval=2"};
+    all.insert(all.end(), more.begin(), more.end());
+    const std::vector<std::string> arguments = words(name, all), faulty{"-x", "MIXTAPE_FAULT=" + fault};
+    std::vector<std::string> two = arguments;
+    two.insert(two.end(), {":", "-np", "1"});
+    if (rank == 1) two.insert(two.end(), faulty.begin(), faulty.end());
+    two.push_back(MIXTAPE_BINARY);
+    two.insert(two.end(), arguments.begin(), arguments.end());
+    return space.mpirun(1, two, rank == 0 ? faulty : std::vector<std::string>{});
+  }
+  mutable int runs_ = 0;
+};
+
+TEST_F(Faulty, ARankThatThrowsInAnyPhaseEndsTheJobAndSaysWhere) {
+  const struct {
+    int rank;
+    const char* phase;
+    const char* stage;
+  } cases[] = {{1, "meeting before a step", "0"},
+               {0, "data", "1"},
+               {1, "exchange of target counts", "0"},
+               {1, "forward and backward", "0"},
+               {0, "forward and backward", "3"},
+               {1, "sum of gradients over ranks", "2"},
+               {0, "gather of weights", "3"},
+               {1, "exchange of the gradients' norm", "1"},
+               {1, "exchange of losses", "0"},
+               {0, "exchange of updated weights", "1"},
+               {0, "validation", "0"},
+               {1, "validation", "3"},
+               {0, "samples", "2"},
+               {1, "checkpoint", "1"},
+               {0, "checkpoint", "3"}};
+  for (const auto& c : cases) {
+    const ProcessResult r =
+        with_fault(c.rank, fmt::format("throw 2 {}", c.phase), {fmt::format("parallel.zero_stage={}", c.stage)});
+    EXPECT_EQ(r.exit_code, int(Exit::failure)) << c.phase << r.err;
+    EXPECT_NE(r.err.find(fmt::format("mixtape: rank {} of 2, {}, step 2: as MIXTAPE_FAULT asks", c.rank, c.phase)),
+              std::string::npos)
+        << c.phase << r.err;
+  }
+}
+
+TEST_F(Faulty, ARankThatHangsInComputingEndsTheJobAndSaysWhere) {
+  for (const char* stage : {"0", "3"}) {
+    const auto begin = std::chrono::steady_clock::now();
+    const ProcessResult r = with_fault(1, "hang 2 forward and backward",
+                                       {"parallel.timeout_seconds=2", fmt::format("parallel.zero_stage={}", stage)});
+    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 30);
+    EXPECT_EQ(r.exit_code, int(Exit::failure)) << r.err;
+    static const std::regex culprit(
+        "mixtape: rank 1 of 2: no progress for [0-9]+ s in: forward and backward, step 2; parallel.timeout_seconds "
+        "ends the job");
+    EXPECT_TRUE(std::regex_search(r.err, culprit)) << r.err;
+  }
 }
 
 TEST_F(Failing, AnErrorOfAllIsSaidOnce) {
@@ -369,6 +438,12 @@ TEST_F(Distributed, APlanSaysWhatARankNeedsAndExchanges) {
   // 2 x 3/4 of four bytes, and 3/4 of two, of 239,616 parameters.
   EXPECT_TRUE(std::regex_search(r.out, std::regex("gradients +1.37 MiB\n  weights +351 KiB"))) << r.out;
   EXPECT_EQ(plan("3", "seed=1").exit_code, int(Exit::config));
+  // Of two micro-batches a rank: each sums gradients, and gathers weights twice.
+  const ProcessResult three =
+      space.mixtape({"plan", "tiny.yaml", "--world", "4", "parallel.zero_stage=3", "--flops-per-second", "1e9",
+                     "--bytes-per-second", "1e6"});
+  EXPECT_TRUE(std::regex_search(three.out, std::regex("gradients +1.37 MiB\n  weights +1.37 MiB\n"))) << three.out;
+  EXPECT_TRUE(std::regex_search(three.out, std::regex("a step of [0-9.]+ s, [0-9]+ % of it computing"))) << three.out;
 }
 
 // A run of one process neither loads MPI nor needs it.

@@ -97,6 +97,24 @@ TEST_F(Optimizer, TheNormIsThatOfTheRangesAndKnowsNoThreads) {
   }
 }
 
+// As two ranks do it: each squares its own ranges, and all make the norm of all of them.
+TEST_F(Optimizer, TheNormOfPartsIsTheSame) {
+  const Tensor g = upload(random(total, 1));
+  const auto n = int64_t(ranges.size()), half = n / 2;
+  StepState whole{.loss_scale = 4}, parts = whole;
+  gradient_norm(backend, {.state = &whole, .gradients = g, .ranges = ranges.data(), .n_ranges = n, .clip = 1});
+  const Tensor squares = backend.make({n}, DType::i64);
+  for (const auto& [first, count] : {std::pair{int64_t(0), half}, {half, n - half}})
+    range_squares(
+        backend,
+        {.squares = squares.columns(first, count), .gradients = g, .ranges = ranges.data() + first, .n_ranges = count});
+  gradient_norm(backend, {.state = &parts, .ranges = ranges.data(), .n_ranges = n, .clip = 1, .squares = squares});
+  EXPECT_EQ(std::bit_cast<uint32_t>(parts.grad_norm), std::bit_cast<uint32_t>(whole.grad_norm));
+  EXPECT_EQ(parts.grad_factor, whole.grad_factor);
+  EXPECT_THROW(range_squares(backend, {.squares = squares, .gradients = g, .ranges = ranges.data(), .n_ranges = half}),
+               Error);
+}
+
 TEST_F(Optimizer, MeasuresGradientsOf16Bits) {
   const Floats g = random(total, 1);
   const Tensor narrow = backend.make({total}, DType::bf16), wide = backend.make({total}, DType::f32);

@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 
+#include "core/base/error.h"
 #include "core/base/philox.h"
-#include "core/cpu/backend.h"
 
 namespace mixtape {
 namespace {
@@ -41,72 +43,56 @@ std::optional<Values> tree(int64_t n, int first, int lanes) {
   return sum;
 }
 
-class Device {
- public:
-  Device() : memory(1 << 20), arena(memory.data(), memory.bytes()), backend({.threads = 1}) { backend.bind(arena); }
-  HostMemory memory;
-  Arena arena;
-  CpuBackend backend;
-};
-
-// What a rank makes of its micro-batches, as backward does: overwritten or added.
-std::optional<Values> folded(Device& d, LaneFold& fold, const Tensor& sum, int64_t n, int rank, int ranks) {
-  const int64_t first = n * rank / ranks, end = n * (rank + 1) / ranks;
-  fold.begin(n, first);
+// What an owner makes of its micro-batches, each of whose gradients come alone.
+std::optional<Values> folded(LaneFold& fold, int64_t n, int owner, int owners) {
+  const int64_t first = n * owner / owners, end = n * (owner + 1) / owners;
+  std::array<Values, LaneFold::places> kept;
+  std::optional<Values> sum;
+  fold.begin(n, first, end - first);
   for (int64_t i = 0; i < end - first; ++i) {
-    const Values values = gradients_of(first + i);
-    for (int64_t k = 0; k < width; ++k)
-      sum.data<float>()[k] = fold.starts_lane(i) ? values[size_t(k)] : sum.data<float>()[k] + values[size_t(k)];
-    fold.after(i);
+    sum = gradients_of(first + i);
+    for (const LaneFold::Move& move : fold.moves(i)) {
+      Values& place = kept[size_t(move.place)];
+      if (move.kind == LaneFold::Move::add) sum = plus(*sum, place);
+      if (move.kind == LaneFold::Move::take) sum = place;
+      if (move.kind == LaneFold::Move::keep) place = *sum;
+    }
   }
-  if (!fold.finish()) return {};
-  Values result(width);
-  d.backend.copy_to_host(result.data(), sum);
-  return result;
+  return sum;
 }
 
-TEST(LaneFold, IsATreeOfFoldsOnAnyRank) {
-  std::vector<int64_t> counts;
-  for (int64_t n = 1; n <= 35; ++n) counts.push_back(n);
-  for (const int ranks : {1, 2, 4, 8})
-    for (int rank = 0; rank < ranks; ++rank) {
-      Device d;
-      const Tensor sum = d.backend.make({width}, DType::f32);
-      LaneFold fold(sum, rank, ranks, counts, d.backend);
-      for (const int64_t n : counts)
-        EXPECT_EQ(folded(d, fold, sum, n, rank, ranks), tree(n, rank * 8 / ranks, 8 / ranks))
-            << n << " micro-batches, rank " << rank << " of " << ranks;
+TEST(LaneFold, IsATreeOfFoldsOfAnyOwner) {
+  for (const int owners : {1, 2, 4, 8})
+    for (int owner = 0; owner < owners; ++owner) {
+      LaneFold fold(owner, owners);
+      for (int64_t n = 1; n <= 35; ++n)
+        EXPECT_EQ(folded(fold, n, owner, owners), tree(n, owner * 8 / owners, 8 / owners))
+            << n << " micro-batches, owner " << owner << " of " << owners;
     }
 }
 
-// Buffers that wait, besides the one that backward adds to.
-int64_t buffers(int64_t n, int ranks) {
-  Device d;
-  const Tensor sum = d.backend.make({width}, DType::f32);
-  const LaneFold fold(sum, 0, ranks, {n}, d.backend);
-  return d.arena.by_category()[int(Category::gradients)] / Arena::alignment;
+// Buffers that wait, besides the one that backward writes.
+int64_t buffers(int64_t n, int owners) {
+  const auto needed = LaneFold::needed(0, owners, {n});
+  return std::count(needed.begin(), needed.end(), true);
 }
 
-TEST(LaneFold, TakesABufferForEachLevelThatWaits) {
+TEST(LaneFold, TakesABufferForTheLaneAndEachLevelThatWaits) {
   EXPECT_EQ(buffers(1, 1), 0);
   EXPECT_EQ(buffers(2, 1), 1);
   EXPECT_EQ(buffers(4, 1), 2);
   EXPECT_EQ(buffers(8, 1), 3);
-  EXPECT_EQ(buffers(64, 1), 3);
-  EXPECT_EQ(buffers(64, 2), 2);
-  EXPECT_EQ(buffers(64, 4), 1);
-  EXPECT_EQ(buffers(64, 8), 0);
+  EXPECT_EQ(buffers(8, 8), 0);
+  EXPECT_EQ(buffers(64, 1), 4);
+  EXPECT_EQ(buffers(64, 2), 3);
+  EXPECT_EQ(buffers(64, 4), 2);
+  EXPECT_EQ(buffers(64, 8), 1);
 }
 
-TEST(LaneFold, RefusesStepsThatItWasNotMadeFor) {
-  Device d;
-  const Tensor sum = d.backend.make({width}, DType::f32);
-  LaneFold fold(sum, 0, 1, {1}, d.backend);
-  fold.begin(2, 0);
-  EXPECT_THROW(fold.after(0), Error);
-  LaneFold first(sum, 0, 2, {8}, d.backend);
-  first.begin(8, 4);
-  EXPECT_THROW(first.after(0), Error);
+TEST(LaneFold, RefusesAnothersMicroBatches) {
+  LaneFold first(0, 2);
+  EXPECT_THROW(first.begin(8, 4, 1), Error);
+  EXPECT_THROW(first.begin(8, 3, 2), Error);
 }
 
 }  // namespace

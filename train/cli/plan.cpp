@@ -1,4 +1,5 @@
 // mixtape plan CONFIG: what a run will take, before it takes it.
+#include <algorithm>
 #include <cmath>
 
 #include "train/bench/fit.h"
@@ -15,7 +16,7 @@ namespace mixtape {
 namespace {
 
 struct PlanArguments {
-  double flops_per_second = 0, tokens_per_second = 0;
+  double flops_per_second = 0, tokens_per_second = 0, bytes_per_second = 0;
   int world = 1;
   bool models = false, parameters = false;
   std::string fit;
@@ -41,14 +42,39 @@ void print_memory(const MemoryPlan& plan, double parameters, int world) {
   row("arena", plan.peak);
 }
 
-// What a process sends and receives in a step. Each bucket is summed in parts, one a process, which all then get: twice
-// (W - 1) / W of the gradients.
-void print_exchange(const EngineOptions& options, const ParameterLayout& layout, int world) {
-  const double share = double(world - 1) / world, elements = double(layout.learning_flat_count());
-  const double gradients = 2 * share * 4 * elements;
-  const double weights = options.sharding.ranks > 1 ? share * double(size_of(options.types.compute)) * elements : 0;
-  fmt::print("\nExchange, each process and step\n  gradients    {:>12}\n", human_bytes(gradients));
-  if (weights > 0) fmt::print("  weights      {:>12}\n", human_bytes(weights));
+// What a process sends, and receives, in a step. A sum of which each process gets its part takes (W - 1) / W of the
+// bytes, and so does giving all of them all parts.
+struct Exchange {
+  double gradients = 0, weights = 0;  // bytes
+  double rounds = 1;                  // micro-batches of a process
+  int64_t stage = 0;
+};
+Exchange exchange_of(const Config& config, const EngineOptions& options, const ParameterLayout& layout, int world) {
+  const double once = double(world - 1) / world * double(layout.learning_flat_count());
+  Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * world)),
+             .stage = config.parallel.zero_stage};
+  e.gradients = 4 * once * (e.stage == 0 ? 2 : e.stage == 1 ? 1 : e.rounds);
+  e.weights = double(size_of(options.types.compute)) * once * (e.stage == 0 ? 0 : e.stage == 3 ? 2 * e.rounds : 1);
+  return e;
+}
+
+// Of stages 0 and 1 the last micro-batch's backward, two thirds of it, hides the sums; of stages 2 and 3 forward and
+// backward hide what belongs to them. The update is left out, which takes little beside them.
+double step_seconds(const Exchange& e, double compute, double bytes_per_second) {
+  const double gradients = e.gradients / bytes_per_second, weights = e.weights / bytes_per_second;
+  if (e.stage <= 1) return compute + std::max(0.0, gradients - compute / e.rounds * 2 / 3) + weights;
+  if (e.stage == 2) return std::max(compute, compute / 3 + gradients) + weights;
+  return std::max({compute, compute / 3 + gradients + weights / 2, gradients + weights});
+}
+
+void print_exchange(const Exchange& e, const PlanArguments& a, double flops_of_step) {
+  fmt::print("\nExchange, each process and step\n  gradients    {:>12}\n", human_bytes(e.gradients));
+  if (e.weights > 0) fmt::print("  weights      {:>12}\n", human_bytes(e.weights));
+  if (a.flops_per_second <= 0 || a.bytes_per_second <= 0) return;
+  const double compute = flops_of_step / a.world / a.flops_per_second;
+  const double step = step_seconds(e, compute, a.bytes_per_second);
+  fmt::print("  time         {:.3g} s, beside {:.3g} s of computing: a step of {:.3g} s, {:.0f} % of it computing\n",
+             (e.gradients + e.weights) / a.bytes_per_second, compute, step, 100 * compute / step);
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
@@ -70,7 +96,7 @@ void print_epochs(const Config& config) {
 void print_time(const PlanArguments& a, double tokens, double flops) {
   double seconds = 0;
   if (a.tokens_per_second > 0) seconds = tokens / a.tokens_per_second;
-  if (a.flops_per_second > 0) seconds = flops / a.flops_per_second;
+  if (a.flops_per_second > 0) seconds = flops / a.flops_per_second / a.world;
   if (seconds > 0) fmt::print("\nTime at that speed: {}\n", human_duration(seconds));
 }
 
@@ -122,7 +148,11 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   if (options.recompute == RecomputePolicy::full)
     fmt::print("Hardware FLOPs    {:.4g} (forward twice: recomputation)\n", per_token * tokens * 4 / 3);
   print_memory(plan_training(options, config, *ranks), parameters, a.world);
-  if (a.world > 1) print_exchange(options, model.layout(), a.world);
+  if (a.world > 1) {
+    const double hardware = per_token * (options.recompute == RecomputePolicy::full ? 4.0 / 3 : 1);
+    print_exchange(exchange_of(config, options, model.layout(), a.world), a,
+                   hardware * double(config.tokens_per_step()));
+  }
   fmt::print("\nData\n");
   print_epochs(config);
   print_time(a, tokens, per_token * tokens);
@@ -143,8 +173,11 @@ void add_plan_command(Command& app) {
   Command command = app.subcommand("plan", "parameters, memory, FLOPs, epochs and scaling laws of a run");
   const auto arguments = add_config_arguments(command);
   const auto a = std::make_shared<PlanArguments>();
-  command.option("--flops-per-second", a->flops_per_second, "sustained speed, for an estimate of time").at_least(0);
+  command.option("--flops-per-second", a->flops_per_second, "sustained speed of a process, for an estimate of time")
+      .at_least(0);
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
+  command.option("--bytes-per-second", a->bytes_per_second, "that a process sends to others, for the time of a step")
+      .at_least(0);
   command.option("--world", a->world, "processes that train together: the memory of the one that has most")
       .range(1, 65536);
   command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");

@@ -1,6 +1,7 @@
 // mixtape train CONFIG... [key=value...]
 #include "train/cli/arguments.h"
 #include "train/cli/commands.h"
+#include "train/parallel/communication_thread.h"
 #include "train/parallel/launch.h"
 #include "train/parallel/watchdog.h"
 #include "train/parallel/world.h"
@@ -10,6 +11,19 @@
 
 namespace mixtape {
 namespace {
+
+// Ends all processes for the error that is being handled.
+[[noreturn]] void end_all_for_error(Communicator& ranks) {
+  try {
+    throw;
+  } catch (const Error& error) {
+    end_all(ranks, error.what(), int(error.exit_code()));
+  } catch (const std::bad_alloc&) {
+    end_all(ranks, "out of memory", int(Exit::failure));
+  } catch (const std::exception& error) {
+    end_all(ranks, error.what(), int(Exit::failure));
+  }
+}
 
 void train(const std::vector<std::string>& arguments, Communicator& ranks) {
   ResolvedConfig config = load_arguments(arguments);
@@ -25,6 +39,7 @@ void train(const std::vector<std::string>& arguments, Communicator& ranks) {
       if (leads) write_html_report({directory});
     } catch (const std::exception&) {  // the first error says more
     }
+    if (ranks.size() > 1) end_all_for_error(ranks);  // while the trainer, whose memory is being exchanged, still lives
     throw;
   }
   if (!leads) return;
@@ -35,16 +50,13 @@ void train(const std::vector<std::string>& arguments, Communicator& ranks) {
 }
 
 // As one of several processes. An error here must end the others, who would wait for this one.
-void train_together(const std::vector<std::string>& arguments, Communicator& ranks) {
+void train_together(const std::vector<std::string>& arguments, Communicator& processes) {
+  CommunicationThread ranks(processes);
   ranks.rank() == 0 ? console().plain() : console().silence();
   try {
     train(arguments, ranks);
-  } catch (const Error& error) {
-    end_all(ranks, error.what(), int(error.exit_code()));
-  } catch (const std::bad_alloc&) {
-    end_all(ranks, "out of memory", int(Exit::failure));
-  } catch (const std::exception& error) {
-    end_all(ranks, error.what(), int(Exit::failure));
+  } catch (...) {
+    end_all_for_error(ranks);
   }
   ranks.barrier();  // nobody ends, and is missed, while rank 0 still writes
 }

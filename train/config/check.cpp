@@ -488,13 +488,12 @@ void check_lora(const Config& c, Rules& rules) {
 
 void check_available(const Config& c, Rules& rules) {
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
-  if (c.parallel.zero_stage > 1) rules.unavailable("parallel.zero_stage", "0 and 1");
   if (c.parallel.tensor_parallel_size != 1) rules.unavailable("parallel.tensor_parallel_size", "1");
 }
 
 // Update rules that look at a tensor as a whole need it whole.
 void check_sharding(const Config& c, Rules& rules) {
-  if (c.parallel.zero_stage != 1) return;
+  if (c.parallel.zero_stage == 0) return;
   const auto refuse = [&](std::string_view key) {
     rules.refuse("parallel.zero_stage", fmt::format("but {} looks at whole tensors, which shards cut; use 0", key));
   };

@@ -55,6 +55,7 @@ struct Batch {
 struct GlobalBatch {
   uint64_t first_sample = 0;       // of the whole global step
   uint64_t first_micro_batch = 0;  // index of micro_batches[0] within the global step
+  int64_t stride = 1;              // from one of them to the next
   int64_t of_micro_batches = 0;    // in the whole global step; 0: those here are all
   std::vector<Batch> micro_batches;
   int64_t n_tokens = 0;  // sums over micro_batches

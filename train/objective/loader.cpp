@@ -69,18 +69,20 @@ void Loader::run() {
 
 void Loader::fill(uint64_t first_sample, int64_t samples_of_step, GlobalBatch& batch) const {
   const int64_t micro_batches = samples_of_step / options_.micro_batch_size;
-  const int64_t begin = micro_batches * options_.rank / options_.world;
-  const int64_t end = micro_batches * (options_.rank + 1) / options_.world;
+  const int64_t rank = options_.rank, world = options_.world, turns = options_.in_turns ? world : 1;
+  const int64_t begin = options_.in_turns ? rank : micro_batches * rank / world;
+  const int64_t end = options_.in_turns ? micro_batches : micro_batches * (rank + 1) / world;
   batch.first_sample = first_sample;
   batch.first_micro_batch = uint64_t(begin);
+  batch.stride = turns;
   batch.of_micro_batches = micro_batches;
-  batch.micro_batches.resize(size_t(end - begin));
+  batch.micro_batches.resize(size_t(std::max<int64_t>(end - begin + turns - 1, 0) / turns));
   batch.n_tokens = batch.n_targets = 0;
   std::vector<uint64_t> samples(size_t(options_.micro_batch_size));
-  uint64_t first = batch.first_sample + batch.first_micro_batch * samples.size();
+  uint64_t number = batch.first_micro_batch;
   for (Batch& micro : batch.micro_batches) {
-    std::iota(samples.begin(), samples.end(), first);
-    first += samples.size();
+    std::iota(samples.begin(), samples.end(), batch.first_sample + number * samples.size());
+    number += uint64_t(turns);
     objective_.fill(samples, micro);
     batch.n_tokens += micro.n_tokens;
     batch.n_targets += micro.n_targets;

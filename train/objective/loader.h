@@ -5,7 +5,8 @@
 //
 // Which samples a step gets depends on its first sample alone: it takes the next global_batch_size from there (or as
 // many as batch_size_at says), cut into micro-batches in order; rank r of W owns the r-th of W runs of micro-batches,
-// equal ones where W divides their number. Threads and depth change nothing.
+// equal ones where W divides their number, or where ranks take turns micro-batch r and each W-th after it. Threads and
+// depth change nothing.
 #pragma once
 
 #include <condition_variable>
@@ -27,6 +28,7 @@ struct LoaderOptions {
   std::function<int64_t(uint64_t)> batch_size_at = nullptr;
   uint64_t first_sample = 0;
   int rank = 0, world = 1;
+  bool in_turns = false;
   int depth = 3;  // steps prepared ahead
 };
 

@@ -28,21 +28,24 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
       backend_(backend) {
   const std::vector<ParameterFactors> factors = parameter_factors(parameters.layout(), config.parameters);
   const auto decay = float(config_.weight_decay);
-  all_ = {.run = {0, parameters.layout().learning_flat_count()}, .tensors = parameters.update_tensors(decay, factors)};
+  all_ = {.place = {{0, parameters.layout().learning_flat_count()}},
+          .tensors = parameters.update_tensors(decay, factors)};
   // Ranges of tensors that are stored as one are apart only where their scales are.
   const bool scaled = config_.scales_parameters();
   all_.ranges = scaled ? Parameters::ranges_of(all_.tensors) : parameters.update_ranges(decay, factors);
-  own_ = part_of(all_, parameters.shard());
-  if (parameters.storage().gradient_memory.transient)
-    for (int b = 0; b < parameters.buckets().size(); ++b)
-      buckets_.push_back(part_of(all_, parameters.buckets()[b].run));
+  for (const Shards::Part& part : parameters.shards().own()) own_.push_back(part_of(all_, part));
+  if (parameters.storage().gradient_memory.transient && !parameters.storage().sums)
+    for (const GradientBucket& b : parameters.buckets().all())
+      buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
   if (scaled) scales_ = backend.make({int64_t(all_.tensors.size())}, DType::f32, Category::optimizer);
 }
 
-Optimizer::Part Optimizer::part_of(const Part& all, Run run) const {
+Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
+  const Run& run = place.run;
   const auto inside = [&](const auto& t) { return t.offset >= run.begin && t.offset < run.end(); };
-  Part part{.run = run};
+  Part part{.place = place};
   part.first_tensor = std::ranges::find_if(all.tensors, inside) - all.tensors.begin();
+  part.first_range = std::ranges::find_if(all.ranges, inside) - all.ranges.begin();
   for (UpdateTensor tensor : all.tensors) {
     if (!inside(tensor)) continue;
     tensor.offset -= run.begin;
@@ -57,9 +60,32 @@ Optimizer::Part Optimizer::part_of(const Part& all, Run run) const {
   return part;
 }
 
-void Optimizer::measure_gradients(StepState* state) const { measure(all_, parameters_.gradients, false, state); }
+void Optimizer::measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share) const {
+  if (parameters_.shards().sharding().ranks == 1) return measure(all_, parameters_.gradients, false, state);
+  const Tensor squares = squares_of_own();
+  share(squares);
+  gradient_norm(backend_, {.state = state,
+                           .ranges = all_.ranges.data(),
+                           .n_ranges = int64_t(all_.ranges.size()),
+                           .clip = clip_,
+                           .squares = squares});
+}
 
-void Optimizer::update(StepState* state) const { update(own_, parameters_.own(parameters_.gradients), state); }
+// Of all ranges; 0 of those that are not this rank's.
+Tensor Optimizer::squares_of_own() const {
+  const Tensor squares = backend_.workspace({int64_t(all_.ranges.size())}, DType::i64);
+  if (!backend_.planning()) backend_.zero(squares);
+  for (const Part& part : own_)
+    range_squares(backend_, {.squares = squares.columns(part.first_range, int64_t(part.ranges.size())),
+                             .gradients = parameters_.own_gradients(part.place),
+                             .ranges = part.ranges.data(),
+                             .n_ranges = int64_t(part.ranges.size())});
+  return squares;
+}
+
+void Optimizer::update(StepState* state) const {
+  for (const Part& part : own_) update(part, parameters_.own_gradients(part.place), state);
+}
 
 void Optimizer::apply_bucket(int bucket, StepState* state) const {
   const Part& part = buckets_[size_t(bucket)];
@@ -99,15 +125,15 @@ Tensor Optimizer::measured_scales(const Buffers& b) const {
 
 void Optimizer::update(const Part& part, const Tensor& gradients, StepState* state) const {
   const Parameters& p = parameters_;
-  const int64_t begin = part.run.begin - p.shard().begin;
+  const Run place = part.place.place();
   const bool factored = p.storage().moments.second == SecondMoments::factored;
   Buffers b{.part = part,
             .state = state,
-            .weights = p.part(p.weights, part.run),
-            .master = p.part(p.master, {begin, part.run.count}),
+            .weights = p.own_weights(part.place),
+            .master = Parameters::part(p.master, place),
             .gradients = readable(gradients),
-            .m = p.m.part(begin, part.run.count),
-            .v = factored ? p.v : p.v.part(begin, part.run.count)};
+            .m = p.m.part(place.begin, place.count),
+            .v = factored ? p.v : p.v.part(place.begin, place.count)};
   b.scales = measured_scales(b);
   switch (config_.name) {
     case OptimizerKind::adafactor:

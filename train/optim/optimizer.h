@@ -1,6 +1,7 @@
 // The update rule that a configuration asks for, over a model's parameters.
 #pragma once
 
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -16,8 +17,9 @@ class Optimizer {
  public:
   Optimizer(const Config& config, Parameters& parameters, Backend& backend);
 
-  // The norm of the gradients, whether all are finite, and the factor that clips them. `state` is on the device.
-  void measure_gradients(StepState* state) const;
+  // The norm of the gradients, whether all are finite, and the factor that clips them. `state` is on the device. Of
+  // several ranks that have parts of the gradients `share` adds up the squares that they have made (RangeSquares).
+  void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {}) const;
   // One update, unless the gradients were not finite.
   void update(StepState* state) const;
   // Of gradients that are applied a bucket at a time: measures a bucket as a part of the step's, and updates its
@@ -29,8 +31,8 @@ class Optimizer {
  private:
   // What is updated at once: a run of the flat buffers, its tensors and ranges, counted from where it begins.
   struct Part {
-    Run run;
-    int64_t first_tensor = 0;  // of all tensors
+    Shards::Part place;
+    int64_t first_tensor = 0, first_range = 0;  // of all
     std::vector<UpdateTensor> tensors;
     std::vector<UpdateRange> ranges;
   };
@@ -41,7 +43,8 @@ class Optimizer {
     Tensor weights, master, gradients, scales;
     Moment m, v;  // v: whole where it is factored
   };
-  Part part_of(const Part& all, Run run) const;
+  Part part_of(const Part& all, Shards::Part place) const;
+  Tensor squares_of_own() const;
   void measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const;
   void update(const Part& part, const Tensor& gradients, StepState* state) const;
   Tensor readable(const Tensor& gradients) const;
@@ -56,7 +59,8 @@ class Optimizer {
   uint64_t seed_;  // of stochastic rounding
   Parameters& parameters_;
   Backend& backend_;
-  Part all_, own_;             // all that learns, and this rank's shard of it
+  Part all_;                   // all that learns
+  std::vector<Part> own_;      // this rank's parts of it
   std::vector<Part> buckets_;  // where each is applied alone
   Tensor scales_;              // of the tensors, where steps are relative to them
 };

@@ -9,18 +9,28 @@
 namespace mixtape {
 namespace {
 
-// Elements that are exchanged at once: enough to hide latency, little enough for scratch memory. A multiple of every
-// number of ranks in strict mode.
-constexpr int64_t bucket_elements = 4 << 20;
-
 // The numbers of micro-batches that steps of this run have.
 std::vector<int64_t> micro_batch_counts(const Config& config) {
   const int64_t most = config.train.global_batch_size / config.train.micro_batch_size;
   if (config.train.batch_ramp.tokens == 0) return {most};
-  std::vector<int64_t> counts;  // from 8 on every lane has some
-  for (int64_t n = 1; n <= std::min<int64_t>(most, LaneFold::lanes); ++n) counts.push_back(n);
+  std::vector<int64_t> counts;  // beyond two in each lane nothing new is needed
+  for (int64_t n = 1; n <= std::min<int64_t>(most, 2 * LaneFold::lanes); ++n) counts.push_back(n);
   return counts;
 }
+
+// By the thread that communicates, beside those that compute: memory is the limit.
+void add(std::span<float> to, std::span<const float> from) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+}
+
+std::vector<int64_t> bytes_of(const std::vector<int64_t>& counts, int64_t size) {
+  std::vector<int64_t> bytes;
+  for (const int64_t count : counts) bytes.push_back(count * size);
+  return bytes;
+}
+
+std::span<std::byte> memory_of(const Tensor& t) { return {t.raw(), size_t(t.bytes())}; }
+std::span<float> floats_of(const Tensor& t) { return {t.data<float>(), size_t(t.count())}; }
 
 }  // namespace
 
@@ -29,27 +39,49 @@ Sharding sharding_of(const Config& config, const Communicator& ranks) {
   return {.rank = ranks.rank(), .ranks = ranks.size()};
 }
 
+bool sums_each_micro_batch(const Config& config, const Communicator& ranks) {
+  return config.parallel.zero_stage >= 2 && ranks.size() > 1;
+}
+
 GradientReducer::GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks)
-    : parameters_(parameters), backend_(backend), ranks_(ranks) {
+    : parameters_(parameters),
+      backend_(backend),
+      ranks_(ranks),
+      stage_(int(config.parallel.zero_stage)),
+      sums_each_(sums_each_micro_batch(config, ranks)),
+      shards_(parameters.buckets().all(), parameters.layout().learning_flat_count(), {ranks.rank(), ranks.size()}),
+      ready_(size_t(parameters.buckets().size())) {
   if (ranks.size() > 1 && backend.name() != "cpu")
     throw ConfigError(
         "device: {} with {} processes, but so far they exchange gradients of the CPU only; use one "
         "process, or device: cpu",
         config.device, ranks.size());
+  if (ranks.size() > 1) parameters.buckets().set_listener(this);
   // Gradients that are fused into the update are of one micro-batch, whose order is its own.
-  if (config.determinism == Determinism::strict && parameters.gradients)
-    lanes_.emplace(parameters.gradients, ranks.rank(), ranks.size(), micro_batch_counts(config), backend);
-  const Sharding sharding = parameters.storage().sharding;
-  for (int r = 0; sharding.ranks > 1 && r < sharding.ranks; ++r)
-    shard_bytes_.push_back(shard_of(parameters.layout().learning_flat_count(), {r, sharding.ranks}).count *
-                           size_of(parameters.weights.dtype()));
+  if (config.determinism != Determinism::strict || config.precision.gradients == GradientStorage::fused) return;
+  // Of stages 2 and 3 each rank adds up all micro-batches, of the elements that are its own.
+  const Sharding lanes = sums_each_ ? Sharding{} : Sharding{ranks.rank(), ranks.size()};
+  lanes_.emplace(lanes.rank, lanes.ranks);
+  const auto needed = LaneFold::needed(lanes.rank, lanes.ranks, micro_batch_counts(config));
+  const int64_t elements = sums_each_ ? shards_.own_count() : parameters.layout().learning_flat_count();
+  const DType type = sums_each_ ? DType::f32 : parameters.storage().gradient_memory.dtype;
+  for (size_t p = 0; p < needed.size(); ++p)
+    if (needed[p]) kept_[p] = backend.make({elements}, type, Category::gradients);
+}
+
+GradientReducer::~GradientReducer() {
+  if (ranks_.size() > 1) parameters_.buckets().set_listener(nullptr);
 }
 
 StepCounts GradientReducer::begin(const GlobalBatch& batch) {
-  here_ = int64_t(batch.micro_batches.size());
-  micro_batches_ = batch.of_micro_batches > 0 ? batch.of_micro_batches : here_;
+  const auto own = int64_t(batch.micro_batches.size());
+  micro_batches_ = batch.of_micro_batches > 0 ? batch.of_micro_batches : own;
   first_ = int64_t(batch.first_micro_batch);
-  if (lanes_) lanes_->begin(micro_batches_, first_);
+  stride_ = batch.stride;
+  here_ = sums_each_ ? (micro_batches_ + ranks_.size() - 1) / ranks_.size() : own;
+  next_bucket_ = 0;
+  if (lanes_)
+    sums_each_ ? lanes_->begin(micro_batches_, 0, micro_batches_) : lanes_->begin(micro_batches_, first_, own);
   int64_t counts[] = {batch.n_tokens, batch.n_targets};
   if (!backend_.planning()) {
     const Phase phase("exchange of target counts", Phase::waits);
@@ -58,8 +90,111 @@ StepCounts GradientReducer::begin(const GlobalBatch& batch) {
   return {.tokens = counts[0], .targets = counts[1]};
 }
 
-void GradientReducer::after_micro_batch(int64_t i) {
-  if (lanes_) lanes_->after(i);
+void GradientReducer::bucket_complete(int bucket) {
+  if (now_ < 0 || (!sums_each_ && now_ + 1 < here_)) return;
+  const Tensor gradients = parameters_.buckets().gradients(bucket);
+  if (lanes_ && !sums_each_) apply_moves(gradients, parameters_.buckets()[bucket].run);
+  ready_[size_t(bucket)] = gradients;
+  while (next_bucket_ < int(ready_.size()) && ready_[size_t(next_bucket_)]) {
+    exchange(next_bucket_, ready_[size_t(next_bucket_)]);
+    ready_[size_t(next_bucket_++)] = {};
+  }
+}
+
+void GradientReducer::end_micro_batch(int64_t i) {
+  const bool in_buckets = ranks_.size() > 1 && (sums_each_ || i + 1 == here_);
+  if (in_buckets) next_bucket_ = 0;
+  if (!in_buckets && lanes_) apply_moves(parameters_.gradients, {0, parameters_.gradients.count()});
+  now_ = -1;
+}
+
+// The moves of this rank's current micro-batch, on elements `run` of its gradients.
+void GradientReducer::apply_moves(const Tensor& gradients, Run run) {
+  for (const LaneFold::Move& move : lanes_->moves(now_)) {
+    const Tensor place = Parameters::part(kept_[size_t(move.place)], run);
+    const bool keeps = move.kind == LaneFold::Move::keep, adds = move.kind == LaneFold::Move::add;
+    backend_.cast().convert({.y = {keeps ? place : gradients, adds ? Write::accumulate : Write::overwrite},
+                             .x = keeps ? gradients : place});
+  }
+}
+
+void GradientReducer::exchange(int bucket, const Tensor& gradients) {
+  collect();
+  const int64_t own = shards_.of_bucket(bucket, ranks_.rank()).run.count;
+  const int64_t arrives = lanes_ ? own * ranks_.size() : stage_ > 0 ? own : 0;
+  on_its_way_ = {bucket, now_, gradients, {}};
+  if (arrives > 0) on_its_way_.scratch = backend_.workspace({arrives}, DType::f32);
+  if (backend_.planning()) return;
+  job_ = ranks_.post("gradients", [this](Communicator& c) {
+    lanes_ ? sum_in_lane_order(c, on_its_way_) : sum_in_library_order(c, on_its_way_);
+  });
+}
+
+// Waits for the bucket on its way, and gives its memory back.
+void GradientReducer::collect() {
+  if (!backend_.planning() && on_its_way_.gradients) {
+    const Phase phase("sum of gradients over ranks", Phase::waits);
+    ranks_.wait(job_);
+  }
+  on_its_way_ = {};
+}
+
+// Where the sum of this rank's part of the bucket belongs.
+std::span<float> GradientReducer::own_of(const Exchange& e) const {
+  const Shards::Part& own = shards_.of_bucket(e.bucket, ranks_.rank());
+  if (sums_each_) return floats_of(Parameters::part(parameters_.sums, own.place()));
+  const int64_t begin = own.run.begin - parameters_.buckets()[e.bucket].run.begin;
+  return floats_of(e.gradients).subspan(size_t(begin), size_t(own.run.count));
+}
+
+void GradientReducer::sum_in_library_order(Communicator& c, const Exchange& e) {
+  if (stage_ == 0) return c.all_reduce(floats_of(e.gradients));
+  const std::span<float> own = own_of(e), sum = e.scratch ? floats_of(e.scratch) : std::span<float>();
+  c.reduce_scatter(floats_of(e.gradients), shards_.counts_of(e.bucket), sum);
+  if (sums_each_ && e.micro_batch > 0)
+    add(own, sum);
+  else
+    std::ranges::copy(sum, own.begin());
+}
+
+// Each rank gets its part of the bucket from all, and adds them in the order of the lanes.
+void GradientReducer::sum_in_lane_order(Communicator& c, const Exchange& e) {
+  const std::vector<int64_t> counts = shards_.counts_of(e.bucket);
+  const std::span<float> own = own_of(e), parts = e.scratch ? floats_of(e.scratch) : std::span<float>();
+  c.all_to_all(floats_of(e.gradients), counts, parts);
+  if (sums_each_) return fold(e);
+  add_ranks_as_tree(parts, int64_t(own.size()));
+  std::ranges::copy(parts.first(own.size()), own.begin());
+  if (stage_ == 0) c.all_gather(memory_of(e.gradients), bytes_of(counts, sizeof(float)));
+}
+
+// What is left of the tree of lanes when each rank has added its own.
+void GradientReducer::add_ranks_as_tree(std::span<float> parts, int64_t count) const {
+  const auto part = [&](int64_t r) { return parts.subspan(size_t(r * count), size_t(count)); };
+  for (int64_t width = 1; width < ranks_.size(); width *= 2)
+    for (int64_t r = 0; r + width < ranks_.size(); r += 2 * width) add(part(r), part(r + width));
+}
+
+// The parts are of micro-batches that follow one another: a rank each.
+void GradientReducer::fold(const Exchange& e) {
+  const Shards::Part& own = shards_.of_bucket(e.bucket, ranks_.rank());
+  const auto count = size_t(own.run.count);
+  if (count == 0) return;
+  for (int r = 0; r < ranks_.size(); ++r) {
+    const int64_t number = e.micro_batch * ranks_.size() + r;
+    if (number >= micro_batches_) return;
+    const std::span<float> gradients = floats_of(e.scratch).subspan(size_t(r) * count, count);
+    for (const LaneFold::Move& move : lanes_->moves(number)) {
+      const std::span<float> place = floats_of(Parameters::part(kept_[size_t(move.place)], own.place()));
+      if (move.kind == LaneFold::Move::add)
+        add(gradients, place);
+      else if (move.kind == LaneFold::Move::take)
+        std::ranges::copy(place, gradients.begin());
+      else
+        std::ranges::copy(gradients, place.begin());
+    }
+    if (number + 1 == micro_batches_) std::ranges::copy(gradients, own_of(e).begin());
+  }
 }
 
 // -0 is what can be added to any number without changing a bit of it; 0 would turn -0 into 0.
@@ -67,48 +202,29 @@ void GradientReducer::fill_with_nothing() {
   const Tensor& all = parameters_.gradients;
   const std::vector<float> nothing(size_t(std::min<int64_t>(all.count(), chunk_elements)), -0.f);
   for (int64_t at = 0; at < all.count(); at += int64_t(nothing.size()))
-    backend_.copy_from_host(all.columns(at, std::min<int64_t>(int64_t(nothing.size()), all.count() - at)),
+    backend_.copy_from_host(Parameters::part(all, {at, std::min<int64_t>(int64_t(nothing.size()), all.count() - at)}),
                             nothing.data());
 }
 
-void GradientReducer::sum_over_ranks() {
-  const bool any = lanes_ ? lanes_->finish() : here_ > 0;
-  const Tensor& gradients = parameters_.gradients;
+void GradientReducer::finish_sums() {
   if (ranks_.size() == 1) return;
-  const Phase phase("sum of gradients over ranks", Phase::waits);
-  if (!any) fill_with_nothing();
-  const std::span<float> all(backend_.planning() ? nullptr : gradients.data<float>(), size_t(gradients.count()));
-  if (lanes_) return sum_in_order(all);
-  if (backend_.planning()) return;
-  for (size_t at = 0; at < all.size(); at += bucket_elements)
-    ranks_.all_reduce(all.subspan(at, std::min<size_t>(bucket_elements, all.size() - at)));
-}
-
-// Each rank gets its part of a bucket from all, adds them as a tree, and gives the sum to all. The flat buffer is a
-// multiple of 64 elements long, so that 2, 4 or 8 parts are equal.
-void GradientReducer::sum_in_order(std::span<float> gradients) {
-  const int64_t ranks = ranks_.size(), n = int64_t(gradients.size());
-  const Tensor scratch = backend_.workspace({std::min(n, bucket_elements)}, DType::f32);
-  if (backend_.planning()) return;
-  for (int64_t at = 0; at < n; at += bucket_elements) {
-    const int64_t count = std::min(bucket_elements, n - at), part = count / ranks;
-    const std::span<float> bucket = gradients.subspan(size_t(at), size_t(count));
-    part_counts_.assign(size_t(ranks), part);
-    ranks_.all_to_all(bucket, part_counts_, std::span(scratch.data<float>(), size_t(count)));
-    for (int64_t width = 1; width < ranks; width *= 2)
-      for (int64_t i = 0; i + width < ranks; i += 2 * width)
-        backend_.cast().convert({.y = {scratch.columns(i * part, part), Write::accumulate},
-                                 .x = scratch.columns((i + width) * part, part)});
-    std::copy_n(scratch.data<float>(), part, bucket.data() + part * ranks_.rank());
-    part_bytes_.assign(size_t(ranks), part * int64_t(sizeof(float)));
-    ranks_.all_gather(std::as_writable_bytes(bucket), part_bytes_);
+  if (here_ == 0) {  // a rank without micro-batches takes part in the exchange
+    fill_with_nothing();
+    for (int b = 0; b < parameters_.buckets().size(); ++b) exchange(b, parameters_.buckets().gradients(b));
   }
+  collect();
 }
 
 // A sum of bit patterns, each of them zero on all ranks but one, is exact.
+void GradientReducer::share_squares(const Tensor& squares) {
+  if (backend_.planning()) return;
+  const Phase phase("exchange of the gradients' norm", Phase::waits);
+  ranks_.all_reduce(std::span(squares.data<int64_t>(), size_t(squares.count())));
+}
+
 double GradientReducer::total(std::span<const double> losses) {
   loss_bits_.assign(size_t(micro_batches_), 0);
-  for (size_t i = 0; i < losses.size(); ++i) loss_bits_[size_t(first_) + i] = std::bit_cast<int64_t>(losses[i]);
+  for (size_t i = 0; i < losses.size(); ++i) loss_bits_[number_of(int64_t(i))] = std::bit_cast<int64_t>(losses[i]);
   if (!backend_.planning()) {
     const Phase phase("exchange of losses", Phase::waits);
     ranks_.all_reduce(std::span(loss_bits_));
@@ -119,10 +235,15 @@ double GradientReducer::total(std::span<const double> losses) {
 }
 
 void GradientReducer::share_weights() {
-  if (shard_bytes_.empty() || backend_.planning()) return;
+  if (stage_ == 0 || stage_ == 3 || ranks_.size() == 1 || backend_.planning()) return;
   const Phase phase("exchange of updated weights", Phase::waits);
-  const Tensor weights = parameters_.learning_weights();
-  ranks_.all_gather({weights.raw(), size_t(weights.bytes())}, shard_bytes_);
+  int64_t last = 0;
+  for (int b = 0; b < parameters_.buckets().size(); ++b)
+    last = ranks_.post("weights", [this, b](Communicator& c) {
+      const Tensor bucket = Parameters::part(parameters_.weights, parameters_.buckets()[b].run);
+      c.all_gather(memory_of(bucket), bytes_of(shards_.counts_of(b), size_of(bucket.dtype())));
+    });
+  ranks_.wait(last);
 }
 
 }  // namespace mixtape

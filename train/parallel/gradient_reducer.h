@@ -1,11 +1,18 @@
-// What ranks exchange in a step: numbers of targets before it, gradients and losses after backward, and after the
-// update with parallel.zero_stage 1 the weights. docs/parallelism.md.
+// What ranks exchange in a step: numbers of targets before it, gradients while backward makes them, sums of squares for
+// their norm, losses, and after the update with parallel.zero_stage 1 and 2 the weights. docs/parallelism.md.
 //
 //   const StepCounts counts = reducer.begin(batch);
-//   for (i ...) { if (reducer.starts_sum(i)) engine.begin_sum(); ...backward...; reducer.after_micro_batch(i); }
-//   reducer.sum_over_ranks();
-//   ...norm, update...
+//   for (i < reducer.micro_batches()) {
+//     if (reducer.starts_sum(i)) engine.begin_sum();
+//     reducer.begin_micro_batch(i); ...forward, backward...; reducer.end_micro_batch(i);
+//   }
+//   reducer.finish_sums();
+//   ...norm (share_squares), update...
 //   reducer.share_weights();
+//
+// Buckets are exchanged in their order by jobs that Communicator::post takes, each of which also adds; backward goes on
+// meanwhile. Stages 0 and 1 do so in the last micro-batch, stages 2 and 3 in each. One exchange is on its way while the
+// next bucket fills: before a bucket is posted the one before is waited for.
 //
 // With one rank, and in fast mode, all of it is nothing but additions in order.
 #pragma once
@@ -22,23 +29,35 @@
 
 namespace mixtape {
 
-// How optimizer state is shared out.
+// What ranks share out.
 Sharding sharding_of(const Config& config, const Communicator& ranks);
+// Whether each micro-batch's gradients are summed over ranks at once (stages 2 and 3). Ranks then take micro-batches in
+// turns, so that a sum over all of them goes through one place.
+bool sums_each_micro_batch(const Config& config, const Communicator& ranks);
 
 struct StepCounts {
   int64_t tokens = 0, targets = 0;  // of all ranks
 };
 
-class GradientReducer {
+class GradientReducer final : public BucketListener {
  public:
   GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks);
+  ~GradientReducer() override;
 
   StepCounts begin(const GlobalBatch& batch);
+  // What this rank goes through. At stages 2 and 3 as many as any other, the last of them perhaps without a target.
+  int64_t micro_batches() const { return here_; }
+  // The number in the global step of this rank's i-th.
+  uint64_t number_of(int64_t i) const { return uint64_t(first_ + i * stride_); }
   // Whether the gradients of this rank's i-th micro-batch overwrite those before.
-  bool starts_sum(int64_t i) const { return lanes_ ? lanes_->starts_lane(i) : i == 0; }
-  void after_micro_batch(int64_t i);
-  // The gradients of the whole step, on every rank.
-  void sum_over_ranks();
+  bool starts_sum(int64_t i) const { return lanes_ || sums_each_ || i == 0; }
+  void begin_micro_batch(int64_t i) { now_ = i; }
+  void end_micro_batch(int64_t i);
+  void bucket_complete(int bucket) override;
+  // The gradients of the whole step: on every rank, or its own parts of them.
+  void finish_sums();
+  // Of ranges (by core/ops/optimizer.h's range_squares) whose gradients this rank has, the others' being 0: all.
+  void share_squares(const Tensor& squares);
   // The sum of the losses of all micro-batches of the step, in their order; `losses`: those of this rank's.
   double total(std::span<const double> losses);
   // After the update: the weights that other ranks have updated.
@@ -47,16 +66,38 @@ class GradientReducer {
   Communicator& ranks() const { return ranks_; }
 
  private:
-  void sum_in_order(std::span<float> gradients);
+  // A bucket on its way.
+  struct Exchange {
+    int bucket = 0;
+    int64_t micro_batch = 0;
+    Tensor gradients, scratch;
+  };
+  void exchange_in_order(int bucket);
+  void exchange(int bucket, const Tensor& gradients);
+  void collect();
+  void sum_in_library_order(Communicator& c, const Exchange& e);
+  void sum_in_lane_order(Communicator& c, const Exchange& e);
+  void add_ranks_as_tree(std::span<float> parts, int64_t count) const;
+  void fold(const Exchange& e);
+  void apply_moves(const Tensor& gradients, Run run);
+  std::span<float> own_of(const Exchange& e) const;
   void fill_with_nothing();
 
   Parameters& parameters_;
   Backend& backend_;
   Communicator& ranks_;
+  const int stage_;
+  const bool sums_each_;
+  const Shards shards_;            // by which buckets are exchanged
   std::optional<LaneFold> lanes_;  // in strict mode
-  int64_t micro_batches_ = 0, first_ = 0, here_ = 0;
-  std::vector<int64_t> loss_bits_, part_counts_, part_bytes_;
-  std::vector<int64_t> shard_bytes_;  // of the weights, by rank
+  std::array<Tensor, LaneFold::places> kept_;
+  int64_t micro_batches_ = 0, first_ = 0, stride_ = 1, here_ = 0;  // of the step, and of this rank
+  int64_t now_ = -1;                                               // the micro-batch of this rank that is on; -1: none
+  int next_bucket_ = 0;
+  std::vector<Tensor> ready_;  // gradients of buckets that are complete, and not their turn yet
+  Exchange on_its_way_;
+  int64_t job_ = 0;  // of it
+  std::vector<int64_t> loss_bits_;
 };
 
 }  // namespace mixtape

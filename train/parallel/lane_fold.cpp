@@ -3,30 +3,50 @@
 #include <algorithm>
 #include <bit>
 
-#include "core/ops/cast.h"
+#include "core/base/error.h"
 
 namespace mixtape {
+namespace {
 
-LaneFold::LaneFold(Tensor sum, int rank, int ranks, const std::vector<int64_t>& counts, Backend& backend)
-    : sum_(std::move(sum)), backend_(backend), lanes_here_(lanes / ranks), first_lane_(rank * lanes_here_) {
-  counting_ = true;
-  for (const int64_t count : counts) {
-    const int64_t first = count * rank / ranks, end = count * (rank + 1) / ranks;
-    begin(count, first);
-    for (int64_t i = 0; i < end - first; ++i) after(i);
-    finish();
+constexpr int lane_so_far = 0;
+constexpr int subtree(int level) { return 1 + level; }
+
+}  // namespace
+
+void LaneFold::begin(int64_t micro_batches, int64_t first, int64_t here) {
+  micro_batches_ = micro_batches;
+  next_lane_ = 0;
+  occupied_ = {};
+  moves_.assign(1, {});  // of empty lanes before the first micro-batch, where nothing waits yet
+  skip_empty_lanes(first);
+  moves_.clear();
+  for (int64_t i = first; i < first + here; ++i) {
+    const int lane = lane_of(i);
+    if (lane - first_lane_ >= lanes_here_ || lane < first_lane_)
+      throw Error("lane fold: micro-batch {} of {} belongs to another rank", i, micro_batches);
+    std::vector<Move>& moves = moves_.emplace_back();
+    if (occupied_[lane_so_far]) moves.push_back({Move::add, lane_so_far});
+    const bool goes_on = micro_batches * (lane + 1) / lanes > i + 1;
+    occupied_[lane_so_far] = goes_on;
+    if (goes_on) {
+      moves.push_back({Move::keep, lane_so_far});
+      continue;
+    }
+    end_lane(true);
+    skip_empty_lanes(i + 1);
   }
-  counting_ = false;
-  for (Waiting& w : waiting_)
-    if (w.needed) w.buffer = backend.make(sum_.shape(), sum_.dtype(), Category::gradients);
 }
 
-void LaneFold::begin(int64_t micro_batches, int64_t first) {
-  micro_batches_ = micro_batches;
-  first_ = first;
-  next_lane_ = 0;
-  has_sum_ = false;
-  skip_empty_lanes(first);
+std::array<bool, LaneFold::places> LaneFold::needed(int owner, int owners, const std::vector<int64_t>& counts) {
+  std::array<bool, places> needed{};
+  LaneFold fold(owner, owners);
+  for (const int64_t count : counts) {
+    const int64_t first = count * owner / owners, end = count * (owner + 1) / owners;
+    fold.begin(count, first, end - first);
+    for (const std::vector<Move>& moves : fold.moves_)
+      for (const Move& move : moves) needed[size_t(move.place)] = true;
+  }
+  return needed;
 }
 
 int LaneFold::lane_of(int64_t micro_batch) const {
@@ -35,26 +55,10 @@ int LaneFold::lane_of(int64_t micro_batch) const {
   return lane;
 }
 
-// Those before the lane of the micro-batch that comes next, whose gradients will overwrite the sum.
+// Those before the lane of the micro-batch that comes next.
 void LaneFold::skip_empty_lanes(int64_t next) {
   const int end = std::min(lane_of(next) - first_lane_, lanes_here_);
   while (next_lane_ < end) end_lane(false);
-}
-
-bool LaneFold::starts_lane(int64_t i) const { return i == 0 || lane_of(first_ + i) != lane_of(first_ + i - 1); }
-
-void LaneFold::after(int64_t i) {
-  const int lane = lane_of(first_ + i);
-  if (lane - first_lane_ >= lanes_here_)
-    throw Error("lane fold: micro-batch {} of {} belongs to another rank", first_ + i, micro_batches_);
-  if (micro_batches_ * (lane + 1) / lanes > first_ + i + 1) return;  // it goes on
-  end_lane(true);
-  skip_empty_lanes(first_ + i + 1);
-}
-
-bool LaneFold::finish() {
-  skip_empty_lanes(micro_batches_);
-  return has_sum_;
 }
 
 int LaneFold::waits_at(int lane) const {
@@ -64,29 +68,20 @@ int LaneFold::waits_at(int lane) const {
 
 // The subtrees that end with this lane are complete: each is joined with its left neighbour, which has waited for it.
 void LaneFold::end_lane(bool has_gradients) {
+  std::vector<Move>& moves = moves_.back();
   const int lane = next_lane_++;
-  has_sum_ = has_gradients;
+  bool any = has_gradients;
   for (int level = 0; (lane >> level) & 1; ++level) {
-    if (!waiting_[level].occupied) continue;
-    join(waiting_[level].buffer, has_sum_);
-    waiting_[level].occupied = false;
-    has_sum_ = true;
+    bool& waits = occupied_[size_t(subtree(level))];
+    if (!waits) continue;
+    moves.push_back({any ? Move::add : Move::take, subtree(level)});
+    waits = false;
+    any = true;
   }
   const int level = waits_at(lane);
-  if (level < 0 || !has_sum_) return;
-  waiting_[level].occupied = waiting_[level].needed = true;
-  keep(waiting_[level].buffer);
-}
-
-void LaneFold::join(const Tensor& waiting, bool has_sum) {
-  if (counting_) return;
-  backend_.cast().convert({.y = {sum_, has_sum ? Write::accumulate : Write::overwrite}, .x = waiting});
-}
-
-void LaneFold::keep(const Tensor& place) {
-  if (counting_) return;
-  if (!place) throw Error("lane fold: a step of {} micro-batches, which this run should not have", micro_batches_);
-  backend_.cast().convert({.y = {place, Write::overwrite}, .x = sum_});
+  if (level < 0 || !any) return;
+  occupied_[size_t(subtree(level))] = true;
+  moves.push_back({Move::keep, subtree(level)});
 }
 
 }  // namespace mixtape

@@ -1,60 +1,59 @@
 // The order in which gradients are added in strict mode: the same on 1, 2, 4 or 8 ranks.
 //
-// The N micro-batches of a step form 8 lanes, lane l those from floor(l N / 8) to floor((l + 1) N / 8). A lane's
-// gradients are added one after another; then lanes are added as a binary tree: (0 + 1) + (2 + 3), and so on. A rank of
-// W owns 8 / W neighbouring lanes, a whole subtree, whose sum it makes here; ranks add theirs by the rest of the tree
-// (gradient_reducer.h). An empty lane takes no part: not even a zero is added, which would change the sign of -0.
+// The N micro-batches of a step form 8 lanes, lane l those from floor(l N / 8) to floor((l + 1) N / 8). The gradients
+// of a lane's micro-batches are added one after another; then lanes are added as a binary tree: (0 + 1) + (2 + 3), and
+// so on. Of W owners each has 8 / W neighbouring lanes, a whole subtree, whose sum it makes by itself; what is left of
+// the tree is gradient_reducer.h's. An empty lane takes no part: not even a zero is added, which would change the sign
+// of -0.
 //
-// While a subtree waits for its neighbour it takes a buffer as large as the gradients: up to log2(8 / W) of them.
+// Each micro-batch's gradients come alone. What waits for others lies in one of four places, each as large as the
+// gradients: the lane so far, and subtrees of 1, 2 and 4 lanes that wait for their neighbour.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
-
-#include "core/backend.h"
 
 namespace mixtape {
 
 class LaneFold {
  public:
   static constexpr int lanes = 8;
+  static constexpr int places = 4;
 
-  // `sum`: the flat gradients, where backward adds and where the sum of this rank's lanes is at the end. `counts`: the
-  // numbers of micro-batches that a step may have.
-  LaneFold(Tensor sum, int rank, int ranks, const std::vector<int64_t>& counts, Backend& backend);
+  // What to do with the gradients that have come, in order. After the owner's last micro-batch they are the sum.
+  struct Move {
+    enum Kind {
+      add,   // what lies in the place, to them
+      take,  // what lies in the place, instead of them: nothing has come
+      keep   // puts them there
+    } kind;
+    int place;
+    friend bool operator==(const Move&, const Move&) = default;
+  };
 
-  // A step of so many micro-batches on all ranks; this rank's begin with number `first`.
-  void begin(int64_t micro_batches, int64_t first);
-  // Whether this rank's i-th micro-batch is its lane's first, whose gradients overwrite.
-  bool starts_lane(int64_t i) const;
-  // After backward of the i-th.
-  void after(int64_t i);
-  // After the last. Returns whether there was any: the sum is undefined without.
-  bool finish();
+  LaneFold(int owner, int owners) : lanes_here_(lanes / owners), first_lane_(owner * lanes_here_) {}
+
+  // A step of so many micro-batches, of which the owner's, `here`, begin with number `first`.
+  void begin(int64_t micro_batches, int64_t first, int64_t here);
+  // After the owner's i-th.
+  std::span<const Move> moves(int64_t i) const { return moves_[size_t(i)]; }
+  // Which places steps of these numbers of micro-batches need, of which the owner has all or its run.
+  static std::array<bool, places> needed(int owner, int owners, const std::vector<int64_t>& counts);
 
  private:
   int lane_of(int64_t micro_batch) const;
   void skip_empty_lanes(int64_t next);
   void end_lane(bool has_gradients);
-  // The level at which the subtree that ends with the lane waits for its neighbour; -1: it is this rank's whole.
+  // The level at which the subtree that ends with the lane waits for its neighbour; -1: it is the owner's whole.
   int waits_at(int lane) const;
-  void join(const Tensor& waiting, bool has_sum);
-  void keep(const Tensor& place);
 
-  Tensor sum_;
-  Backend& backend_;
   int lanes_here_, first_lane_;
-  int64_t micro_batches_ = 0, first_ = 0;
-  int next_lane_ = 0;  // of this rank, from 0
-  bool has_sum_ = false;
-  struct Waiting {
-    Tensor buffer;
-    bool occupied = false;
-    bool needed = false;
-  };
-  std::array<Waiting, 3> waiting_;  // by level: subtrees of 1, 2 and 4 lanes
-  bool counting_ = false;           // finds out which are needed
+  int64_t micro_batches_ = 0;
+  int next_lane_ = 0;  // of the owner's, from 0
+  std::array<bool, places> occupied_{};
+  std::vector<std::vector<Move>> moves_;
 };
 
 }  // namespace mixtape

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <utility>
 
@@ -31,6 +32,10 @@ class Doing {
     const std::lock_guard lock(mutex_);
     step_ = step;
   }
+  int64_t step() {
+    const std::lock_guard lock(mutex_);
+    return step_;
+  }
   void restart() {
     const std::lock_guard lock(mutex_);
     since_ = Clock::now();
@@ -56,12 +61,21 @@ Doing& doing() {
   return of_this_process;
 }
 
+// "throw 3 data": in step 3, when data begins; "hang 3 data": there it goes on doing nothing.
+void fail_as_asked(const std::string& asked, const char* phase, int64_t step) {
+  const std::string here = fmt::format("{} {}", step, phase);
+  if (asked == "throw " + here) throw Error("as {} asks", fault_variable);
+  while (asked == "hang " + here) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
 }  // namespace
 
 Phase::Phase(const char* name, Kind kind) {
   const auto before = doing().set({name, kind});
   before_ = before.name;
   kind_before_ = before.kind;
+  static const char* const asked = std::getenv(fault_variable);
+  if (asked) fail_as_asked(asked, name, doing().step());
 }
 
 // An error on its way keeps the phase that it comes from.

@@ -33,6 +33,10 @@ class Phase {
   Kind kind_before_;
 };
 
+// In the environment of a process: where it is to fail, to see what that does to a job. "throw 3 checkpoint" is an
+// error in step 3 at the beginning of that phase, "hang 3 forward and backward" a process that goes no further.
+inline constexpr const char* fault_variable = "MIXTAPE_FAULT";
+
 class Watchdog {
  public:
   Watchdog(Communicator& ranks, double timeout_seconds);

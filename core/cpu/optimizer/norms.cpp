@@ -58,15 +58,23 @@ double tree_sum(double* values, int64_t n) {
 
 }  // namespace
 
-void CpuOptimizer::gradient_norm(const GradientNorm& a) {
-  const int64_t chunks = (a.gradients.count() + chunk_elements - 1) / chunk_elements;
-  const Tensor scratch = backend_.workspace({a.n_ranges + chunks}, DType::i64);  // doubles
+void CpuOptimizer::range_squares(const RangeSquares& a) {
   if (backend_.planning()) return;
-  double* partials = reinterpret_cast<double*>(scratch.raw());
-  double* by_chunk = partials + a.n_ranges;
-  HWY_DYNAMIC_DISPATCH(range_norms)(a.gradients, a.ranges, a.n_ranges, partials);
+  HWY_DYNAMIC_DISPATCH(range_norms)
+  (a.gradients, a.ranges, a.n_ranges, reinterpret_cast<double*>(a.squares.raw()));
+}
+
+void CpuOptimizer::gradient_norm(const GradientNorm& a) {
+  const Tensor squares =
+      a.squares ? a.squares : backend_.workspace({std::max<int64_t>(a.n_ranges, 1)}, DType::i64);  // doubles
+  const int64_t chunks = chunks_of(a.ranges, a.n_ranges);
+  const Tensor sums = backend_.workspace({std::max<int64_t>(chunks, 1)}, DType::i64);
+  if (backend_.planning()) return;
+  if (!a.squares) range_squares({squares, a.gradients, a.ranges, a.n_ranges});
+  const double* by_range = reinterpret_cast<const double*>(squares.raw());
+  double* by_chunk = reinterpret_cast<double*>(sums.raw());
   std::fill(by_chunk, by_chunk + chunks, 0.0);
-  for (int64_t r = 0; r < a.n_ranges; ++r) by_chunk[a.ranges[r].offset / chunk_elements] += partials[r];
+  for (int64_t r = 0; r < a.n_ranges; ++r) by_chunk[a.ranges[r].offset / chunk_elements] += by_range[r];
 
   StepState& state = *a.state;
   state.grad_squares = (a.adds ? state.grad_squares : 0) + tree_sum(by_chunk, chunks);

@@ -23,7 +23,7 @@ namespace {
 
 constexpr int64_t most_bytes = 1 << 30;  // of one call: MPI counts with int
 
-void wait(MPI_Request request) {
+void complete(MPI_Request request) {
   const Clock::time_point start = Clock::now();
   for (int done = 0;;) {
     MPI_Test(&request, &done, MPI_STATUS_IGNORE);
@@ -44,7 +44,7 @@ void sum(std::span<T> values, MPI_Datatype type) {
     MPI_Request request;
     MPI_Iallreduce(MPI_IN_PLACE, values.data() + at, int(std::min(most, values.size() - at)), type, MPI_SUM,
                    MPI_COMM_WORLD, &request);
-    wait(request);
+    complete(request);
   }
 }
 
@@ -75,14 +75,14 @@ class MpiCommunicator final : public Communicator {
     MPI_Request request;
     MPI_Ialltoallv(from.data(), counts_.data(), offsets_.data(), MPI_FLOAT, to.data(), arriving.data(), places.data(),
                    MPI_FLOAT, MPI_COMM_WORLD, &request);
-    wait(request);
+    complete(request);
   }
 
   void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
     take_counts("reduce_scatter", from.size(), counts, to.size());
     MPI_Request request;
     MPI_Ireduce_scatter(from.data(), to.data(), counts_.data(), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
-    wait(request);
+    complete(request);
   }
 
   // Flat buffers are whole blocks long, which lets them be larger than an int counts.
@@ -103,7 +103,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Request request;
     MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all.data(), counts_.data(), offsets_.data(),
                     in_blocks ? block_type_ : MPI_BYTE, MPI_COMM_WORLD, &request);
-    wait(request);
+    complete(request);
   }
 
   void broadcast(std::span<std::byte> data, int root) override {
@@ -111,14 +111,14 @@ class MpiCommunicator final : public Communicator {
       MPI_Request request;
       MPI_Ibcast(data.data() + at, int(std::min(size_t(most_bytes), data.size() - at)), MPI_BYTE, root, MPI_COMM_WORLD,
                  &request);
-      wait(request);
+      complete(request);
     }
   }
 
   void barrier() override {
     MPI_Request request;
     MPI_Ibarrier(MPI_COMM_WORLD, &request);
-    wait(request);
+    complete(request);
   }
 
   // Another thread may be inside MPI just now, or hang there: if MPI does not end this process, the alarm does, and the
@@ -156,9 +156,9 @@ class MpiCommunicator final : public Communicator {
 }  // namespace
 
 // The number: of Communicator's virtual functions as they are now.
-extern "C" Communicator* mixtape_join_mpi_2() { return new MpiCommunicator; }
+extern "C" Communicator* mixtape_join_mpi_3() { return new MpiCommunicator; }
 
-extern "C" void mixtape_raw_mpi_2(Collective which, std::span<float> from, std::span<float> to) {
+extern "C" void mixtape_raw_mpi_3(Collective which, std::span<float> from, std::span<float> to) {
   const int part = int(std::min(from.size(), to.size()));
   switch (which) {
     case Collective::all_reduce:
