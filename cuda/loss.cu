@@ -167,7 +167,8 @@ int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, const LossSpec& spec) {
 // The workspace of a call.
 struct LossWorkspace {
   int64_t chunk;
-  Tensor z, g, nll, dweight, bias_parts, products;
+  Tensor z, g, nll, bias_parts, products;
+  Tensor dweight, dbias;  // sums over chunks, of what is stored in 16 bits
 
   LossWorkspace(CudaBackend& backend, const CrossEntropy& a)
       : chunk(rows_per_chunk(a.hidden.rows(), a.weight.rows(), a.spec)) {
@@ -179,6 +180,7 @@ struct LossWorkspace {
     if (a.dweight && a.dweight.tensor.dtype() != DType::f32)
       dweight = backend.workspace({vocabulary, a.hidden.cols()}, DType::f32);
     if (a.dbias) bias_parts = backend.workspace({RowBlocks(chunk).count, vocabulary}, DType::f32);
+    if (a.dbias && a.dbias.tensor.dtype() != DType::f32) dbias = backend.workspace({vocabulary}, DType::f32);
     products = backend.workspace({backend.products().workspace_bytes()}, DType::u8);
   }
 };
@@ -223,9 +225,11 @@ void chunk_gradients(CudaBackend& backend, const CrossEntropy& a, const LossWork
                                  .transpose_a = true,
                                  .accumulate = later || (!w.dweight && a.dweight.accumulates())},
                                 w.products);
-  if (a.dbias)
-    column_sums(backend.runtime(), {a.dbias.tensor, later ? Write::accumulate : a.dbias.write}, g,
-                w.bias_parts.data<float>());
+  if (a.dbias) {
+    Grad to = w.dbias ? Grad{w.dbias, Write::overwrite} : a.dbias;
+    if (later) to.write = Write::accumulate;
+    column_sums(backend.runtime(), to, g, w.bias_parts.data<float>());
+  }
 }
 
 void mean_of(Runtime& runtime, const Tensor& mean, const Tensor& losses, const StepState* state) {
@@ -248,6 +252,7 @@ void CudaLoss::cross_entropy(const CrossEntropy& a) {
     if (w.g) cuda::chunk_gradients(backend_, a, w, first, n, first > 0);
   }
   if (w.dweight) backend_.cast().convert({.y = a.dweight, .x = w.dweight});
+  if (w.dbias) backend_.cast().convert({.y = a.dbias, .x = w.dbias});
   cuda::mean_of(backend_.runtime(), a.mean, a.row_loss, a.state);
   if (a.nll) cuda::mean_of(backend_.runtime(), a.nll, w.nll ? w.nll : a.row_loss, a.state);
 }

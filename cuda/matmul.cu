@@ -73,8 +73,11 @@ void CudaMatmul::linear_backward(const LinearBackward& a) {
   Tensor du = a.dy, parts, bias_sums;
   if (a.activation != Unary::none && !a.dy_is_scratch) du = backend_.workspace(a.dy.shape(), a.dy.dtype());
   if (a.dbias) parts = backend_.workspace({cuda::RowBlocks(a.dy.rows()).count, a.dy.cols()}, DType::f32);
-  // The epilogue stores sums in the type of dweight, and cannot add to what is there.
-  const bool with_dweight = a.dbias && a.dweight;
+  // The epilogue stores sums in the type of dweight, and cannot add to what is there. Sums of 16 bits that are added or
+  // widened would be rounded before that, too.
+  const bool narrow = a.dweight && a.dweight.tensor.dtype() != DType::f32;
+  const bool with_dweight =
+      a.dbias && a.dweight && !(narrow && (a.dbias.accumulates() || a.dbias.tensor.dtype() == DType::f32));
   if (with_dweight && (a.dbias.accumulates() || a.dbias.tensor.dtype() != a.dweight.tensor.dtype()))
     bias_sums = backend_.workspace({a.dy.cols()}, a.dweight.tensor.dtype());
   if (backend_.planning()) return;

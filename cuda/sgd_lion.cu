@@ -49,12 +49,8 @@ struct LionRule {
 
 template <class Arguments>
 UpdateBuffers buffers_of(const Arguments& a) {
-  return {.state = a.state,
-          .weights = a.weights,
-          .master = a.master,
-          .gradients = a.gradients,
-          .m = a.m,
-          .seed = a.seed};
+  return {
+      .state = a.state, .weights = a.weights, .master = a.master, .gradients = a.gradients, .m = a.m, .seed = a.seed};
 }
 
 }  // namespace

@@ -47,7 +47,8 @@ Trained train(std::vector<std::string> settings, const std::vector<std::string>&
   EXPECT_EQ(engine.arena().peak(), run.plan.peak);
   EXPECT_EQ(engine.arena().by_category()[int(Category::gradients)] == 0, options.gradient_memory.transient)
       << "given back after the step";
-  for (const Tensor& t : {p.weights, p.master, p.m.values, p.m.scales, p.v.values, p.v.scales}) run.buffers.push_back(bytes_of(engine, t));
+  for (const Tensor& t : {p.weights, p.master, p.m.values, p.m.scales, p.v.values, p.v.scales})
+    run.buffers.push_back(bytes_of(engine, t));
   run.largest_bucket = p.buckets().largest();
   return run;
 }

@@ -82,9 +82,10 @@ TEST(Fit, ReadsAmountsOfMemory) {
 
 // What it names does fit, and twice the micro-batch does not.
 TEST(Fit, NamesTheLargestMicroBatchThatFits) {
-  Config config = load_arguments({"model.preset=gpt2", "data.seq_length=256", "train.max_steps=10",
-                                  "train.global_batch_size=64", "eval.interval=0", "logging.sample_interval=0"})
-                      .config;
+  Config config =
+      load_arguments({"model.preset=gpt2", "data.seq_length=256", "train.max_steps=10", "schedule.warmup_steps=1",
+                      "train.global_batch_size=64", "eval.interval=0", "logging.sample_interval=0"})
+          .config;
   const int64_t bytes = int64_t(3) << 30;
   const std::vector<FittingOption> options = options_that_fit(config, bytes);
   ASSERT_FALSE(options.empty());
@@ -107,9 +108,10 @@ TEST(Fit, NamesTheLargestMicroBatchThatFits) {
 }
 
 TEST(Fit, NamesTheLargestModelOfAFamily) {
-  const Config config = load_arguments({"model.preset=gpt2", "data.seq_length=128", "train.global_batch_size=1",
-                                        "train.max_steps=10", "eval.interval=0", "logging.sample_interval=0"})
-                            .config;
+  const Config config =
+      load_arguments({"model.preset=gpt2", "data.seq_length=128", "train.global_batch_size=1", "train.max_steps=10",
+                      "schedule.warmup_steps=1", "eval.interval=0", "logging.sample_interval=0"})
+          .config;
   const auto model = largest_that_fits(config, int64_t(8) << 30);
   ASSERT_TRUE(model);
   EXPECT_EQ(model->preset, "gpt2-xl");  // 1.56B at 4.03 bytes and activations
