@@ -66,6 +66,8 @@ Storage Arena::allocate(int64_t bytes, Category category) {
 
   int slot;
   if (free_slots_.empty()) {
+    // Other threads find the slots of their views meanwhile, so slots stay where they are; so many are never live.
+    if (slots_.empty()) slots_.reserve(size_t(1) << 16);
     slot = int(slots_.size());
     slots_.emplace_back();
   } else {

@@ -1,5 +1,6 @@
-// The update of flat buffers by a rule that treats each element alone: a warp takes a block of 256 elements, a lane eight
-// that follow each other. What is narrower than float32 is widened into registers, updated there, and written back.
+// The update of flat buffers by a rule that treats each element alone: a warp takes a block of 256 elements, a lane
+// eight that follow each other. What is narrower than float32 is widened into registers, updated there, and written
+// back.
 //
 // One kernel for each rule: the formats of buffers are the same for all threads, so that the branches over them cost
 // little beside the memory, which binds.
@@ -23,7 +24,7 @@ struct Flat {
   float* scales = nullptr;  // of blocks
 
   Flat() = default;
-  Flat(const Tensor& t) : data(t.raw()), type(t.dtype()) {}  // NOLINT
+  Flat(const Tensor& t) : data(t.raw()), type(t.dtype()) {}                      // NOLINT
   Flat(const Moment& m) : Flat(m.values) { scales = data_of<float>(m.scales); }  // NOLINT
 };
 
@@ -249,8 +250,8 @@ void update(CudaBackend& backend, const Tensor& table, UpdateBuffers buffers, co
   buffers.ranges = upload(backend, table, ranges, n_ranges);
   int64_t longest = 1;
   for (int64_t r = 0; r < n_ranges; ++r) longest = std::max(longest, ranges[r].count);
-  launch(backend.runtime(), update_kernel<Rule>,
-         dim3(unsigned(n_ranges), unsigned(divide_up(longest, update_piece))), dim3(update_threads), 0, buffers, rule);
+  launch(backend.runtime(), update_kernel<Rule>, dim3(unsigned(n_ranges), unsigned(divide_up(longest, update_piece))),
+         dim3(update_threads), 0, buffers, rule);
 }
 
 }  // namespace mixtape::cuda

@@ -1,9 +1,10 @@
 // How the optimizer's state is stored: masters and moments in fewer bits than float32, and what the bits mean.
 //
 // A moment is an average that changes by a small part of itself in a step: by 1/1000 with a beta of 0.999, while bf16's
-// numbers are 1/128 to 1/256 of themselves apart, and codes of 8 bits further. Rounded to nearest it would stay where it
-// is, a second moment that should fall as much as one that should rise. So every format narrower than float32 rounds by
-// chance (core/ops/stochastic_rounding.h): to the number below or above, with the probability that makes the mean right.
+// numbers are 1/128 to 1/256 of themselves apart, and codes of 8 bits further. Rounded to nearest it would stay where
+// it is, a second moment that should fall as much as one that should rise. So every format narrower than float32 rounds
+// by chance (core/ops/stochastic_rounding.h): to the number below or above, with the probability that makes the mean
+// right.
 #pragma once
 
 #include <bit>
@@ -29,8 +30,8 @@ enum class MasterWeights { fp32, remainder16, none };
 //
 // int8: the update divides m by sqrt(v), and both are stored by their square root, which makes numbers near 0 closer to
 // each other: a linear code has none below 1/127 of the block's largest, and within a block moments differ by more than
-// that. Dettmers et al., 8-bit optimizers, arXiv 2110.02861, have a table of codes for the same reason; a root costs less
-// than a search in a table, and its error is no larger (tests/ops/moments_test.cpp measures it).
+// that. Dettmers et al., 8-bit optimizers, arXiv 2110.02861, have a table of codes for the same reason; a root costs
+// less than a search in a table, and its error is no larger (tests/ops/moments_test.cpp measures it).
 //
 // A second moment above 0 is never stored as 0, the least code is its least: else m / sqrt(v) would be m / eps.
 enum class MomentFormat { fp32, bf16, int8, fp8 };
@@ -67,8 +68,9 @@ struct Moment {
   static constexpr int64_t blocks_of(int64_t count) { return (count + moment_block - 1) / moment_block; }
 };
 
-// A weight of 16 bits as the copy of its master: to nearest. Of bf16 ties go away from 0, not to even: then 16 bits tell
-// which of the 65,536 masters of a weight it was, and a run with remainders has the bits of one with float32 masters.
+// A weight of 16 bits as the copy of its master: to nearest. Of bf16 ties go away from 0, not to even: then 16 bits
+// tell which of the 65,536 masters of a weight it was, and a run with remainders has the bits of one with float32
+// masters.
 template <class T>
 constexpr T rounded_weight(float master) {
   return T(master);

@@ -40,9 +40,9 @@ void launch_flash_dkv(Runtime& runtime, const AttentionBackwardArguments<T>& a, 
   });
 }
 
-#define MIXTAPE_FLASH(T)                                                                       \
-  template void launch_flash_forward<T>(Runtime&, const AttentionArguments<T>&, unsigned);     \
-  template void launch_flash_dq<T>(Runtime&, const AttentionBackwardArguments<T>&, unsigned);  \
+#define MIXTAPE_FLASH(T)                                                                      \
+  template void launch_flash_forward<T>(Runtime&, const AttentionArguments<T>&, unsigned);    \
+  template void launch_flash_dq<T>(Runtime&, const AttentionBackwardArguments<T>&, unsigned); \
   template void launch_flash_dkv<T>(Runtime&, const AttentionBackwardArguments<T>&, unsigned)
 MIXTAPE_FLASH(fp16);
 MIXTAPE_FLASH(bf16);

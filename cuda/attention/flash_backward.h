@@ -1,10 +1,10 @@
-// Backward on tensor cores. A block takes 64 rows of one head, 16 a warp, and walks the other side in tiles that cp.async
-// brings two deep. Two kernels, so that every gradient has one owner: dK, dV by a block of keys over the queries of all
-// heads that share them, dQ by a block of queries. Seven products in place of five, no atomics, the same bits every
-// time.
+// Backward on tensor cores. A block takes 64 rows of one head, 16 a warp, and walks the other side in tiles that
+// cp.async brings two deep. Two kernels, so that every gradient has one owner: dK, dV by a block of keys over the
+// queries of all heads that share them, dQ by a block of queries. Seven products in place of five, no atomics, the same
+// bits every time.
 //
-// FLOPs for each pair of a visible tile: 14 D. Bytes: each of q, k, v, out and their gradients crosses once a block; the
-// passing side mostly from the L2 cache. Bound by the tensor cores from some hundred rows on.
+// FLOPs for each pair of a visible tile: 14 D. Bytes: each of q, k, v, out and their gradients crosses once a block;
+// the passing side mostly from the L2 cache. Bound by the tensor cores from some hundred rows on.
 #pragma once
 
 #include "cuda/attention/flash.h"

@@ -2,9 +2,9 @@
 // walks the keys 64 at a time.
 //
 // FLOPs for each pair of a visible tile of 64 x 64: 4 D. Bytes: q and out cross once, k and v once a block, mostly from
-// the L2 cache: 64 FLOPs a byte of k and v for each tile of queries. A warp reads keys and values from shared memory once for
-// 32 queries: with 16 the reading alone takes as long as the products (D = 64, a tile: 64 KiB at 128 bytes a cycle, 512
-// cycles; 1 MFLOP at 2048 a cycle, 512 cycles).
+// the L2 cache: 64 FLOPs a byte of k and v for each tile of queries. A warp reads keys and values from shared memory
+// once for 32 queries: with 16 the reading alone takes as long as the products (D = 64, a tile: 64 KiB at 128 bytes a
+// cycle, 512 cycles; 1 MFLOP at 2048 a cycle, 512 cycles).
 //
 // Keys and values have one place each, so that two blocks fit a multiprocessor: values come while the scores are
 // multiplied, the next keys come during softmax and the sum.
@@ -30,8 +30,8 @@ struct FlashRows {
   Softmax softmax;
 };
 
-// Tiles of queries `first` to first + M - 1 by the tile of keys in shared memory. pair_of(m): the m-th tile and that one.
-// between(): all warps are done with the keys, and the values are there.
+// Tiles of queries `first` to first + M - 1 by the tile of keys in shared memory. pair_of(m): the m-th tile and that
+// one. between(): all warps are done with the keys, and the values are there.
 template <int first, int M, bool dropout, int D, class T, class PairOf, class Between>
 __device__ inline void forward_step(const AttentionArguments<T>& a, FlashForwardStorage<D, T>& s,
                                     FlashRows<D> (&rows)[2], int head, PairOf&& pair_of, Between&& between) {
@@ -57,7 +57,8 @@ __device__ inline void forward_step(const AttentionArguments<T>& a, FlashForward
 
 // A warp's 16 rows of out, and their lse.
 template <int D, class T>
-__device__ inline void store_rows(const AttentionArguments<T>& a, const FlashRows<D>& rows, const Pair& pair, int head) {
+__device__ inline void store_rows(const AttentionArguments<T>& a, const FlashRows<D>& rows, const Pair& pair,
+                                  int head) {
   const int64_t col = int64_t(head) * a.head_dim;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -26,7 +26,10 @@ struct Table {
     std::sort(sorted.begin(), sorted.end());
     top = sorted.back();
   }
-  double below(double x) const { return *(std::upper_bound(sorted.begin(), sorted.end(), x) - 1); }
+  double below(double x) const {
+    const auto next = std::upper_bound(sorted.begin(), sorted.end(), x);
+    return next == sorted.begin() ? sorted.front() : *(next - 1);
+  }
   double above(double x) const {
     const auto next = std::upper_bound(sorted.begin(), sorted.end(), x);
     return next == sorted.end() ? sorted.back() : *next;
@@ -144,9 +147,9 @@ TEST(Moments, AdamWFollowsTheFormulaInEveryFormat) {
               const double gradient = 0.5 * g[i], lr = 0.01 * r.lr_factor;
               m[i] = beta1 * m0[i] + (1 - beta1) * gradient;
               v[i] = beta2 * v0[i] + (1 - beta2) * gradient * gradient;
-              const double expected = before[i] * (1 - lr * r.weight_decay) -
-                                      lr * m[i] / (1 - std::pow(beta1, t + 1)) /
-                                          (std::sqrt(v[i] / (1 - std::pow(beta2, t + 1))) + 1e-8);
+              const double expected =
+                  before[i] * (1 - lr * r.weight_decay) -
+                  lr * m[i] / (1 - std::pow(beta1, t + 1)) / (std::sqrt(v[i] / (1 - std::pow(beta2, t + 1))) + 1e-8);
               ASSERT_NEAR(after[i], expected, 4e-6 * (1 + std::abs(expected))) << "step " << t << " element " << i;
               most_m[i / moment_block] = std::max(most_m[i / moment_block], std::abs(m[i]));
               most_v[i / moment_block] = std::max(most_v[i / moment_block], v[i]);
@@ -258,8 +261,11 @@ TEST(Moments, BitsDoNotDependOnHowBuffersAreCut) {
         for (const int run : {0, 1, 2}) {
           Bench b(device, 1 << run);
           const Floats start = normals(total, 1);
-          Buffers x{b.put_as(start, DType::bf16), {}, b.put(normals(total, 2, 1)),
-                    b.zeros(first_moment_type(format), total), b.zeros(second_moment_type(format), total)};
+          Buffers x{b.put_as(start, DType::bf16),
+                    {},
+                    b.put(normals(total, 2, 1)),
+                    b.zeros(first_moment_type(format), total),
+                    b.zeros(second_moment_type(format), total)};
           if (master == DType::f32) x.master = b.put(start);
           if (master == DType::u16) x.master = b.put(std::vector<uint16_t>(total, 7));
           for (int64_t t = 0; t < 2; ++t) {
@@ -268,14 +274,16 @@ TEST(Moments, BitsDoNotDependOnHowBuffersAreCut) {
               continue;
             }
             // Two ranks, of which the second has what begins at the second chunk.
-            for (const auto& [begin, count] : {std::pair{int64_t(0), chunk_elements}, {chunk_elements, total - chunk_elements}}) {
+            for (const auto& [begin, count] :
+                 {std::pair{int64_t(0), chunk_elements}, {chunk_elements, total - chunk_elements}}) {
               const auto cut = [&, b0 = begin, n = count](const Tensor& t) {
                 return t ? Tensor(t.raw() + b0 * size_of(t.dtype()), {n}, t.dtype()) : t;
               };
               std::vector<UpdateRange> own;
               for (UpdateRange r : ranges)
                 if (r.offset >= begin && r.offset < begin + count) r.offset -= begin, own.push_back(r);
-              step(b, {cut(x.w), cut(x.master), cut(x.g), x.m.part(begin, count), x.v.part(begin, count)}, state_of(t), own);
+              step(b, {cut(x.w), cut(x.master), cut(x.g), x.m.part(begin, count), x.v.part(begin, count)}, state_of(t),
+                   own);
             }
           }
           std::vector<std::vector<std::byte>> bits;
@@ -293,7 +301,10 @@ TEST(Moments, EndsOfTheRange) {
   for (const TestDevice& device : update_devices())
     for (const MomentFormat format : {MomentFormat::int8, MomentFormat::fp8}) {
       Bench b(device);
-      Buffers x{b.put(Floats(768, 1.f)), {}, {}, b.zeros(first_moment_type(format), 768),
+      Buffers x{b.put(Floats(768, 1.f)),
+                {},
+                {},
+                b.zeros(first_moment_type(format), 768),
                 b.zeros(second_moment_type(format), 768)};
       Floats g(768, 0.f);
       std::fill_n(g.begin() + 256, 256, 1e-30f);
@@ -315,7 +326,8 @@ TEST(Masters, RemaindersAreFloat32Exactly) {
     Bench b(device);
     Floats start = normals(total, 1);
     for (int64_t i = 0; i < 512; ++i)  // on a tie, and beside one
-      start[i] = std::bit_cast<float>((std::bit_cast<uint32_t>(start[i]) & 0xffff0000u) + 0x8000u + uint32_t(i % 3) - 1);
+      start[i] =
+          std::bit_cast<float>((std::bit_cast<uint32_t>(start[i]) & 0xffff0000u) + 0x8000u + uint32_t(i % 3) - 1);
     std::vector<bf16> weights(total);
     std::vector<uint16_t> rest(total);
     for (int64_t i = 0; i < total; ++i) {

@@ -71,7 +71,8 @@ TEST(UpdateRules, FollowTheGoldenTraces) {
         rule.update(b, {.updates = step, .learning_rate = c["settings"]["lr"]});
         const Floats now = b.get<float>(rule.w), expected = flat(c["parameters_after_step"][step]);
         for (size_t i = 0; i < now.size(); ++i)
-          ASSERT_NEAR(now[i], expected[i], 2e-6 * (1 + std::abs(expected[i]))) << device.name << " " << name << " " << step;
+          ASSERT_NEAR(now[i], expected[i], 2e-6 * (1 + std::abs(expected[i])))
+              << device.name << " " << name << " " << step;
       }
     }
     EXPECT_EQ(cases, 12) << "AdamW, Adam, SGD and Lion, twice each and more";
@@ -85,8 +86,10 @@ TEST(UpdateRules, WorkOnNarrowBuffers) {
   for (const TestDevice& device : update_devices())
     for (const std::string name : {"sgd", "sgd_nesterov", "lion", "adam_l2"}) {
       Bench b(device);
-      const nlohmann::json settings = {{"betas", {0.9, 0.99}}, {"momentum", 0.9}, {"nesterov", name == "sgd_nesterov"}, {"eps", 1e-8}};
-      Rule rule{name, settings, b.put_as(normals(n, 1), DType::bf16), {}, {}, b.zeros(DType::i8, n), b.zeros(DType::u8, n)};
+      const nlohmann::json settings = {
+          {"betas", {0.9, 0.99}}, {"momentum", 0.9}, {"nesterov", name == "sgd_nesterov"}, {"eps", 1e-8}};
+      Rule rule{
+          name, settings, b.put_as(normals(n, 1), DType::bf16), {}, {}, b.zeros(DType::i8, n), b.zeros(DType::u8, n)};
       rule.ranges = {{.count = 1000, .lr_factor = 0.5f, .weight_decay = 0.1f}, {.offset = 1024, .count = 1976}};
       rule.g = b.put_as(normals(n, 2), DType::bf16);
       const auto widened = [&](const Tensor& t) {
@@ -129,7 +132,8 @@ TEST(UpdateRules, WhatCannotBeIsRefused) {
   EXPECT_THROW(sgd(*b, {state, w, {}, g, {}, &range, 1, 0.9f}), Error) << "momentum needs a buffer";
   EXPECT_THROW(sgd(*b, {state, w, {}, short_buffer, {}, &range, 1, 0}), Error);
   EXPECT_THROW(lion(*b, {state, w, {}, g, short_buffer, &range, 1, 0.9f, 0.99f}), Error);
-  EXPECT_THROW(lion(*b, {state, b.put_as(Floats(10), DType::f16), b.put(std::vector<uint16_t>(10)), g, w, &range, 1, 0.9f, 0.99f}),
+  EXPECT_THROW(lion(*b, {state, b.put_as(Floats(10), DType::f16), b.put(std::vector<uint16_t>(10)), g, w, &range, 1,
+                         0.9f, 0.99f}),
                Error);
 }
 

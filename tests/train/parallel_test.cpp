@@ -137,7 +137,8 @@ Outcome train(const Config& config, int world, const std::vector<int64_t>& steps
       outcome.norms.push_back(result.grad_norm);
     }
     // Where a step is smaller than planned, or rows have no target, a CPU needs less.
-    const int64_t peak = run.engine.arena().peak(), most = config.train.global_batch_size / config.train.micro_batch_size;
+    const int64_t peak = run.engine.arena().peak(),
+                  most = config.train.global_batch_size / config.train.micro_batch_size;
     EXPECT_LE(peak, run.plan.peak) << "rank " << ranks.rank() << " of " << world;
     if (!steps.empty() && steps[0] == most) {
       EXPECT_EQ(peak, run.plan.peak) << "rank " << ranks.rank() << " of " << world;

@@ -178,8 +178,7 @@ void add_plan_command(Command& app) {
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
   command.option("--bytes-per-second", a->bytes_per_second, "that a process sends to others, for the time of a step")
       .at_least(0);
-  command.option("--world", a->world, "processes that train together: the memory of the one that has most")
-      .range(1, 65536);
+  command.option("--world", a->world, "processes that train together: the memory of the first of them").range(1, 65536);
   command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");
   command.option("--fit", a->fit, "which settings, and which model of its kind, fit into so much memory")
       .type_name("24GiB");

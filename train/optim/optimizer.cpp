@@ -35,8 +35,7 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
   all_.ranges = scaled ? Parameters::ranges_of(all_.tensors) : parameters.update_ranges(decay, factors);
   for (const Shards::Part& part : parameters.shards().own()) own_.push_back(part_of(all_, part));
   if (parameters.storage().gradient_memory.transient && !parameters.storage().sums)
-    for (const GradientBucket& b : parameters.buckets().all())
-      buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
+    for (const GradientBucket& b : parameters.buckets().all()) buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
   if (scaled) scales_ = backend.make({int64_t(all_.tensors.size())}, DType::f32, Category::optimizer);
 }
 

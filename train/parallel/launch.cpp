@@ -60,7 +60,7 @@ std::vector<std::string> mpirun_words(int ranks) {
   std::vector<std::string> words{
       "mpirun",    "-np",  std::to_string(ranks), "--host", fmt::format("localhost:{}", ranks),
       "--bind-to", "none", "--oversubscribe"};
-  if (geteuid() == 0) words.push_back("--allow-run-as-root");
+  if (geteuid() == 0) words.emplace_back("--allow-run-as-root");
   return words;
 }
 

@@ -174,8 +174,8 @@ HWY_INLINE void close_weights(const FlatBuffers& b, const UpdateRange& range, in
   dispatch<fp16, bf16>(b.weights.dtype(), "update", [&]<class T>() HWY_ATTR {
     whole_vectors(b.weights.data<T>() + at, n, true, [&](T* to) HWY_ATTR {
       if (!b.master) {
-        const int64_t skip = draw_words<roundings_a_draw>(b, range, Purpose::rounding, range.first + at - range.offset,
-                                                          n, room.words);
+        const int64_t skip =
+            draw_words<roundings_a_draw>(b, range, Purpose::rounding, range.first + at - range.offset, n, room.words);
         return close_by_chance(to, n, w, reinterpret_cast<const uint16_t*>(room.words) + skip);
       }
       each_vector(n, [&](auto part, int64_t i) HWY_ATTR { part.store(as_weight<T>(part.load(w + i)), to + i); });
