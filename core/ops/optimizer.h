@@ -35,8 +35,8 @@ struct UpdateTensor {
 };
 
 // Writes state->grad_norm (of gradients / loss_scale), state->finite and state->grad_factor =
-// min(1, clip / (norm + 1e-6)) / loss_scale (clip <= 0: 1 / loss_scale). gradients: float32, flat; `ranges` tells what
-// counts (the padding between parameters does not).
+// min(1, clip / (norm + 1e-6)) / loss_scale (clip <= 0: 1 / loss_scale). gradients: fp32 or bf16, flat; `ranges`
+// tells what counts (the padding between parameters does not).
 //
 // With `adds` they are one part of the step's, applied before the next is known: the norm and finiteness are of all
 // parts so far, and what is clipped by is the larger of that norm and of the step before's (state->last_norm). So no
