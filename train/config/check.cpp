@@ -2,36 +2,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/config/schema.h"
+#include "train/config/rules.h"
 
 namespace mixtape {
 namespace {
-
-// Collects violations. Each begins with the key, its value and where it came from.
-class Rules {
- public:
-  Rules(const Config& config, const Origins& origins) : values_(leaves(config)), origins_(origins) {}
-
-  // expected: "expected a divisor of model.d_model (768); set ..."
-  void refuse(const std::string& key, const std::string& expected) {
-    std::string value = "not given";
-    for (const Leaf& leaf : values_)
-      if (leaf.key == key) value = leaf.value;
-    violations_ += violations_.empty() ? "" : "\n";
-    violations_ += fmt::format("{}, {}", statement(origins_, key, value), expected);
-  }
-  void unavailable(const std::string& key, const std::string& available) {
-    refuse(key, "which is not available in this version; it has " + available);
-  }
-  void finish() const {
-    if (!violations_.empty()) throw ConfigError("{}", violations_);
-  }
-
- private:
-  std::vector<Leaf> values_;
-  const Origins& origins_;
-  std::string violations_;
-};
 
 void check_heads(const ModelSpec& m, Rules& rules) {
   if (m.head_dim == 0 && m.d_model % m.n_heads != 0)
@@ -198,17 +172,6 @@ ObjectiveKind owner_of(std::string_view key) {
   return Kind::denoising;
 }
 
-// visit(key, its name in the section) for each that differs from its default.
-template <class Visit>
-void each_changed(const Config& c, const std::string& section, Visit&& visit) {
-  const std::vector<Leaf> given = leaves(c), defaults = leaves(Config());
-  for (const Leaf& leaf : given) {
-    if (!leaf.key.starts_with(section + ".")) continue;
-    const auto known = std::find_if(defaults.begin(), defaults.end(), [&](const Leaf& d) { return d.key == leaf.key; });
-    if (known->value != leaf.value) visit(leaf.key, std::string_view(leaf.key).substr(section.size() + 1));
-  }
-}
-
 // A key that differs from its default and is not read.
 void refuse_idle_keys(const Config& c, Rules& rules) {
   each_changed(c, "objective", [&](const std::string& key, std::string_view name) {
@@ -300,33 +263,6 @@ void check_length(const Config& c, Rules& rules) {
     rules.refuse("train.stop_at_step", fmt::format("expected at most the length of the run, {} steps", total));
 }
 
-// The update rules that read a key of the section; none: all do.
-std::vector<OptimizerKind> readers_of(std::string_view name) {
-  using enum OptimizerKind;
-  if (name == "betas") return {adamw, adam, lion, muon};
-  if (name == "eps" || name == "bias_correction") return {adamw, adam, muon};
-  if (name == "scale_parameter") return {adamw, adam, adafactor};
-  for (const OptimizerKind kind : {adafactor, sgd, muon})
-    if (name.starts_with(fmt::format("{}.", kind))) return {kind};
-  return {};
-}
-
-void check_optimizer(const Config& c, Rules& rules) {
-  const OptimizerConfig& o = c.optimizer;
-  if (o.name == OptimizerKind::lamb || o.name == OptimizerKind::muon)
-    return rules.unavailable("optimizer.name", "adamw, adam, adafactor, lion and sgd");
-  each_changed(c, "optimizer", [&](const std::string& key, std::string_view name) {
-    const std::vector<OptimizerKind> readers = readers_of(name);
-    if (readers.empty() || std::ranges::find(readers, o.name) != readers.end()) return;
-    rules.refuse(
-        key, fmt::format("which has no effect with optimizer.name {}; it is for {}", o.name, fmt::join(readers, ", ")));
-  });
-  if (o.sgd.nesterov && o.sgd.momentum == 0)
-    rules.refuse("optimizer.sgd.nesterov", "which has no effect with optimizer.sgd.momentum 0");
-  if (o.least_scale != OptimizerConfig().least_scale && !o.scales_parameters())
-    rules.refuse("optimizer.least_scale", "which has no effect without optimizer.scale_parameter");
-}
-
 void check_schedule(const Config& c, Rules& rules) {
   const ScheduleConfig& s = c.schedule;
   const int64_t total = c.total_steps();
@@ -357,81 +293,6 @@ void check_run(const Config& c, Rules& rules) {
   if (c.run.resume.empty()) rules.refuse("run.resume", "expected auto, never or a checkpoint's path");
   if (c.run.init_from && c.run.resume != "auto" && c.run.resume != "never")
     rules.refuse("run.init_from", "but run.resume names a checkpoint; a run starts from one of them");
-}
-
-void check_master(const Config& c, Rules& rules) {
-  const PrecisionConfig& p = c.precision;
-  if (p.master == MasterWeights::fp32) return;
-  if (p.master == MasterWeights::remainder16 && p.mode == PrecisionMode::fp16)
-    return rules.refuse("precision.master", "which completes bf16 to fp32; with precision.mode fp16 use fp32 or none");
-  if (p.mode != PrecisionMode::bf16 && p.mode != PrecisionMode::fp16)
-    rules.refuse("precision.master",
-                 fmt::format("which has no effect with precision.mode {}: its weights are fp32", p.mode));
-  if (c.optimizer.name == OptimizerKind::adafactor)
-    rules.refuse("precision.master", "expected fp32 with optimizer.name adafactor; other rules can do without");
-  else if (c.optimizer.scales_parameters())
-    rules.refuse("precision.master", "expected fp32 with optimizer.scale_parameter, which measures fp32 weights");
-}
-
-void check_moments(const Config& c, Rules& rules) {
-  const MomentFormat format = c.precision.moments;
-  if (format == MomentFormat::fp32) return;
-  const OptimizerConfig& o = c.optimizer;
-  if (o.name == OptimizerKind::adafactor)
-    rules.refuse("precision.moments",
-                 "expected fp32 with optimizer.name adafactor, which keeps rows and columns alone");
-  if (o.name == OptimizerKind::sgd && o.sgd.momentum == 0)
-    rules.refuse("precision.moments", "which has no effect with optimizer.sgd.momentum 0: there are none");
-  const bool blocks = format == MomentFormat::int8 || format == MomentFormat::fp8;
-  if (blocks && o.scales_parameters() && o.name != OptimizerKind::adafactor)
-    rules.refuse("precision.moments",
-                 "expected fp32 or bf16 with optimizer.scale_parameter: tensors that are stored as one are taken apart "
-                 "there, and a block of 256 moments with one scale could be of two");
-}
-
-// Gradients of 16 bits, and those that backward applies.
-void check_gradients(const Config& c, Rules& rules) {
-  const PrecisionConfig& p = c.precision;
-  if (p.gradients == GradientStorage::fp32) return;
-  if (p.gradients == GradientStorage::bf16) {
-    if (p.mode != PrecisionMode::bf16)
-      rules.refuse("precision.gradients", fmt::format("expected fp32 or fused with precision.mode {}: gradients are in "
-                                                      "fp32 or in the type of the weights",
-                                                      p.mode));
-    if (c.optimizer.name == OptimizerKind::adafactor)
-      rules.refuse("precision.gradients",
-                   fmt::format("expected fp32 or fused with optimizer.name {}, which reads fp32", c.optimizer.name));
-    return;
-  }
-  if (p.mode == PrecisionMode::fp16)
-    rules.refuse(
-        "precision.gradients",
-        "but whether fp16's loss scale was too large is known when all gradients are, and some would be applied "
-        "by then; use precision.mode bf16");
-  if (c.train.global_batch_size != c.train.micro_batch_size)
-    rules.refuse(
-        "train.global_batch_size",
-        fmt::format("expected train.micro_batch_size ({}) with precision.gradients fused: a gradient is applied "
-                    "at once, so that none of another micro-batch can be added",
-                    c.train.micro_batch_size));
-  if (c.train.on_nonfinite.policy == NonfinitePolicy::skip)
-    rules.refuse("train.on_nonfinite.policy",
-                 "expected rollback or stop with precision.gradients fused: when a gradient is found not to be finite, "
-                 "others of the step are applied already, so that it cannot be skipped");
-}
-
-void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
-  const PrecisionConfig& p = c.precision;
-  if (p.mode == PrecisionMode::fp8 || p.mode == PrecisionMode::int8_qat)
-    rules.unavailable("precision.mode", "fp32, bf16 and fp16");
-  if (p.mode == PrecisionMode::tf32 && !build.cuda)
-    rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
-  check_master(c, rules);
-  check_gradients(c, rules);
-  check_moments(c, rules);
-  if (p.loss_scale.min > p.loss_scale.initial)
-    rules.refuse("precision.loss_scale.min",
-                 fmt::format("expected at most loss_scale.initial ({})", p.loss_scale.initial));
 }
 
 // What cuDNN's attention has in common with Mixtape's.
