@@ -187,6 +187,24 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
   return state;
 }
 
+void expect_same_shapes(const HfModel& model, const Config& config) {
+  const auto texts = [](const ModelSpec& spec) {
+    std::vector<std::string> list;
+    for (const ParameterShape& p : parameter_shapes(spec))
+      list.push_back(fmt::format("{} {}", p.name, text_of(p.shape)));
+    return list;
+  };
+  if (texts(model.spec) == texts(config.model)) return;
+  Config there = config;
+  static_cast<ModelSpec&>(there.model) = model.spec;
+  std::string differences;
+  for (const ConfigChange& c : compare_for_resume(there, config))
+    if (c.saved != "auto" && c.now != "auto" && c.key.find("dropout") == c.key.npos)
+      differences +=
+          fmt::format("{}{} is {} there and {} here", differences.empty() ? "" : ", ", c.key, c.saved, c.now);
+  throw ConfigError("run.init_from: {} is a model of another shape: {}", *config.run.init_from, differences);
+}
+
 void load_weights(Engine& engine, const HfModel& model) {
   model.expect_complete();
   std::vector<float> values;

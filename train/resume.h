@@ -5,6 +5,7 @@
 
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/huggingface/model.h"
+#include "train/config/config.h"
 #include "train/engine.h"
 #include "train/step.h"
 
@@ -19,6 +20,10 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
 // Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks rank
 // 0 alone reads; the others pass null and get from it what is theirs.
 RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint);
+
+// Throws ConfigError that says which keys of the model differ from those of `model`, where a run is to start from it:
+// before a loader says which tensor does not fit.
+void expect_same_shapes(const HfModel& model, const Config& config);
 
 // Fills the weights from a Hugging Face directory (which a checkpoint is, too); those that are model.fresh, and
 // the engine's adapters, stay as they are.

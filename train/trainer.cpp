@@ -153,7 +153,7 @@ void Trainer::initialise() {
   engine_->backend().set_choices(broadcast_text(ranks_, leads() ? load_tuning(engine_->backend()) : ""));
   if (config_.run.init_from) {
     const HfModel model = import_huggingface(find_model(*config_.run.init_from), &config_.model);
-    expect_same_shapes(model);
+    expect_same_shapes(model, config_);
     if (!model.fresh.empty() || config_.lora.rank > 0) engine_->parameters().initialise(uint64_t(config_.seed));
     if (!model.fresh.empty())
       console().line(fmt::format("new, not in {}: {}", *config_.run.init_from, fmt::join(model.fresh, ", ")));
@@ -179,25 +179,6 @@ void Trainer::agree_on_choices() {
     for (int i = 0; i < 2; ++i) engine_->run_micro_batch(true);  // gradients that overwrite, and that are added
   }
   engine_->backend().set_choices(broadcast_text(ranks_, engine_->backend().choices()));
-}
-
-// Which keys to change, before the loader says which tensor does not fit.
-void Trainer::expect_same_shapes(const HfModel& model) const {
-  const auto texts = [](const ModelSpec& spec) {
-    std::vector<std::string> list;
-    for (const ParameterShape& p : parameter_shapes(spec))
-      list.push_back(fmt::format("{} {}", p.name, text_of(p.shape)));
-    return list;
-  };
-  if (texts(model.spec) == texts(config_.model)) return;
-  Config there = config_;
-  static_cast<ModelSpec&>(there.model) = model.spec;
-  std::string differences;
-  for (const ConfigChange& c : compare_for_resume(there, config_))
-    if (c.saved != "auto" && c.now != "auto" && c.key.find("dropout") == c.key.npos)
-      differences +=
-          fmt::format("{}{} is {} there and {} here", differences.empty() ? "" : ", ", c.key, c.saved, c.now);
-  throw ConfigError("run.init_from: {} is a model of another shape: {}", *config_.run.init_from, differences);
 }
 
 void Trainer::announce() {

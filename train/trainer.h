@@ -50,7 +50,6 @@ class Trainer {
   void resume_from(const std::filesystem::path& checkpoint);
   void initialise();
   void agree_on_choices();
-  void expect_same_shapes(const HfModel& model) const;
   void announce();
 
   bool stop_is_asked();

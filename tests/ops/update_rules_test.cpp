@@ -1,22 +1,13 @@
 // Update rules that treat each element alone, on every device, against traces of PyTorch and their formulas in float64.
-#include <fstream>
-#include <nlohmann/json.hpp>
-
+#include "tests/ops/optimizer_support.h"
 #include "tests/ops/update_bench.h"
 
 namespace mixtape {
 namespace {
 
-Floats flat(const nlohmann::json& j) {
-  Floats values;
-  for (const auto& x : j)
-    if (x.is_array()) {
-      const Floats row = flat(x);
-      values.insert(values.end(), row.begin(), row.end());
-    } else {
-      values.push_back(x.get<float>());
-    }
-  return values;
+Floats numbers(const nlohmann::json& j) {
+  const std::vector<double> values = flat(j);
+  return {values.begin(), values.end()};
 }
 
 // Buffers of one parameter, and the call of the rule that a trace names.
@@ -53,8 +44,7 @@ struct Rule {
 };
 
 TEST(UpdateRules, FollowTheGoldenTraces) {
-  std::ifstream file(std::string(MIXTAPE_GOLDEN) + "/optim/optimizers.json");
-  const auto traces = nlohmann::json::parse(file);
+  const auto traces = golden_optim("optimizers.json");
   for (const TestDevice& device : update_devices()) {
     int cases = 0;
     for (const auto& c : traces) {
@@ -62,14 +52,14 @@ TEST(UpdateRules, FollowTheGoldenTraces) {
       if (name.starts_with("adafactor")) continue;
       ++cases;
       Bench b(device);
-      const Floats start = flat(c["initial"]);
+      const Floats start = numbers(c["initial"]);
       const auto n = int64_t(start.size());
       Rule rule{name, c["settings"], b.put(start), {}, {}, b.zeros(DType::f32, n), b.zeros(DType::f32, n)};
       rule.ranges = {{.count = n, .weight_decay = c["settings"].value("weight_decay", 0.f)}};
       for (size_t step = 0; step < c["gradients"].size(); ++step) {
-        rule.g = b.put(flat(c["gradients"][step]));
+        rule.g = b.put(numbers(c["gradients"][step]));
         rule.update(b, {.updates = step, .learning_rate = c["settings"]["lr"]});
-        const Floats now = b.get<float>(rule.w), expected = flat(c["parameters_after_step"][step]);
+        const Floats now = b.get<float>(rule.w), expected = numbers(c["parameters_after_step"][step]);
         for (size_t i = 0; i < now.size(); ++i)
           ASSERT_NEAR(now[i], expected[i], 2e-6 * (1 + std::abs(expected[i])))
               << device.name << " " << name << " " << step;

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "core/base/philox.h"
 #include "train/generate.h"
 
@@ -156,20 +158,34 @@ TEST(Step, TheOptimizersStateIsAsLargeAsItsRuleNeeds) {
        flat + moments);
 }
 
+// A small model at its start, changed in some way.
+struct Fresh {
+  explicit Fresh(const std::function<void(Config&)>& change)
+      : config([&] {
+          Config c = small();
+          change(c);
+          return c;
+        }()),
+        plan(plan_training(training_options(config), config)),
+        engine(training_options(config), plan.peak),
+        step(engine, config) {
+    engine.parameters().initialise(uint64_t(config.seed));
+  }
+
+  Config config;
+  MemoryPlan plan;
+  Engine engine;
+  TrainingStep step;
+};
+
 // Weights of 16 bits alone: 4 bytes a parameter less, and nearly the same training. To nearest, such steps would be
 // lost.
 TEST(Step, WeightsWithoutMastersLearn) {
   const auto train = [](MasterWeights master, double rate) {
-    Config config = small();
-    config.precision.mode = PrecisionMode::bf16, config.precision.master = master;
-    const EngineOptions options = training_options(config);
-    const MemoryPlan plan = plan_training(options, config);
-    Engine engine(options, plan.peak);
-    engine.parameters().initialise(uint64_t(config.seed));
-    TrainingStep step(engine, config);
+    Fresh run([&](Config& c) { c.precision.mode = PrecisionMode::bf16, c.precision.master = master; });
     double loss = 0;
-    for (int i = 0; i < 25; ++i) loss = step.run(global_batch(config, 0), rate).loss;
-    return std::pair{loss, plan.at_peak[int(Category::master)]};
+    for (int i = 0; i < 25; ++i) loss = run.step.run(global_batch(run.config, 0), rate).loss;
+    return std::pair{loss, run.plan.at_peak[int(Category::master)]};
   };
   const auto [with, copies] = train(MasterWeights::fp32, 2e-3);
   const auto [without, none] = train(MasterWeights::none, 2e-3);
@@ -186,21 +202,15 @@ TEST(Step, WeightsWithoutMastersLearn) {
 // A step's losses and what is in the masters.
 TEST(Step, RemaindersGiveTheBitsOfFloat32Masters) {
   const auto train = [](MasterWeights master) {
-    Config config = small();
-    config.precision.mode = PrecisionMode::bf16, config.precision.master = master;
-    const EngineOptions options = training_options(config);
-    const MemoryPlan plan = plan_training(options, config);
-    Engine engine(options, plan.peak);
-    engine.parameters().initialise(uint64_t(config.seed));
-    TrainingStep step(engine, config);
+    Fresh run([&](Config& c) { c.precision.mode = PrecisionMode::bf16, c.precision.master = master; });
     std::vector<double> losses;
-    for (int i = 0; i < 10; ++i) losses.push_back(step.run(global_batch(config, i), 2e-3).loss);
+    for (int i = 0; i < 10; ++i) losses.push_back(run.step.run(global_batch(run.config, i), 2e-3).loss);
     std::vector<std::vector<float>> masters;
-    for (int id = 0; id < engine.model().layout().size(); ++id) {
-      masters.emplace_back(size_t(engine.model().layout()[id].count()));
-      engine.parameters().store(id, masters.back().data());
+    for (int id = 0; id < run.engine.model().layout().size(); ++id) {
+      masters.emplace_back(size_t(run.engine.model().layout()[id].count()));
+      run.engine.parameters().store(id, masters.back().data());
     }
-    return std::tuple{losses, masters, plan.at_peak[int(Category::master)]};
+    return std::tuple{losses, masters, run.plan.at_peak[int(Category::master)]};
   };
   const auto [losses, masters, bytes] = train(MasterWeights::fp32);
   const auto [same_losses, same_masters, half] = train(MasterWeights::remainder16);
@@ -212,14 +222,9 @@ TEST(Step, RemaindersGiveTheBitsOfFloat32Masters) {
 // Each format and rule from the same start: a training, and nearly that of float32 moments.
 TEST(Step, NarrowMomentsTrainAlike) {
   const auto train = [](OptimizerKind name, MomentFormat format, double rate) {
-    Config config = small();
-    config.optimizer.name = name, config.precision.moments = format;
-    const EngineOptions options = training_options(config);
-    Engine engine(options, plan_training(options, config).peak);
-    engine.parameters().initialise(uint64_t(config.seed));
-    TrainingStep step(engine, config);
+    Fresh run([&](Config& c) { c.optimizer.name = name, c.precision.moments = format; });
     double loss = 0;
-    for (int i = 0; i < 25; ++i) loss = step.run(global_batch(config, 0), rate).loss;
+    for (int i = 0; i < 25; ++i) loss = run.step.run(global_batch(run.config, 0), rate).loss;
     return loss;
   };
   using enum OptimizerKind;
