@@ -23,7 +23,7 @@ std::string numbers(int64_t count) { return fmt::format("{} parameters", count);
 OperationCase gradient_norm_case(int64_t count) {
   return {.operation = "gradient_norm",
           .shape = numbers(count),
-          .forward = gradient_norm_work(count),
+          .forward = gradient_norm_work(count, 4),
           .on_tape = false,
           .prepare = [=](const CaseContext& c) {
             const Tensor gradients = random_tensor(c, {count}, DType::f32);

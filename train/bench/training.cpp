@@ -94,7 +94,7 @@ class Bench {
     engine_.backend().synchronize();
   }
 
-  Work norm_work() { return gradient_norm_work(count()); }
+  Work norm_work() { return gradient_norm_work(count(), gradient_bytes()); }
   Work update_work() {
     const ParameterStorage& storage = parameters().storage();
     if (storage.moments.second == SecondMoments::factored)
@@ -106,6 +106,7 @@ class Bench {
     const Parameters& p = parameters();
     return ::mixtape::update_work(count(), {.weight = storage.weights,
                                             .master = p.master ? double(size_of(p.master.dtype())) : 0.0,
+                                            .gradient = double(gradient_bytes()),
                                             .moments = bytes(p.m) + bytes(p.v)});
   }
   Work tape_work(const Profile::Key& key) {
@@ -116,6 +117,7 @@ class Bench {
  private:
   Parameters& parameters() { return engine_.parameters(); }
   int64_t count() { return parameters().layout().learning_count(); }
+  int64_t gradient_bytes() { return size_of(parameters().storage().gradient_memory.dtype); }
 
   int64_t before_;
   Config config_;

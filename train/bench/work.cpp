@@ -107,7 +107,7 @@ Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int
   return {0, double(rows * d_model * element), float_bytes * double(table_rows * d_model)};
 }
 
-Work gradient_norm_work(int64_t count) { return {0, float_bytes * double(count), 0}; }
+Work gradient_norm_work(int64_t count, int64_t element) { return {0, double(count * element), 0}; }
 
 Work update_work(int64_t count, const UpdatedElement& e) {
   const auto weight = double(size_of(e.weight));
@@ -120,6 +120,6 @@ Work adafactor_work(int64_t count, int64_t rounded, bool first_moment) {
   return {0, (2 * float_bytes + moment) * double(count), (float_bytes + moment + double(rounded)) * double(count)};
 }
 
-Work parameter_scales_work(int64_t count) { return gradient_norm_work(count); }
+Work parameter_scales_work(int64_t count) { return {0, float_bytes * double(count), 0}; }
 
 }  // namespace mixtape

@@ -77,7 +77,7 @@ Work embedding_work(int64_t rows, int64_t d_model, int64_t element, int tables);
 Work embedding_added_gradient_work(int64_t rows, int64_t d_model, int64_t element, int tables);
 Work embedding_gradient_work(int64_t rows, int64_t d_model, int64_t element, int64_t table_rows);
 
-Work gradient_norm_work(int64_t count);
+Work gradient_norm_work(int64_t count, int64_t element);
 // An update that treats each element alone, by what an element has: weight, gradient and moments are read, weight and
 // moments written, a float32 master in place of the weight it is read for.
 struct UpdatedElement {
