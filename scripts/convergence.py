@@ -39,7 +39,7 @@ MODES = [
     Mode("bf16, no master, int8 moments", BARE + ["precision.moments=int8"], 0.015),
     Mode("bf16, no master, fp8 moments", BARE + ["precision.moments=fp8"], 0.015),
     Mode("bf16, no master, int8 moments, gradients fused",
-         BARE + ["precision.gradients=fused", "precision.moments=int8"], 0.015),
+         BARE + ["precision.gradients=fused", "precision.moments=int8", "train.on_nonfinite.policy=stop"], 0.015),
     Mode("fp16", ["precision.mode=fp16"]),
     Mode("Adam", ["optimizer.name=adam", "optimizer.weight_decay=1e-4"], 0),
     Mode("Lion", ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]"], 0),
