@@ -188,10 +188,10 @@ void Engine::repeat(Work id, const std::function<void()>& work) {
 }
 
 // The loss is added when backward, too, has had the micro-batch's random numbers.
-void Engine::train_micro_batch() {
+void Engine::train_micro_batch(Work id) {
   GradientBuckets& buckets = parameters_->buckets();
   const std::vector<bool> before = buckets.written();
-  repeat(first_micro_batch_ ? Work::first_micro_batch : Work::later_micro_batch, [&] {
+  repeat(id, [&] {
     buckets.set_written(before);
     tape_->clear();
     tape_->set_training(true);

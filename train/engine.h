@@ -75,9 +75,13 @@ class Engine {
   // The training of a step: begin_sum, then for each micro-batch load and train_micro_batch, which adds to gradients
   // and to the state's loss and goes on to the next micro-batch's random numbers.
   void begin_sum();
-  void train_micro_batch();
+  void train_micro_batch() {
+    train_micro_batch(first_micro_batch_ ? Work::first_micro_batch : Work::later_micro_batch);
+  }
+  // The same, but that whoever listens to gradients only measures them, in a step's only micro-batch.
+  void measure_micro_batch() { train_micro_batch(Work::measured_micro_batch); }
   // Work of a step that is the same each time, for Backend::repeat. It must leave alone what it has not been given.
-  enum class Work { first_micro_batch, later_micro_batch, update };
+  enum class Work { first_micro_batch, later_micro_batch, measured_micro_batch, update };
   void repeat(Work id, const std::function<void()>& work);
 
   // Forward, and backward when `train`; returns the loss's share of the global mean (0 while planning).
@@ -86,6 +90,7 @@ class Engine {
   const std::vector<int32_t>& predictions() const { return predictions_; }
 
  private:
+  void train_micro_batch(Work id);
   void make_buffers();
   void make_inputs();
   // A stack's part of a batch on the host.

@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "train/generate.h"
@@ -11,11 +12,21 @@
 
 namespace mixtape {
 
+namespace {
+
+uint64_t exact_updates(const TrainConfig& train, const ScheduleConfig& schedule) {
+  if (train.clip_grad == 0 || train.clip_pass == ClipPass::never) return 0;
+  return train.clip_pass == ClipPass::always ? std::numeric_limits<uint64_t>::max() : uint64_t(schedule.warmup_steps);
+}
+
+}  // namespace
+
 TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& ranks)
     : engine_(engine),
       seed_(uint64_t(config.seed)),
       scale_rule_(loss_scale_rule(config.precision)),
       fused_(config.precision.gradients == GradientStorage::fused),
+      exact_updates_(fused_ ? exact_updates(config.train, config.schedule) : 0),
       optimizer_(config, engine.parameters(), engine.backend()),
       reducer_(config, engine.parameters(), engine.backend(), ranks) {
   start_loss_scale(engine.state(), config.precision);
@@ -29,12 +40,31 @@ TrainingStep::~TrainingStep() {
 }
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
-  const StepCounts counts = begin(batch, learning_rate);
+  StepCounts counts = begin(batch, learning_rate);
+  if (measures_first()) {
+    if (!measure(batch)) return end(counts);
+    counts = begin(batch, learning_rate);
+  }
   for (int64_t i = 0; i < reducer_.micro_batches(); ++i) run_micro_batch(batch, i);
   reducer_.finish_sums();
-  engine_.repeat(Engine::Work::update, [&] { update(); });
-  reducer_.share_weights();
-  return result(counts);
+  return end(counts);
+}
+
+// In a plan it is left out: the pass that updates takes more memory.
+bool TrainingStep::measures_first() const {
+  return engine_.state().updates < exact_updates_ && !engine_.arena().planning();
+}
+
+// The norm comes to the host, and from there, as that of the step before, to what clips.
+bool TrainingStep::measure(const GlobalBatch& batch) {
+  const Phase phase("measuring gradients");
+  measuring_ = true;
+  engine_.begin_sum();
+  engine_.load(batch.micro_batches.at(0));
+  engine_.measure_micro_batch();
+  measuring_ = false;
+  engine_.download_state();
+  return engine_.state().finite != 0;
 }
 
 void TrainingStep::run_micro_batch(const GlobalBatch& batch, int64_t i) {
@@ -83,7 +113,11 @@ double TrainingStep::take_loss(int64_t i) {
 void TrainingStep::bucket_complete(int bucket) {
   TapeObserver* const observer = engine_.tape().observer();
   if (observer) observer->begin("update", true);
-  optimizer_.apply_bucket(bucket, engine_.device_state());
+  if (measuring_) {
+    optimizer_.measure_bucket(bucket, engine_.device_state());
+  } else {
+    optimizer_.apply_bucket(bucket, engine_.device_state());
+  }
   if (observer) observer->end("update", true);
 }
 
@@ -96,7 +130,9 @@ void TrainingStep::update() {
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
 }
 
-StepResult TrainingStep::result(const StepCounts& counts) {
+StepResult TrainingStep::end(const StepCounts& counts) {
+  engine_.repeat(Engine::Work::update, [&] { update(); });
+  reducer_.share_weights();
   const StepState& state = engine_.state();
   const double loss_scale = state.loss_scale;
   engine_.download_state();

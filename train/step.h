@@ -38,18 +38,23 @@ class TrainingStep : private BucketListener {
   Communicator& ranks() const { return reducer_.ranks(); }
 
  private:
+  bool measures_first() const;
+  // Of fused gradients: a forward and backward for their norm alone. False if they are not finite.
+  bool measure(const GlobalBatch& batch);
   StepCounts begin(const GlobalBatch& batch, double learning_rate);
   void run_micro_batch(const GlobalBatch& batch, int64_t i);
   double take_loss(int64_t i);
   void update();
-  // Of gradients that are fused into the update: in the middle of backward.
+  // Of gradients that are fused into the update, in the middle of backward.
   void bucket_complete(int bucket) override;
-  StepResult result(const StepCounts& counts);
+  StepResult end(const StepCounts& counts);
 
   Engine& engine_;
   uint64_t seed_;
   LossScaleRule scale_rule_;
   bool fused_;  // gradients are applied in backward
+  bool measuring_ = false;
+  uint64_t exact_updates_;  // so many at first are clipped by their own norm, though gradients are fused
   Optimizer optimizer_;
   GradientReducer reducer_;
   std::optional<WeightGatherer> gatherer_;  // with parallel.zero_stage 3

@@ -98,7 +98,7 @@ TEST(FusedUpdate, TakesTheMemoryOfAFewBuckets) {
 // By the larger of the norm of the step before and of this step's so far.
 TEST(FusedUpdate, ClipsByTheStepBefore) {
   const float clip = 0.01f;
-  const Trained now = train({"train.clip_grad=0.01"}, fused);
+  const Trained now = train({"train.clip_grad=0.01", "train.clip_pass=never"}, fused);
   float before = 0;
   for (const StepState& s : now.states) {
     EXPECT_EQ(s.last_norm, before);
@@ -109,9 +109,46 @@ TEST(FusedUpdate, ClipsByTheStepBefore) {
   EXPECT_NE(now.buffers, train({"train.clip_grad=0"}, fused).buffers);
 }
 
-// What was complete before is applied: such a step is not like one that never was.
+// As stored gradients are, but for the order in which squares are added.
+TEST(FusedUpdate, ClipsByItsOwnNormAfterAPassThatMeasures) {
+  const std::vector<std::string> settings = {"train.clip_grad=0.01", "model.dropout=0.1"};
+  const Trained stored = train(settings);
+  std::vector<std::string> always = fused;
+  always.push_back("train.clip_pass=always");
+  const Trained now = train(settings, always);
+  for (size_t i = 0; i < now.states.size(); ++i) {
+    EXPECT_EQ(now.states[i].last_norm, now.states[i].grad_norm) << "both passes have the same gradients";
+    EXPECT_NEAR(now.states[i].grad_norm, stored.states[i].grad_norm, 1e-5 * stored.states[i].grad_norm);
+    EXPECT_NEAR(now.states[i].grad_factor, stored.states[i].grad_factor, 1e-5 * stored.states[i].grad_factor);
+    EXPECT_NEAR(now.results[i].loss, stored.results[i].loss, 1e-5);
+    EXPECT_EQ(now.states[i].micro_batch, stored.states[i].micro_batch);
+  }
+}
+
+TEST(FusedUpdate, MeasuresFirstWhileTheLearningRateWarmsUp) {
+  const Trained now = train({"train.clip_grad=0.01", "schedule.warmup_steps=2"}, fused, 4);
+  EXPECT_EQ(now.states[0].last_norm, now.states[0].grad_norm);
+  EXPECT_EQ(now.states[1].last_norm, now.states[1].grad_norm);
+  EXPECT_EQ(now.states[2].last_norm, now.states[1].grad_norm);
+  EXPECT_EQ(now.states[3].last_norm, now.states[2].grad_norm);
+  EXPECT_NE(now.states[3].last_norm, now.states[3].grad_norm);
+}
+
+TEST(FusedUpdate, AMeasuredStepThatIsNotFiniteIsSkipped) {
+  std::vector<std::string> always = {"precision.gradients=fused", "train.clip_pass=always",
+                                     "train.on_nonfinite.policy=skip"};
+  const Trained good = train({}, always, 1), bad = train({}, always, 2, 1);
+  EXPECT_FALSE(bad.results[1].finite);
+  EXPECT_EQ(bad.states[1].updates, 1u);
+  EXPECT_EQ(bad.states[1].attempts, 2u);
+  EXPECT_EQ(bad.buffers[2], good.buffers[2]) << "moments";
+  EXPECT_EQ(bad.buffers[4], good.buffers[4]) << "second moments";
+}
+
+// Without a measurement what was complete before is applied: such a step is not like one that never was.
 TEST(FusedUpdate, ANonFiniteBucketEndsTheStep) {
-  const Trained good = train({}, fused, 2), bad = train({}, fused, 2, 1);
+  const std::vector<std::string> settings = {"train.clip_pass=never"};
+  const Trained good = train(settings, fused, 2), bad = train(settings, fused, 2, 1);
   EXPECT_FALSE(bad.results[1].finite);
   EXPECT_EQ(bad.states[1].updates, 1u);
   EXPECT_EQ(bad.states[1].attempts, 2u);

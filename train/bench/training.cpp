@@ -54,6 +54,7 @@ class Bench {
         batch_(synthetic_batch(config_)) {
     engine_.backend().set_choices(load_tuning(engine_.backend()));
     engine_.parameters().initialise(uint64_t(config_.seed));
+    config_.schedule.warmup_steps = 0;  // its steps may take a pass more
     step_ = std::make_unique<TrainingStep>(engine_, config_);
     result.resident_before_bytes = before_;
     result.parameters = count();

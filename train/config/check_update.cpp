@@ -50,6 +50,9 @@ void check_moments(const Config& c, Rules& rules) {
 // Gradients of 16 bits, and those that backward applies.
 void check_gradients(const Config& c, Rules& rules) {
   const PrecisionConfig& p = c.precision;
+  if (p.gradients != GradientStorage::fused && c.train.clip_pass != TrainConfig{}.clip_pass)
+    rules.refuse("train.clip_pass",
+                 fmt::format("which has no effect with precision.gradients {}: clipping is exact", p.gradients));
   if (p.gradients == GradientStorage::fp32) return;
   if (p.gradients == GradientStorage::bf16) {
     if (p.mode != PrecisionMode::bf16)
@@ -72,10 +75,14 @@ void check_gradients(const Config& c, Rules& rules) {
         fmt::format("expected train.micro_batch_size ({}) with precision.gradients fused: a gradient is applied "
                     "at once, so that none of another micro-batch can be added",
                     c.train.micro_batch_size));
-  if (c.train.on_nonfinite.policy == NonfinitePolicy::skip)
+  const bool knows_all = c.train.clip_pass == ClipPass::always && c.train.clip_grad > 0;
+  if (c.train.clip_pass == ClipPass::always && c.train.clip_grad == 0)
+    rules.refuse("train.clip_pass", "which has no effect with train.clip_grad 0: nothing is clipped");
+  if (c.train.on_nonfinite.policy == NonfinitePolicy::skip && !knows_all)
     rules.refuse("train.on_nonfinite.policy",
                  "expected rollback or stop with precision.gradients fused: when a gradient is found not to be finite, "
-                 "others of the step are applied already, so that it cannot be skipped");
+                 "others of the step are applied already, so that it cannot be skipped; train.clip_pass always, which "
+                 "takes twice the time, finds it before");
 }
 
 }  // namespace

@@ -50,6 +50,14 @@ constexpr auto fields(std::type_identity<BatchRampConfig>) {
   };
 }
 
+// In which steps, with precision.gradients fused, the norm to clip by is measured before the gradients are applied.
+enum class ClipPass { warmup, always, never };
+
+constexpr auto names(std::type_identity<ClipPass>) {
+  using E = ClipPass;
+  return std::array{Named<E>{E::warmup, "warmup"}, Named<E>{E::always, "always"}, Named<E>{E::never, "never"}};
+}
+
 struct TrainConfig {
   int64_t micro_batch_size = 4;
   int64_t global_batch_size = 32;
@@ -58,6 +66,7 @@ struct TrainConfig {
   std::optional<int64_t> max_tokens;
   std::optional<int64_t> stop_at_step;
   double clip_grad = 1.0;
+  ClipPass clip_pass = ClipPass::warmup;
   NonfiniteConfig on_nonfinite;
 };
 
@@ -79,6 +88,11 @@ constexpr auto fields(std::type_identity<TrainConfig>) {
             Range{1, 1e12}),
       field("clip_grad", &C::clip_grad, "largest norm of the whole gradient, scaled down to it; 0: no clipping",
             Range{0, 1e9}, Aliases{"max_norm", "max_grad_norm", "gradient_clip_val", "grad_clip"}),
+      field(
+          "clip_pass", &C::clip_pass,
+          "of precision.gradients fused: in which steps a forward and backward of its own measures the norm first, so "
+          "that clipping is exact and the step takes twice as long: warmup, those of schedule.warmup_steps. In the "
+          "others the norm of the step before counts (docs/memory.md)"),
       field("on_nonfinite", &C::on_nonfinite, "what to do when the loss or a gradient is not finite"),
   };
 }

@@ -86,11 +86,13 @@ void Optimizer::update(StepState* state) const {
   for (const Part& part : own_) update(part, parameters_.own_gradients(part.place), state);
 }
 
+void Optimizer::measure_bucket(int bucket, StepState* state) const {
+  measure(buckets_[size_t(bucket)], parameters_.buckets().gradients(bucket), true, state);
+}
+
 void Optimizer::apply_bucket(int bucket, StepState* state) const {
-  const Part& part = buckets_[size_t(bucket)];
-  const Tensor gradients = parameters_.buckets().gradients(bucket);
-  measure(part, gradients, true, state);
-  update(part, gradients, state);
+  measure_bucket(bucket, state);
+  update(buckets_[size_t(bucket)], parameters_.buckets().gradients(bucket), state);
 }
 
 void Optimizer::measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const {

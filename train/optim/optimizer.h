@@ -22,8 +22,9 @@ class Optimizer {
   void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {}) const;
   // One update, unless the gradients were not finite.
   void update(StepState* state) const;
-  // Of gradients that are applied a bucket at a time: measures a bucket as a part of the step's, and updates its
-  // parameters, unless it or one before was not finite.
+  // Of gradients that are there a bucket at a time: measures a bucket as a part of the step's.
+  void measure_bucket(int bucket, StepState* state) const;
+  // The same, and updates its parameters, unless it or one before was not finite.
   void apply_bucket(int bucket, StepState* state) const;
 
   std::string_view name() const { return name_of(config_.name); }
