@@ -11,7 +11,7 @@
 namespace mixtape::cuda {
 
 struct Runtime::State {
-  std::array<cudaStream_t, 2> streams{};
+  std::array<cudaStream_t, queues> streams{};
   std::vector<cudaEvent_t> events;
   std::vector<cudaGraphExec_t> recordings;
   std::vector<void*> memory, pinned;
@@ -126,7 +126,7 @@ void Runtime::replay(Recording recording) {
 void Runtime::begin_range(const std::string& name) { nvtxRangePushA(name.c_str()); }
 void Runtime::end_range() { nvtxRangePop(); }
 
-void* Runtime::stream() const { return state_->stream(Queue::compute); }
+void* Runtime::stream(Queue queue) const { return state_->stream(queue); }
 
 Devices find_devices() {
   Devices devices;

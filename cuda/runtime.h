@@ -1,4 +1,4 @@
-// One device as the back end uses it: its memory, two queues of work, events between them, and recorded work.
+// One device as the back end uses it: its memory, queues of work, events between them, and recorded work.
 //
 // runtime.cpp is CUDA's, where a queue is a stream and recorded work a graph. emulator/runtime.cpp is the host, where
 // what is queued runs at once, or, as tests want it, as late as a device may run it (cuda/emulator/runtime.h).
@@ -12,8 +12,10 @@
 
 namespace mixtape::cuda {
 
-// Kernels and their copies run in `compute`, in order. `upload` carries inputs meanwhile; only events order the two.
-enum class Queue { compute, upload };
+// Kernels and their copies run in `compute`, in order. `upload` carries inputs meanwhile, and `communication` what goes
+// to other GPUs; only events order them.
+enum class Queue { compute, upload, communication };
+inline constexpr int queues = 3;
 using Event = int;      // of a runtime; marks a place in a queue, once recorded
 using Recording = int;  // of a runtime
 
@@ -64,8 +66,8 @@ class Runtime {
   void begin_range(const std::string& name);
   void end_range();
 
-  // cudaStream_t of `compute`; null on the host.
-  void* stream() const;
+  // cudaStream_t; null on the host.
+  void* stream(Queue queue = Queue::compute) const;
   // For the emulator's launches.
   struct State;
   State& state() { return *state_; }

@@ -3,16 +3,18 @@
 #include "core/cpu/backend.h"
 #if MIXTAPE_CUDA
 #include "cuda/backend.h"
+#include "cuda/exchange.h"
 #include "train/report/console.h"
 #endif
 
 namespace mixtape {
 
-DeviceOptions device_options(const Config& config) {
+// Exchanges beside the computing are no part of a graph.
+DeviceOptions device_options(const Config& config, const Communicator& ranks) {
   return {.device = config.device,
           .threads = int(config.runtime.threads.value_or(0)),
           .determinism = config.determinism,
-          .cuda_graphs = config.runtime.cuda_graphs,
+          .cuda_graphs = ranks.size() > 1 ? Auto<bool>(false) : config.runtime.cuda_graphs,
           .tf32 = config.precision.mode == PrecisionMode::tf32,
           .cudnn = config.attention.implementation == AttentionImplementation::cudnn};
 }
@@ -21,8 +23,8 @@ DeviceOptions device_options(const Config& config) {
 namespace {
 
 // N of "cuda:N".
-int number_of(const std::string& device) {
-  if (device == "auto" || device == "cuda") return 0;
+int number_of(const std::string& device, int process) {
+  if (device == "auto" || device == "cuda") return process;
   const std::string digits = device.substr(std::min<size_t>(device.size(), 5));
   if (!device.starts_with("cuda:") || digits.empty() || digits.size() > 3 ||
       digits.find_first_not_of("0123456789") != digits.npos)
@@ -31,11 +33,14 @@ int number_of(const std::string& device) {
 }
 
 std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
-  const int device = number_of(options.device);
+  const int device = number_of(options.device, options.process);
   const Gpus gpus = find_gpus();
   if (gpus.names.empty())
     throw ConfigError("device: {}, but no GPU can be used: {}; set device: cpu or auto", options.device,
                       gpus.none_because);
+  if (device >= int(gpus.names.size()) && !options.device.starts_with("cuda:"))
+    throw ConfigError("device: {}, but this machine has {} GPUs and at least {} processes of this run; start one a GPU",
+                      options.device, gpus.names.size(), device + 1);
   if (device >= int(gpus.names.size()))
     throw ConfigError("device: {}, but the last GPU of this machine is cuda:{}", options.device, gpus.names.size() - 1);
   const bool must = options.cuda_graphs.value_or(false);
@@ -52,6 +57,11 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
 
 }  // namespace
 
+std::unique_ptr<DeviceExchange> make_exchange(Backend& backend, Communicator& ranks) {
+  auto* const gpu = dynamic_cast<CudaBackend*>(&backend);
+  return gpu ? std::make_unique<cuda::QueuedExchange>(gpu->runtime(), ranks) : nullptr;
+}
+
 Gpus find_gpus() {
   const cuda::Devices devices = cuda::find_devices();
   return {devices.names, devices.none_because};
@@ -64,6 +74,8 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
 }
 
 }  // namespace
+
+std::unique_ptr<DeviceExchange> make_exchange(Backend&, Communicator&) { return nullptr; }
 
 Gpus find_gpus() { return {.names = {}, .none_because = "this build has no CUDA back end"}; }
 #endif

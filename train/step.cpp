@@ -28,15 +28,18 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& r
       fused_(config.precision.gradients == GradientStorage::fused),
       exact_updates_(fused_ ? exact_updates(config.train, config.schedule) : 0),
       optimizer_(config, engine.parameters(), engine.backend()),
-      reducer_(config, engine.parameters(), engine.backend(), ranks) {
+      device_(ranks.size() > 1 && !engine.backend().planning() ? make_exchange(engine.backend(), ranks) : nullptr),
+      reducer_(config, engine.parameters(), engine.backend(), ranks, device_.get()) {
+  if (device_) Watchdog::ask([device = device_.get()] { return device->fault(); });
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
-  if (engine.options().shards_weights) gatherer_.emplace(engine.parameters(), engine.backend(), ranks);
+  if (engine.options().shards_weights) gatherer_.emplace(engine.parameters(), engine.backend(), ranks, device_.get());
   if (sums_each_micro_batch(config, ranks)) nothing_ = batch_without_targets(engine.options());
 }
 
 TrainingStep::~TrainingStep() {
   if (fused_) engine_.parameters().buckets().set_listener(nullptr);
+  if (device_) Watchdog::ask(nullptr);
 }
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
@@ -135,6 +138,7 @@ StepResult TrainingStep::end(const StepCounts& counts) {
   reducer_.share_weights();
   const StepState& state = engine_.state();
   const double loss_scale = state.loss_scale;
+  const Phase phase("end of the step", Phase::waits);
   engine_.download_state();
   return {.loss = ranks().size() > 1 ? reducer_.total(losses_) : state.loss,
           .n_tokens = counts.tokens,
@@ -183,7 +187,7 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
   if (!frozen.empty()) model.freeze(frozen);
   const bool sums = sums_each_micro_batch(config, ranks);
   return {.model = config.model,
-          .device = device_options(config),
+          .device = device_options(config, ranks),
           .types = compute_types(config.precision),
           .training = true,
           .moments = moments_of(config),

@@ -1,6 +1,7 @@
 // One step of training: gradients of a global batch, their norm, the update.
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "train/engine.h"
@@ -56,6 +57,7 @@ class TrainingStep : private BucketListener {
   bool measuring_ = false;
   uint64_t exact_updates_;  // so many at first are clipped by their own norm, though gradients are fused
   Optimizer optimizer_;
+  std::unique_ptr<DeviceExchange> device_;  // of several GPUs
   GradientReducer reducer_;
   std::optional<WeightGatherer> gatherer_;  // with parallel.zero_stage 3
   Batch nothing_;                           // for a rank whose turn it is when no micro-batch is left

@@ -29,12 +29,14 @@ Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments, Comm
   check(config_, resolved_.origins, build_features());
   check_ranks(config_, ranks_.size(), resolved_.origins);
   expect_same_configuration();
-  threads_ = threads_of_rank();
+  take_place();
   open_data();
   EngineOptions options = training_options(config_, ranks_);
+  options.device.process = process_;
   if (ranks_.size() > 1) options.device.threads = threads_;
   plan_ = plan_training(options, config_, ranks_);
   engine_ = std::make_unique<Engine>(options, plan_.peak);
+  expect_same_kind_of_device();
   step_ = std::make_unique<TrainingStep>(*engine_, config_, ranks_);
   if (leads()) {
     directory_ = std::make_unique<RunDirectory>(config_.run_directory());
@@ -52,12 +54,23 @@ void Trainer::expect_same_configuration() const {
     throw ConfigError("the configuration differs from rank 0's; give all processes the same files and arguments");
 }
 
-// Processes on one machine share its cores.
-int Trainer::threads_of_rank() const {
-  if (ranks_.size() == 1) return int(config_.runtime.threads.value_or(available_cores()));
+// Processes on one machine share its cores, and have a GPU each.
+void Trainer::take_place() {
+  threads_ = int(config_.runtime.threads.value_or(available_cores()));
+  if (ranks_.size() == 1) return;
   const std::vector<Place> places = places_of(ranks_);
+  process_ = process_of_machine(places, ranks_.rank());
   if (const std::string advice = binding_advice(places); !advice.empty()) console().warn(advice);
-  return int(config_.runtime.threads.value_or(std::min(available_cores(), fair_threads(places, ranks_.rank()))));
+  threads_ = int(config_.runtime.threads.value_or(std::min(available_cores(), fair_threads(places, ranks_.rank()))));
+}
+
+// Ranks on GPUs meet through another library than those on CPUs, and would wait for each other.
+void Trainer::expect_same_kind_of_device() const {
+  const bool cpu = engine_->backend().name() == "cpu";
+  const bool any_cpu = on_any(ranks_, cpu), any_gpu = on_any(ranks_, !cpu);
+  if (any_cpu && any_gpu)
+    throw ConfigError("device: {}, and of the {} processes some have a GPU and some none; set device: cpu or cuda",
+                      config_.device, ranks_.size());
 }
 
 void Trainer::open_data() {

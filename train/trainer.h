@@ -42,7 +42,8 @@ class Trainer {
   // Whether this rank runs the model outside of steps: rank 0 alone, or where weights are shared out all alike.
   bool runs_model() const { return leads() || engine_->options().shards_weights; }
   void expect_same_configuration() const;
-  int threads_of_rank() const;
+  void take_place();
+  void expect_same_kind_of_device() const;
   void open_data();
   std::optional<std::filesystem::path> checkpoint_to_resume() const;
   void start_or_resume();
@@ -74,7 +75,8 @@ class Trainer {
   const Config& config_;
   std::vector<std::string> arguments_;
   Communicator& ranks_;
-  int threads_;
+  int threads_ = 1;
+  int process_ = 0;  // among this run's on this machine
   int64_t total_steps_;
 
   std::unique_ptr<RunDirectory> directory_;  // rank 0's, as reporter_ and checkpoints_

@@ -5,6 +5,7 @@ namespace mixtape::emulator {
 
 struct DeviceProperties {
   int compute_capability = 80;
+  int devices = 1;          // of the machine
   int multiprocessors = 2;  // few, so that a block which stays has several tiles to do
 };
 DeviceProperties& device();

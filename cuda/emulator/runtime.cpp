@@ -1,6 +1,7 @@
 // The device is the host: its memory is the host's, its queues are lists of functions.
 #include "cuda/emulator/runtime.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
@@ -43,7 +44,7 @@ struct Runtime::State {
   };
 
   std::deque<HostMemory> memory;
-  std::array<std::deque<Operation>, 2> queues;
+  std::array<std::deque<Operation>, cuda::queues> queues;
   std::vector<Reached> events;  // as last recorded; null: never
   std::vector<std::vector<std::function<void()>>> recordings;
   std::optional<std::vector<std::function<void()>>> being_recorded;
@@ -61,17 +62,17 @@ struct Runtime::State {
   }
   [[noreturn]] static void refuse(const char* what) { throw Error("cuda: {} while work is recorded", what); }
 
-  bool draw() {  // xorshift64*
+  size_t draw(size_t below) {  // xorshift64*
     random ^= random >> 12;
     random ^= random << 25;
     random ^= random >> 27;
-    return (random * 0x2545F4914F6CDD1Dull) >> 63;
+    return size_t(((random * 0x2545F4914F6CDD1Dull) >> 32) * below >> 32);
   }
   // One operation of a queue whose turn is drawn.
   void run_one() {
-    const bool first = draw();
-    for (const size_t i : {size_t(first), size_t(!first)}) {
-      std::deque<Operation>& queue = queues[i];
+    const size_t first = draw(queues.size());
+    for (size_t i = 0; i < queues.size(); ++i) {
+      std::deque<Operation>& queue = queues[(first + i) % queues.size()];
       if (queue.empty() || (queue.front().after && !*queue.front().after)) continue;
       const Operation next = std::move(queue.front());
       queue.pop_front();
@@ -84,7 +85,7 @@ struct Runtime::State {
     while (!reached) run_one();
   }
   void run_all() {
-    while (!queues[0].empty() || !queues[1].empty()) run_one();
+    while (!std::ranges::all_of(queues, &std::deque<Operation>::empty)) run_one();
   }
 };
 
@@ -121,7 +122,9 @@ void Runtime::record(Event event, Queue queue) {
 void Runtime::wait(Event event, Queue queue) {
   if (recording()) State::refuse("an event is waited for");
   const State::Reached reached = state_->events[size_t(event)];
-  if (emulator::mistake == (queue == Queue::compute ? LeftOut::waits_of_compute : LeftOut::waits_of_upload)) return;
+  static constexpr LeftOut of_queue[] = {LeftOut::waits_of_compute, LeftOut::waits_of_upload,
+                                         LeftOut::waits_of_communication};
+  if (emulator::mistake == of_queue[size_t(queue)]) return;
   if (reached) state_->queue(queue, {[] {}, reached});
 }
 void Runtime::wait(Event event) {
@@ -145,12 +148,14 @@ void Runtime::replay(Recording recording) {
 
 void Runtime::begin_range(const std::string&) {}
 void Runtime::end_range() {}
-void* Runtime::stream() const { return nullptr; }
+void* Runtime::stream(Queue) const { return nullptr; }
 
-Devices find_devices() { return {.names = {"emulated on the host, for tests"}, .none_because = ""}; }
+Devices find_devices() {
+  return {.names = {size_t(emulator::device().devices), "emulated on the host, for tests"}, .none_because = ""};
+}
 
 }  // namespace mixtape::cuda
 
-void mixtape::emulator::queue(cuda::Runtime& runtime, std::function<void()> operation) {
-  runtime.state().queue(cuda::Queue::compute, {std::move(operation)});
+void mixtape::emulator::queue(cuda::Runtime& runtime, std::function<void()> operation, cuda::Queue queue) {
+  runtime.state().queue(queue, {std::move(operation)});
 }

@@ -16,7 +16,7 @@ void run_late(bool late);
 bool runs_late();
 
 // Mistakes, for tests: waits that the caller asks for and does not get.
-enum class LeftOut { nothing, waits_of_compute, waits_of_upload, waits_of_host };
+enum class LeftOut { nothing, waits_of_compute, waits_of_upload, waits_of_communication, waits_of_host };
 void leave_out(LeftOut mistake);
 
 // What the host has done so far, for tests: how often it waited while the device had not come so far yet, how often it
@@ -26,7 +26,6 @@ struct HostCounts {
 };
 HostCounts host_counts();
 
-// Queues `operation` in `compute`.
-void queue(cuda::Runtime& runtime, std::function<void()> operation);
+void queue(cuda::Runtime& runtime, std::function<void()> operation, cuda::Queue queue = cuda::Queue::compute);
 
 }  // namespace mixtape::emulator

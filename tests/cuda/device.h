@@ -15,6 +15,9 @@
 
 namespace mixtape {
 
+// Whether a sanitizer watches: what takes minutes then has fewer cases, as one shows what it looks for.
+inline constexpr bool sanitized = MIXTAPE_ASAN || MIXTAPE_TSAN;
+
 class Device {
  public:
   explicit Device(std::unique_ptr<Backend> made) : backend_(std::move(made)) { backend_->bind(arena_); }

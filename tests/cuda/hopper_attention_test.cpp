@@ -9,7 +9,6 @@ namespace mixtape {
 namespace {
 
 // What sanitizers look for shows in few cases, and each takes them ten times as long.
-constexpr bool sanitized = MIXTAPE_ASAN || MIXTAPE_TSAN;
 
 struct HopperCase {
   int64_t rows, heads, kv_heads, head_dim;

@@ -11,7 +11,6 @@ namespace mixtape {
 namespace {
 
 constexpr int64_t sequences = 2, length = 24, decoder_length = 10;
-constexpr bool sanitized = MIXTAPE_ASAN || MIXTAPE_TSAN;  // a step of a minute shows what they look for
 
 struct Training {
   std::vector<float> losses, norms;

@@ -154,6 +154,55 @@ TEST_F(Emulated, GraphsOrderAndAStopChangeNoBit) {
   EXPECT_EQ(final_state("seed"), want) << "in another order";
 }
 
+// Processes with a GPU each exchange beside the computing, at every ZeRO stage, as one GPU does alone. The reader of a
+// bucket that waits for the wrong thing, or not at all, reads it before it is there.
+TEST_F(Emulated, SeveralGpusTrainLikeOne) {
+  if (std::system("mpirun --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "there is no mpirun here";
+  setenv("MIXTAPE_EMULATOR_DEVICES", "2", 1);
+  const std::vector<std::string> fp32 = {"precision.mode=fp32", "train.global_batch_size=8"};
+  const SeenRun want = on_gpu("alone", fp32);
+  for (const int stage : {0, 1, 2, 3}) {
+    const std::string name = fmt::format("stage{}", stage);
+    std::vector<std::string> more = fp32;
+    more.push_back(fmt::format("parallel.zero_stage={}", stage));
+    SeenRun got = on(&Workspace::two_emulated, name, "cuda", more);
+    ASSERT_EQ(got.steps.size(), 6u) << got.log;
+    for (size_t i = 0; i < 6; ++i) {
+      EXPECT_NEAR(got.steps[i].loss, want.steps[i].loss, 1e-5 * want.steps[i].loss) << name << ", step " << i + 1;
+      EXPECT_NEAR(got.steps[i].grad_norm, want.steps[i].grad_norm, 1e-3 * want.steps[i].grad_norm) << name << i + 1;
+    }
+    ASSERT_EQ(got.validations.size(), 2u);
+    for (size_t i = 0; i < 2; ++i) EXPECT_NEAR(got.validations[i], want.validations[i], 1e-4 * want.validations[i]);
+    EXPECT_EQ(got.log.find("not run as a CUDA graph"), got.log.npos) << got.log;
+    if (stage == 1 || stage == 2) continue;  // which the two others have the parts of
+    // In another order of the queues.
+    setenv("MIXTAPE_EMULATOR_SEED", fmt::format("{}", 50 + stage).c_str(), 1);
+    on(&Workspace::two_emulated, name + "b", "cuda", more);
+    unsetenv("MIXTAPE_EMULATOR_SEED");
+    EXPECT_EQ(final_state(name + "b"), final_state(name)) << name;
+  }
+  // Stopped at one stage, gone on with at another, and alone.
+  std::vector<std::string> stopped = fp32;
+  stopped.insert(stopped.end(), {"parallel.zero_stage=3", "train.stop_at_step=3"});
+  on(&Workspace::two_emulated, "moved", "cuda", stopped);
+  const SeenRun moved = on_gpu("moved", fp32);
+  ASSERT_EQ(moved.steps.size(), 6u);
+  EXPECT_NEAR(moved.steps.back().loss, want.steps.back().loss, 1e-5 * want.steps.back().loss);
+  unsetenv("MIXTAPE_EMULATOR_DEVICES");
+}
+
+TEST_F(Emulated, SeveralProcessesNeedAGpuEachAndFastMode) {
+  if (std::system("mpirun --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "there is no mpirun here";
+  const ProcessResult one = space.two_emulated(arguments("one", "cuda", {}));
+  EXPECT_EQ(one.exit_code, 2) << one.err;
+  EXPECT_NE(one.err.find("this machine has 1 GPUs and at least 2 processes of this run"), std::string::npos) << one.err;
+  setenv("MIXTAPE_EMULATOR_DEVICES", "2", 1);
+  const ProcessResult strict = space.two_emulated(arguments("strict", "cuda", {"determinism=strict"}));
+  unsetenv("MIXTAPE_EMULATOR_DEVICES");
+  EXPECT_EQ(strict.exit_code, 2) << strict.err;
+  EXPECT_NE(strict.err.find("determinism: strict with several GPUs"), std::string::npos) << strict.err;
+}
+
 TEST_F(Emulated, EvaluatesAndGenerates) {
   on_cpu("model", {"precision.mode=fp32"});
   const auto both = [&](const std::vector<std::string>& arguments) {

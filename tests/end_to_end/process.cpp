@@ -101,6 +101,10 @@ ProcessResult Workspace::mpirun(int ranks, const std::vector<std::string>& argum
   return finished(launch(with_program(words, MIXTAPE_BINARY, arguments), ".out", ".err"));
 }
 
+ProcessResult Workspace::two_emulated(const std::vector<std::string>& arguments) const {
+  return finished(launch(with_program(mpirun_words(2), MIXTAPE_EMULATED_BINARY, arguments), ".out", ".err"));
+}
+
 int Workspace::start_mpirun(int ranks, const std::vector<std::string>& arguments) const {
   return launch(with_program(mpirun_words(ranks), MIXTAPE_BINARY, arguments), ".background.out", ".background.err");
 }

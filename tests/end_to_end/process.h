@@ -34,6 +34,8 @@ class Workspace {
   // The same under `mpirun -np RANKS`, on as many cores as there are. `before`: words between mpirun's and mixtape's.
   ProcessResult mpirun(int ranks, const std::vector<std::string>& arguments,
                        const std::vector<std::string>& before = {}) const;
+  // `mpirun -np 2`, with an emulated GPU each.
+  ProcessResult two_emulated(const std::vector<std::string>& arguments) const;
   int start_mpirun(int ranks, const std::vector<std::string>& arguments) const;
   // What a program that start() or start_mpirun() started has written.
   std::string background_output() const { return read(".background.out") + read(".background.err"); }

@@ -131,6 +131,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
   if (!a.fit.empty()) return print_fit(config, a.fit);
+  const MemoryPlan memory = plan_training(options, config, *ranks);  // first: it is what may fail
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_tokens());
   const double per_token = model.flops_per_token(options.lengths());
@@ -147,7 +148,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   fmt::print("Model FLOPs       {:.4g}\n", per_token * tokens);
   if (options.recompute == RecomputePolicy::full)
     fmt::print("Hardware FLOPs    {:.4g} (forward twice: recomputation)\n", per_token * tokens * 4 / 3);
-  print_memory(plan_training(options, config, *ranks), parameters, a.world);
+  print_memory(memory, parameters, a.world);
   if (a.world > 1) {
     const double hardware = per_token * (options.recompute == RecomputePolicy::full ? 4.0 / 3 : 1);
     print_exchange(exchange_of(config, options, model.layout(), a.world), a,

@@ -374,6 +374,9 @@ void check_ranks(const Config& config, int ranks, const Origins& origins) {
                     config.train.micro_batch_size, ranks));
   if (ranks > 1 && config.precision.gradients != GradientStorage::fp32)
     rules.refuse("precision.gradients", "expected fp32 with several processes, which exchange gradients in fp32");
+  if (ranks > 1 && config.runtime.cuda_graphs.value_or(false))
+    rules.refuse("runtime.cuda_graphs",
+                 "expected auto or false with several processes: exchanges are no part of a graph");
   if (config.determinism == Determinism::strict && 8 % ranks != 0)
     rules.refuse("determinism",
                  fmt::format("expected 1, 2, 4 or 8 processes with it, not {}; start as many, or use fast", ranks));

@@ -43,19 +43,19 @@ bool sums_each_micro_batch(const Config& config, const Communicator& ranks) {
   return config.parallel.zero_stage >= 2 && ranks.size() > 1;
 }
 
-GradientReducer::GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks)
+GradientReducer::GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks,
+                                 DeviceExchange* device)
     : parameters_(parameters),
       backend_(backend),
       ranks_(ranks),
+      device_(device),
+      on_gpu_(backend.name() != "cpu"),
       stage_(int(config.parallel.zero_stage)),
       sums_each_(sums_each_micro_batch(config, ranks)),
       shards_(parameters.buckets().all(), parameters.layout().learning_flat_count(), {ranks.rank(), ranks.size()}),
       ready_(size_t(parameters.buckets().size())) {
-  if (ranks.size() > 1 && backend.name() != "cpu")
-    throw ConfigError(
-        "device: {} with {} processes, but so far they exchange gradients of the CPU only; use one "
-        "process, or device: cpu",
-        config.device, ranks.size());
+  if (ranks.size() > 1 && on_gpu_ && config.determinism == Determinism::strict)
+    throw ConfigError("determinism: strict with several GPUs, which add gradients in NCCL's order; use fast");
   if (ranks.size() > 1) parameters.buckets().set_listener(this);
   // Gradients that are fused into the update are of one micro-batch, whose order is its own.
   if (config.determinism != Determinism::strict || config.precision.gradients == GradientStorage::fused) return;
@@ -121,10 +121,14 @@ void GradientReducer::apply_moves(const Tensor& gradients, Run run) {
 void GradientReducer::exchange(int bucket, const Tensor& gradients) {
   collect();
   const int64_t own = shards_.of_bucket(bucket, ranks_.rank()).run.count;
-  const int64_t arrives = lanes_ ? own * ranks_.size() : stage_ > 0 ? own : 0;
+  const int64_t arrives = on_gpu_ ? 0 : lanes_ ? own * ranks_.size() : stage_ > 0 ? own : 0;
   on_its_way_ = {bucket, now_, gradients, {}};
   if (arrives > 0) on_its_way_.scratch = backend_.workspace({arrives}, DType::f32);
   if (backend_.planning()) return;
+  if (device_) {
+    job_ = sum_on_device(on_its_way_);
+    return;
+  }
   job_ = ranks_.post("gradients", [this](Communicator& c) {
     lanes_ ? sum_in_lane_order(c, on_its_way_) : sum_in_library_order(c, on_its_way_);
   });
@@ -132,7 +136,9 @@ void GradientReducer::exchange(int bucket, const Tensor& gradients) {
 
 // Waits for the bucket on its way, and gives its memory back.
 void GradientReducer::collect() {
-  if (!backend_.planning() && on_its_way_.gradients) {
+  if (device_ && on_its_way_.gradients) {
+    device_->wait(job_);
+  } else if (!backend_.planning() && on_its_way_.gradients) {
     const Phase phase("sum of gradients over ranks", Phase::waits);
     ranks_.wait(job_);
   }
@@ -140,16 +146,30 @@ void GradientReducer::collect() {
 }
 
 // Where the sum of this rank's part of the bucket belongs.
-std::span<float> GradientReducer::own_of(const Exchange& e) const {
+Tensor GradientReducer::own_of(const Exchange& e) const {
   const Shards::Part& own = shards_.of_bucket(e.bucket, ranks_.rank());
-  if (sums_each_) return floats_of(Parameters::part(parameters_.sums, own.place()));
-  const int64_t begin = own.run.begin - parameters_.buckets()[e.bucket].run.begin;
-  return floats_of(e.gradients).subspan(size_t(begin), size_t(own.run.count));
+  if (sums_each_) return Parameters::part(parameters_.sums, own.place());
+  return own_gradients(e);
+}
+
+// This rank's part of the bucket's gradients.
+Tensor GradientReducer::own_gradients(const Exchange& e) const {
+  const Run own = shards_.of_bucket(e.bucket, ranks_.rank()).run;
+  return Parameters::part(e.gradients, {own.begin - parameters_.buckets()[e.bucket].run.begin, own.count});
+}
+
+// What this rank has summed up so far it adds to what it gives: so nothing is left to add when the sum arrives.
+int64_t GradientReducer::sum_on_device(const Exchange& e) {
+  if (stage_ == 0) return device_->all_reduce(e.gradients);
+  const Tensor own = own_of(e);
+  if (sums_each_ && e.micro_batch > 0 && own.count() > 0)
+    backend_.cast().convert({.y = {own_gradients(e), Write::accumulate}, .x = own});
+  return device_->reduce_scatter(e.gradients, shards_.counts_of(e.bucket), own);
 }
 
 void GradientReducer::sum_in_library_order(Communicator& c, const Exchange& e) {
   if (stage_ == 0) return c.all_reduce(floats_of(e.gradients));
-  const std::span<float> own = own_of(e), sum = e.scratch ? floats_of(e.scratch) : std::span<float>();
+  const std::span<float> own = floats_of(own_of(e)), sum = e.scratch ? floats_of(e.scratch) : std::span<float>();
   c.reduce_scatter(floats_of(e.gradients), shards_.counts_of(e.bucket), sum);
   if (sums_each_ && e.micro_batch > 0)
     add(own, sum);
@@ -160,7 +180,7 @@ void GradientReducer::sum_in_library_order(Communicator& c, const Exchange& e) {
 // Each rank gets its part of the bucket from all, and adds them in the order of the lanes.
 void GradientReducer::sum_in_lane_order(Communicator& c, const Exchange& e) {
   const std::vector<int64_t> counts = shards_.counts_of(e.bucket);
-  const std::span<float> own = own_of(e), parts = e.scratch ? floats_of(e.scratch) : std::span<float>();
+  const std::span<float> own = floats_of(own_of(e)), parts = e.scratch ? floats_of(e.scratch) : std::span<float>();
   c.all_to_all(floats_of(e.gradients), counts, parts);
   if (sums_each_) return fold(e);
   add_ranks_as_tree(parts, int64_t(own.size()));
@@ -193,7 +213,7 @@ void GradientReducer::fold(const Exchange& e) {
       else
         std::ranges::copy(gradients, place.begin());
     }
-    if (number + 1 == micro_batches_) std::ranges::copy(gradients, own_of(e).begin());
+    if (number + 1 == micro_batches_) std::ranges::copy(gradients, floats_of(own_of(e)).begin());
   }
 }
 
@@ -219,6 +239,7 @@ void GradientReducer::finish_sums() {
 void GradientReducer::share_squares(const Tensor& squares) {
   if (backend_.planning()) return;
   const Phase phase("exchange of the gradients' norm", Phase::waits);
+  if (device_) return device_->wait(device_->all_reduce(squares));
   ranks_.all_reduce(std::span(squares.data<int64_t>(), size_t(squares.count())));
 }
 
@@ -237,13 +258,15 @@ double GradientReducer::total(std::span<const double> losses) {
 void GradientReducer::share_weights() {
   if (stage_ == 0 || stage_ == 3 || ranks_.size() == 1 || backend_.planning()) return;
   const Phase phase("exchange of updated weights", Phase::waits);
+  const auto weights_of = [this](int b) { return Parameters::part(parameters_.weights, parameters_.buckets()[b].run); };
   int64_t last = 0;
   for (int b = 0; b < parameters_.buckets().size(); ++b)
-    last = ranks_.post("weights", [this, b](Communicator& c) {
-      const Tensor bucket = Parameters::part(parameters_.weights, parameters_.buckets()[b].run);
-      c.all_gather(memory_of(bucket), bytes_of(shards_.counts_of(b), size_of(bucket.dtype())));
-    });
-  ranks_.wait(last);
+    last = device_ ? device_->all_gather(weights_of(b), shards_.counts_of(b))
+                   : ranks_.post("weights", [=, this](Communicator& c) {
+                       const Tensor bucket = weights_of(b);
+                       c.all_gather(memory_of(bucket), bytes_of(shards_.counts_of(b), size_of(bucket.dtype())));
+                     });
+  device_ ? device_->wait(last) : ranks_.wait(last);
 }
 
 }  // namespace mixtape

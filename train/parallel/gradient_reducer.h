@@ -14,6 +14,8 @@
 // meanwhile. Stages 0 and 1 do so in the last micro-batch, stages 2 and 3 in each. One exchange is on its way while the
 // next bucket fills: before a bucket is posted the one before is waited for.
 //
+// On GPUs exchanges are queued beside the computing in place of jobs, in fast mode alone, and the host waits for none.
+//
 // With one rank, and in fast mode, all of it is nothing but additions in order.
 #pragma once
 
@@ -22,6 +24,7 @@
 #include <vector>
 
 #include "core/communicator.h"
+#include "core/exchange.h"
 #include "core/parameters.h"
 #include "train/config/config.h"
 #include "train/objective/batch.h"
@@ -41,7 +44,9 @@ struct StepCounts {
 
 class GradientReducer final : public BucketListener {
  public:
-  GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks);
+  // `device`: of memory that is not the host's, or null.
+  GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks,
+                  DeviceExchange* device = nullptr);
   ~GradientReducer() override;
 
   StepCounts begin(const GlobalBatch& batch);
@@ -75,17 +80,21 @@ class GradientReducer final : public BucketListener {
   void exchange_in_order(int bucket);
   void exchange(int bucket, const Tensor& gradients);
   void collect();
+  int64_t sum_on_device(const Exchange& e);
   void sum_in_library_order(Communicator& c, const Exchange& e);
   void sum_in_lane_order(Communicator& c, const Exchange& e);
   void add_ranks_as_tree(std::span<float> parts, int64_t count) const;
   void fold(const Exchange& e);
   void apply_moves(const Tensor& gradients, Run run);
-  std::span<float> own_of(const Exchange& e) const;
+  Tensor own_of(const Exchange& e) const;
+  Tensor own_gradients(const Exchange& e) const;
   void fill_with_nothing();
 
   Parameters& parameters_;
   Backend& backend_;
   Communicator& ranks_;
+  DeviceExchange* const device_;
+  const bool on_gpu_;  // also in a plan, which has no device_
   const int stage_;
   const bool sums_each_;
   const Shards shards_;            // by which buckets are exchanged
@@ -96,7 +105,7 @@ class GradientReducer final : public BucketListener {
   int next_bucket_ = 0;
   std::vector<Tensor> ready_;  // gradients of buckets that are complete, and not their turn yet
   Exchange on_its_way_;
-  int64_t job_ = 0;  // of it
+  int64_t job_ = 0;  // of it, or the device's ticket
   std::vector<int64_t> loss_bits_;
 };
 

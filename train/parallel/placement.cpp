@@ -26,6 +26,11 @@ std::vector<Place> places_of(Communicator& ranks) {
   return places;
 }
 
+int process_of_machine(const std::vector<Place>& places, int rank) {
+  return int(std::count_if(places.begin(), places.begin() + rank,
+                           [&](const Place& p) { return std::strcmp(p.machine, places[size_t(rank)].machine) == 0; }));
+}
+
 int fair_threads(const std::vector<Place>& places, int rank) {
   const Place& here = places[size_t(rank)];
   double share = 0;

@@ -26,6 +26,8 @@ std::vector<Place> places_of(Communicator& ranks);
 // A rank's fair share of the cores that it may use: each is divided by the number of processes that may use it too. At
 // least 1.
 int fair_threads(const std::vector<Place>& places, int rank);
+// How many of the lower ranks are on the same machine as this one.
+int process_of_machine(const std::vector<Place>& places, int rank);
 // What is wrong with how processes are bound, and what to do; empty where nothing is.
 std::string binding_advice(const std::vector<Place>& places);
 

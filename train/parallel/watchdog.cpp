@@ -61,6 +61,19 @@ Doing& doing() {
   return of_this_process;
 }
 
+struct Asked {
+  std::mutex mutex;
+  std::function<std::string()> fault;
+  std::string now() {
+    const std::lock_guard lock(mutex);
+    return fault ? fault() : std::string();
+  }
+};
+Asked& asked() {
+  static Asked of_this_process;
+  return of_this_process;
+}
+
 // "throw 3 data": in step 3, when data begins; "hang 3 data": there it goes on doing nothing.
 void fail_as_asked(const std::string& asked, const char* phase, int64_t step) {
   const std::string here = fmt::format("{} {}", step, phase);
@@ -99,6 +112,11 @@ Watchdog::~Watchdog() {
   thread_.join();
 }
 
+void Watchdog::ask(std::function<std::string()> fault) {
+  const std::lock_guard lock(asked().mutex);
+  asked().fault = std::move(fault);
+}
+
 void Watchdog::say(const std::string& what) const {
   std::fputs(fmt::format("mixtape: rank {} of {}: {}\n", ranks_.rank(), ranks_.size(), what).c_str(), stderr);
 }
@@ -113,6 +131,11 @@ void Watchdog::watch() {
       say(fmt::format("stood still for {:.0f} s (stopped, or without a core) in: {}", slept, Phase::text()));
       doing().restart();
       continue;
+    }
+    if (const std::string fault = asked().now(); !fault.empty()) {
+      say(fmt::format("{}, in: {}", fault, Phase::text()));
+      ranks_.abort(int(Exit::failure));
+      return;
     }
     const auto [kind, seconds] = doing().now();
     if (seconds < timeout_ + (kind == Phase::waits ? grace : 0)) continue;

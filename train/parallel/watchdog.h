@@ -6,6 +6,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -43,6 +44,10 @@ class Watchdog {
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
+
+  // What the watchdog's thread asks meanwhile: what has gone wrong, in words, which ends the job; empty: nothing. One
+  // at a time; null: nobody is asked.
+  static void ask(std::function<std::string()> fault);
 
  private:
   void watch();

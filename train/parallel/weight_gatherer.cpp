@@ -7,8 +7,8 @@
 
 namespace mixtape {
 
-WeightGatherer::WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks)
-    : parameters_(parameters), backend_(backend), ranks_(ranks) {
+WeightGatherer::WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, DeviceExchange* device)
+    : parameters_(parameters), backend_(backend), ranks_(ranks), device_(device) {
   parameters.set_weight_source(this);
 }
 
@@ -62,6 +62,10 @@ void WeightGatherer::fetch(Held& to, int bucket) {
   const Run run = parameters_.buckets()[bucket].run;
   to = {bucket, backend_.make({run.count}, parameters_.weights.dtype(), Category::parameters), 0};
   if (backend_.planning()) return;
+  if (device_) {
+    to.job = gather_on_device(to);
+    return;
+  }
   // Of the memory the job knows the place alone: tensors are this thread's.
   std::byte* const whole = to.weights.raw();
   const int64_t size = size_of(to.weights.dtype());
@@ -76,8 +80,19 @@ void WeightGatherer::fetch(Held& to, int bucket) {
   });
 }
 
+int64_t WeightGatherer::gather_on_device(const Held& to) {
+  const Run run = parameters_.buckets()[to.bucket].run;
+  const Shards& shards = parameters_.shards();
+  const Shards::Part& own = shards.of_bucket(to.bucket, shards.sharding().rank);
+  if (own.run.count > 0)
+    device_->copy(Parameters::part(to.weights, {own.run.begin - run.begin, own.run.count}),
+                  parameters_.own_weights(own));
+  return device_->all_gather(to.weights, shards.counts_of(to.bucket));
+}
+
 void WeightGatherer::wait_for(const Held& held) {
   if (backend_.planning()) return;
+  if (device_) return device_->wait(held.job);
   const Phase phase("gather of weights", Phase::waits);
   ranks_.wait(held.job);
 }

@@ -9,14 +9,15 @@
 #include <vector>
 
 #include "core/communicator.h"
+#include "core/exchange.h"
 #include "core/parameters.h"
 
 namespace mixtape {
 
 class WeightGatherer final : public WeightSource {
  public:
-  // Takes its place as the source of the weights, while it lives.
-  WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks);
+  // Takes its place as the source of the weights, while it lives. `device`: of memory that is not the host's, or null.
+  WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, DeviceExchange* device = nullptr);
   ~WeightGatherer() override;
 
   // A micro-batch of training, between the two.
@@ -31,9 +32,10 @@ class WeightGatherer final : public WeightSource {
   struct Held {
     int bucket = -1;
     Tensor weights;
-    int64_t job = 0;
+    int64_t job = 0;  // or the device's ticket
   };
   void fetch(Held& to, int bucket);
+  int64_t gather_on_device(const Held& to);
   void wait_for(const Held& held);
   void go_to(int bucket);
   int next_in_order() const;
@@ -41,6 +43,7 @@ class WeightGatherer final : public WeightSource {
   Parameters& parameters_;
   Backend& backend_;
   Communicator& ranks_;
+  DeviceExchange* const device_;
   Held now_, next_;
   bool training_ = false;
   bool knows_order_ = false;
