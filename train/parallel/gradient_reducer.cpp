@@ -51,11 +51,6 @@ GradientReducer::GradientReducer(const Config& config, Parameters& parameters, B
       sums_each_(sums_each_micro_batch(config, ranks)),
       shards_(parameters.buckets().all(), parameters.layout().learning_flat_count(), {ranks.rank(), ranks.size()}),
       ready_(size_t(parameters.buckets().size())) {
-  if (ranks.size() > 1 && backend.name() != "cpu")
-    throw ConfigError(
-        "device: {} with {} processes, but so far they exchange gradients of the CPU only; use one "
-        "process, or device: cpu",
-        config.device, ranks.size());
   if (ranks.size() > 1) parameters.buckets().set_listener(this);
   // Gradients that are fused into the update are of one micro-batch, whose order is its own.
   if (config.determinism != Determinism::strict || config.precision.gradients == GradientStorage::fused) return;
