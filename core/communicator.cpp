@@ -23,6 +23,7 @@ class SingleProcess final : public Communicator {
   void all_gather(std::span<std::byte>, std::span<const int64_t>) override {}
   void broadcast(std::span<std::byte>, int) override {}
   void barrier() override {}
+  std::unique_ptr<Communicator> split(int, int) override { return std::make_unique<SingleProcess>(); }
   void abort(int exit_code) override { std::_Exit(exit_code); }
 };
 
@@ -38,6 +39,7 @@ class PlannedRank final : public Communicator {
   void all_gather(std::span<std::byte>, std::span<const int64_t>) override { refuse(); }
   void broadcast(std::span<std::byte>, int) override { refuse(); }
   void barrier() override { refuse(); }
+  std::unique_ptr<Communicator> split(int, int size) override { return std::make_unique<PlannedRank>(size); }
   void abort(int) override { refuse(); }
 
  private:

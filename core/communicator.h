@@ -30,6 +30,10 @@ class Communicator {
   virtual void broadcast(std::span<std::byte> data, int root) = 0;
   virtual void barrier() = 0;
 
+  // The ranks that name the same group, `size` of them, in the order in which they are numbered here. All ranks call
+  // it. What it returns must not outlive this.
+  virtual std::unique_ptr<Communicator> split(int group, int size) = 0;
+
   // Has `job` done with these ranks: here and now, or by a thread of its own in the order of posting while the caller
   // goes on (train/parallel/communication_thread.h). Every rank posts the same jobs in the same order. What a job uses
   // must live until wait() has returned, which throws what the job has thrown. `name`: a literal, for traces.
@@ -48,7 +52,7 @@ class Communicator {
 // The only process. Lives as long as the program.
 Communicator& single_process();
 
-// Rank 0 of so many, for plans: it knows its number, and refuses everything else.
+// Rank 0 of so many, for plans: it knows its number and that of its groups, and refuses everything else.
 std::unique_ptr<Communicator> planned_rank(int size);
 
 }  // namespace mixtape

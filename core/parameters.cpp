@@ -6,32 +6,73 @@
 #include "core/base/dispatch.h"
 
 namespace mixtape {
+namespace {
 
-int ParameterLayout::add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces) {
+// The same of so many rows; of a vector, elements.
+Shape with_rows(const Shape& shape, int64_t rows) {
+  return shape.rank() == 1 ? Shape{rows} : Shape{rows, shape.cols()};
+}
+
+}  // namespace
+
+int ParameterLayout::add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces, Cut cut) {
   const int id = int(entries_.size());
   if (!ids_.emplace(name, id).second) throw Error("parameters: two are named {}", name);
   if (!pieces.empty() && std::accumulate(pieces.begin(), pieces.end(), int64_t(0)) != shape[0])
     throw Error("parameters: the pieces of {} are not its {} rows", name, shape[0]);
-  entries_.push_back({std::move(name), shape, init, std::move(pieces)});
+  if (shape.rank() > 2 && cut != Cut::none) throw Error("parameters: {} is {}, and is to be cut", name, shape);
+  ParameterEntry entry{std::move(name), shape, init, pieces};
+  entry.cut = cut, entry.whole = shape, entry.whole_pieces = std::move(pieces);
+  if (cut == Cut::columns) entry.shape = {shape.rows(), part_of(shape.cols(), slice_).count};
+  if (cut == Cut::first && slice_.rank > 0) entry.shape = with_rows(shape, 0);
+  if (cut == Cut::rows) {
+    int64_t rows = entry.pieces.empty() ? part_of(shape[0], slice_).count : 0;
+    for (int64_t& piece : entry.pieces) rows += piece = part_of(piece, slice_).count;
+    entry.shape = with_rows(shape, rows);
+  }
+  entries_.push_back(std::move(entry));
   return id;
+}
+
+std::vector<Run> ParameterLayout::runs(int id) const {
+  const ParameterEntry& entry = entries_[size_t(id)];
+  std::vector<Run> runs;
+  if (entry.cut == Cut::none || entry.cut == Cut::first) {
+    if (entry.count() > 0) runs.push_back({0, entry.count()});
+    return runs;
+  }
+  const int64_t cols = entry.whole.rank() == 1 ? 1 : entry.whole.cols();
+  if (entry.cut == Cut::columns) {
+    const Run here = part_of(cols, slice_);
+    for (int64_t r = 0; r < entry.whole.rows(); ++r) runs.push_back({r * cols + here.begin, here.count});
+    return runs;
+  }
+  int64_t first = 0;
+  for (const int64_t piece : entry.whole_pieces.empty() ? std::vector{entry.whole[0]} : entry.whole_pieces) {
+    const Run here = part_of(piece, slice_);
+    runs.push_back({(first + here.begin) * cols, here.count * cols});
+    first += piece;
+  }
+  return runs;
 }
 
 void ParameterLayout::finish() { assign_offsets(); }
 
 void ParameterLayout::assign_offsets() {
-  int64_t offset = 0;
+  const auto aligned = [](int64_t count) { return (count + alignment - 1) / alignment * alignment; };
+  int64_t offset = 0, whole_offset = 0;
   factored_count_ = 0;
   for (const bool learns : {true, false}) {
     for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
       if (entry->learns != learns) continue;
-      entry->offset = offset;
-      offset += (entry->count() + alignment - 1) / alignment * alignment;
+      entry->offset = offset, entry->whole_offset = whole_offset;
+      offset += aligned(entry->count()), whole_offset += aligned(entry->whole.count());
       entry->factored_offset = factored_count_;
       if (learns) factored_count_ += entry->factored_count();
     }
-    if (learns) learning_flat_count_ = offset;
+    if (learns) learning_flat_count_ = offset, whole_learning_flat_count_ = whole_offset;
   }
-  flat_count_ = offset;
+  flat_count_ = offset, whole_flat_count_ = whole_offset;
 }
 
 void ParameterLayout::freeze(const std::vector<std::string>& names) {
@@ -42,7 +83,7 @@ void ParameterLayout::freeze(const std::vector<std::string>& names) {
 
 int64_t ParameterLayout::learning_count() const {
   int64_t n = 0;
-  for (const ParameterEntry& entry : entries_) n += entry.learns ? entry.count() : 0;
+  for (const ParameterEntry& entry : entries_) n += entry.learns ? entry.whole.count() : 0;
   return n;
 }
 
@@ -54,7 +95,7 @@ int ParameterLayout::find(const std::string& name) const {
 
 int64_t ParameterLayout::parameter_count() const {
   int64_t n = 0;
-  for (const ParameterEntry& entry : entries_) n += entry.count();
+  for (const ParameterEntry& entry : entries_) n += entry.whole.count();
   return n;
 }
 
@@ -101,12 +142,44 @@ Tensor Parameters::part(const Tensor& flat, Run run) {
   return Tensor(flat.raw() ? flat.raw() + run.begin * size_of(flat.dtype()) : nullptr, {run.count}, flat.dtype());
 }
 
-std::vector<Shards::Part> Parameters::weight_parts() const {
-  const int64_t learning = layout_.learning_flat_count(), all = layout_.flat_count();
-  if (!storage_.shards_weights) return {{{0, all}, 0}};
-  std::vector<Shards::Part> parts = shards_->own();
-  parts.push_back({{learning, all - learning}, shards_->own_count()});
-  return parts;
+std::vector<Shards::Part> Parameters::weight_parts(bool with_frozen) const {
+  const int64_t learning = layout_.learning_flat_count(), frozen = layout_.flat_count() - learning;
+  std::vector<Shards::Part> parts{{{0, learning}, 0}};
+  if (storage_.shards_weights) parts = shards_->own();
+  if (with_frozen && frozen > 0)
+    parts.push_back({{learning, frozen}, storage_.shards_weights ? shards_->own_count() : learning});
+  return in_whole(parts);
+}
+
+std::vector<Shards::Part> Parameters::learning_parts(int64_t each) const {
+  if (layout_.slice().ranks > 1 && each > 1)
+    throw Error("parameters: of {} elements that share a number ranks have parts", each);
+  return in_whole(shards_->parts(shards_->sharding().rank, each));
+}
+
+std::vector<Shards::Part> Parameters::in_whole(const std::vector<Shards::Part>& parts) const {
+  if (layout_.slice().ranks == 1) return parts;
+  std::vector<int> order(size_t(layout_.size()));
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::sort(order, {}, [&](int id) { return layout_[id].offset; });
+  std::vector<Shards::Part> found;
+  auto part = parts.begin();
+  for (const int id : order) {
+    int64_t here = layout_[id].offset;
+    for (const Run& run : layout_.runs(id)) {
+      for (int64_t at = here, end = here + run.count; at < end;) {
+        while (part != parts.end() && part->run.end() <= at) ++part;
+        if (part == parts.end()) return found;
+        const int64_t begin = std::max(at, part->run.begin), stop = std::min(end, part->run.end());
+        if (begin >= stop) break;  // the next part is behind the run
+        found.push_back(
+            {{layout_[id].whole_offset + run.begin + begin - here, stop - begin}, part->at + begin - part->run.begin});
+        at = stop;
+      }
+      here += run.count;
+    }
+  }
+  return found;
 }
 
 int64_t Parameters::frozen_at(int id) const {
@@ -129,16 +202,17 @@ void Parameters::initialise(uint64_t seed) {
   std::vector<float> values;
   for (int id = 0; id < layout_.size(); ++id) {
     const ParameterEntry& entry = layout_[id];
-    values.assign(entry.count(), entry.init.kind == Init::ones ? 1.f : 0.f);
+    const int64_t count = entry.whole.count();
+    values.assign(size_t(count), entry.init.kind == Init::ones ? 1.f : 0.f);
     if (entry.init.kind == Init::normal) {
       // The name, not the position in the layout, so that adding a parameter leaves all others as they were.
       uint64_t name_hash = 0xcbf29ce484222325ull;
       for (const char c : entry.name) name_hash = (name_hash ^ uint8_t(c)) * 0x100000001b3ull;
       const PhiloxKey key = philox_key(seed, name_hash);
-      for (int64_t i = 0; i < entry.count(); i += 2) {
+      for (int64_t i = 0; i < count; i += 2) {
         const auto bits = philox(key, uint64_t(i), 0, Purpose::init);
         values[i] = entry.init.std * normal(bits[0], bits[1]);
-        if (i + 1 < entry.count()) values[i + 1] = entry.init.std * normal(bits[2], bits[3]);
+        if (i + 1 < count) values[i + 1] = entry.init.std * normal(bits[2], bits[3]);
       }
       for (int64_t i = 0; i < entry.init.queries; ++i) values[i] *= entry.init.query_scale;
     }
@@ -146,8 +220,12 @@ void Parameters::initialise(uint64_t seed) {
   }
 }
 
-void Parameters::load(int id, const float* values) {
+void Parameters::load(int id, const float* whole) {
   const ParameterEntry& entry = layout_[id];
+  std::vector<float> slice;
+  if (entry.cut != Cut::none)
+    for (const Run& run : layout_.runs(id)) slice.insert(slice.end(), whole + run.begin, whole + run.end());
+  const float* const values = entry.cut != Cut::none ? slice.data() : whole;
   // Into elements [to.begin, to.end()) of a flat buffer, as this function of each number.
   const auto put = [&]<class T>(const Tensor& flat, Run to, const float* from, T (*stored)(float)) {
     std::vector<T> converted(size_t(to.count));

@@ -28,9 +28,17 @@ struct Init {
   float query_scale = 1;
 };
 
+// How ranks that share out each layer (tensor parallelism, docs/parallelism.md) have one of its tensors.
+enum class Cut {
+  none,     // each rank has it whole
+  rows,     // each has a run of the rows of each of its pieces
+  columns,  // each has a run of its columns
+  first     // the first rank alone has it
+};
+
 struct ParameterEntry {
   std::string name;
-  Shape shape;
+  Shape shape;  // of what is here, as all that is not called whole
   Init init;
   // Tensors that are stored as one because one product reads them, such as queries, keys and values: the rows of each.
   // Update rules that look at a tensor as a whole take them apart. Empty: it is one.
@@ -39,6 +47,11 @@ struct ParameterEntry {
   bool learns = true;  // false: frozen
   // Of its factored second moments, if it learns: those of columns, piece by piece, then of rows.
   int64_t factored_offset = 0;
+  // The tensor that the ranks share out, and its offset in the flat buffer of a model that is not cut.
+  Cut cut = Cut::none;
+  Shape whole;
+  std::vector<int64_t> whole_pieces;
+  int64_t whole_offset = 0;
   int64_t count() const { return shape.count(); }
   bool is_matrix() const { return shape.rank() >= 2; }
   int64_t n_pieces() const { return pieces.empty() ? 1 : int64_t(pieces.size()); }
@@ -52,8 +65,11 @@ class ParameterLayout {
   // Elements. A block of moments that has a scale of its own thus is of one parameter, and of one chunk.
   static constexpr int64_t alignment = moment_block;
 
-  // In the order of forward. Returns the parameter's id.
-  int add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces = {});
+  // Of one of several ranks that share out each layer.
+  explicit ParameterLayout(Sharding slice = {}) : slice_(slice) {}
+
+  // In the order of forward. Shape, initialisation and pieces are the whole tensor's. Returns the parameter's id.
+  int add(std::string name, Shape shape, Init init, std::vector<int64_t> pieces = {}, Cut cut = Cut::none);
   // Assigns offsets; no parameter can be added after.
   void finish();
   // Before there are buffers: these parameters, by name, do not learn. Throws ConfigError if none does then.
@@ -64,22 +80,30 @@ class ParameterLayout {
   const std::vector<ParameterEntry>& entries() const { return entries_; }
   // The id of a name; throws Error if there is none.
   int find(const std::string& name) const;
-  // How many numbers the model learns, without padding.
+  // How many numbers the whole model has, without padding.
   int64_t parameter_count() const;
   // How many of them change.
   int64_t learning_count() const;
+  const Sharding& slice() const { return slice_; }
+  // The elements of the whole parameter that are here, where they lie one run behind another.
+  std::vector<Run> runs(int id) const;
   // The length of a flat buffer, padding included: of weights, and of what only those have that learn.
   int64_t flat_count() const { return flat_count_; }
   int64_t learning_flat_count() const { return learning_flat_count_; }
+  // The same of a model that is not cut.
+  int64_t whole_flat_count() const { return whole_flat_count_; }
+  int64_t whole_learning_flat_count() const { return whole_learning_flat_count_; }
   // The length of a buffer of factored second moments.
   int64_t factored_count() const { return factored_count_; }
 
  private:
   void assign_offsets();
 
+  Sharding slice_;
   std::vector<ParameterEntry> entries_;
   std::unordered_map<std::string, int> ids_;
   int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0;
+  int64_t whole_flat_count_ = 0, whole_learning_flat_count_ = 0;
 };
 
 // How the update of a parameter differs from the others'.
@@ -136,8 +160,10 @@ class Parameters {
   WeightSource* weight_source() const { return source_; }
   // Whose masters and moments are where; of one rank, all are its own.
   const Shards& shards() const { return *shards_; }
-  // What is here of a flat buffer of all weights.
-  std::vector<Shards::Part> weight_parts() const;
+  // What is here of the flat buffers of a model that is not cut, in order: of all weights, or without the frozen ones;
+  // and of what only those have that learn, a number for each so many elements.
+  std::vector<Shards::Part> weight_parts(bool with_frozen = true) const;
+  std::vector<Shards::Part> learning_parts(int64_t each = 1) const;
   // Elements [run.begin, run.end()) of a flat buffer; absent of what is absent.
   static Tensor part(const Tensor& flat, Run run);
   // Of the rank's own parts, in whichever buffer they are: of weights, summed gradients, and masters or moments.
@@ -153,9 +179,9 @@ class Parameters {
 
   // Fills weights and masters by the layout's initialisation: a function of (seed, name, element) alone.
   void initialise(uint64_t seed);
-  // A host array of float32 into a parameter and its master, and back (the master where there is one; it must be whole
-  // then).
-  void load(int id, const float* values);
+  // A whole parameter, a host array of float32: what is here of it into the weights and their masters.
+  void load(int id, const float* whole);
+  // What is here of a parameter, of the master where there is one; it must not be shared out then.
   void store(int id, float* values) const;
 
   // The ranges of the optimizer's kernels: one treatment each, none across a chunk. `factors`: of each parameter, or
@@ -174,6 +200,8 @@ class Parameters {
  private:
   Moment make_moment(DType type) const;
   Tensor slice(const Tensor& flat, int id) const;
+  // Parts of the flat buffers as they are here in terms of a model that is not cut.
+  std::vector<Shards::Part> in_whole(const std::vector<Shards::Part>& parts) const;
   // Where frozen weights begin in `weights`.
   int64_t frozen_at(int id) const;
   // All that learns, a tensor each, in the order of offsets.

@@ -17,6 +17,13 @@ struct Sharding {
   int rank = 0, ranks = 1;
 };
 
+// Which of n rows, heads and so on each rank has: a run of them, as long as any other to the nearest one, the first
+// rank's among the longest.
+constexpr Run part_of(int64_t n, Sharding sharding) {
+  const auto begin = [&](int64_t rank) { return (n * rank + sharding.ranks - 1) / sharding.ranks; };
+  return {begin(sharding.rank), begin(sharding.rank + 1) - begin(sharding.rank)};
+}
+
 class Shards {
  public:
   // `elements`: of a flat buffer, which the buckets fill.

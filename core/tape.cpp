@@ -60,7 +60,7 @@ void Tape::count_off_parameters(std::span<const int> parameter_values) {
 }
 
 void Tape::keep(int value, const Tensor& data) {
-  Value& v = values_[value];
+  Value& v = values_[data_value(value)];
   if (v.parameter >= 0) return;
   ++v.readers;
   if (v.kept) return;
@@ -72,7 +72,7 @@ void Tape::keep(int value, const Tensor& data) {
 }
 
 void Tape::release(int value) {
-  Value& v = values_[value];
+  Value& v = values_[data_value(value)];
   if (v.parameter >= 0) return;
   if (--v.readers == 0) v.kept = {};
 }
@@ -93,8 +93,8 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
   for (size_t i = 0; i < makes.outputs.size(); ++i) {
     // Two holders of an input that may be overwritten: the operation's argument, and the list that it was passed in.
     const bool takes_input = i == 0 && makes.in_place && inputs[0].storage().owners() <= 2;
-    outputs[int(i)] =
-        takes_input ? inputs[0].as_value(-1) : backend_.make(makes.outputs[i].shape, makes.outputs[i].dtype);
+    outputs[int(i)] = takes_input || makes.renames ? inputs[0].as_value(-1)
+                                                   : backend_.make(makes.outputs[i].shape, makes.outputs[i].dtype);
   }
   if (records)
     for (size_t i = 0; i < makes.saved.size(); ++i)
@@ -118,6 +118,7 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
     values_[node.outputs[i]].wants_gradient = true;
     outputs[i] = outputs[i].as_value(node.outputs[i]);
   }
+  if (makes.renames) values_[node.outputs[0]].renamed = node.inputs[0].value;
   const Needs needs = node.operation.needs;
   nodes_.push_back(std::move(node));
   const Node& recorded = nodes_.back();
@@ -133,6 +134,7 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
 }
 
 Tensor Tape::data_of(int value) {
+  value = data_value(value);
   Value& v = values_[value];
   if (v.parameter >= 0) return parameters_->weight(v.parameter);
   if (v.kept) return v.kept;

@@ -76,6 +76,7 @@ struct Makes {
   static constexpr int max = 4;
   std::vector<Make> outputs, saved;
   bool in_place = false;  // output 0 may take input 0's memory if nobody else holds it
+  bool renames = false;   // output 0 is input 0 under another name: the same data, a gradient of its own
 };
 
 class Outputs {
@@ -221,6 +222,7 @@ class Tape {
     DType dtype = DType::f32, grad_dtype = DType::f32;
     int node = -1, output = 0;  // what made it
     int parameter = -1;
+    int renamed = -1;  // the value whose data this is
     bool wants_gradient = false;
     // Nodes whose backward will read the data; of a parameter those that have read it and have not gone backward yet.
     int readers = 0;
@@ -230,6 +232,11 @@ class Tape {
 
   Outputs run_node(Node node, std::span<const Tensor> inputs, const Makes& makes);
   int new_value(const Tensor& tensor, int node, int output);
+  // The value that has the data.
+  int data_value(int value) const {
+    while (values_[value].renamed >= 0) value = values_[value].renamed;
+    return value;
+  }
   bool wants_gradient(const Tensor& tensor) const {
     return tensor && tensor.value() >= 0 && values_[tensor.value()].wants_gradient;
   }

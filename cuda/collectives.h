@@ -1,7 +1,7 @@
 // Collectives on the device's memory, in the order of the runtime's queue `communication`.
 //
-// nccl.cpp: NCCL's. absent_nccl.cpp: a build without its header. emulator/collectives.cpp: MPI's, on the memory that the
-// host plays the device with.
+// nccl.cpp: NCCL's. absent_nccl.cpp: a build without its header. emulator/collectives.cpp: MPI's, on the memory that
+// the host plays the device with.
 #pragma once
 
 #include <cstdint>

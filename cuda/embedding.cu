@@ -235,6 +235,8 @@ void embed(Runtime& runtime, const Embed& a) {
 }  // namespace cuda
 
 void CudaEmbedding::embedding(const Embed& a) {
+  if (a.tables.tokens.rows() < a.spec.vocabulary)
+    throw Error("embedding: ranks share out a table of tokens on CPUs only");
   if (backend_.planning()) return;
   const bool wide = a.tables.positions && a.tables.positions.dtype() == DType::f32;
   dispatch<float, fp16, bf16>(a.y.dtype(), "embedding", [&]<class T>() {

@@ -241,6 +241,7 @@ void mean_of(Runtime& runtime, const Tensor& mean, const Tensor& losses, const S
 }  // namespace cuda
 
 void CudaLoss::cross_entropy(const CrossEntropy& a) {
+  if (a.spec.ranks) throw Error("cross_entropy: ranks share out the vocabulary on CPUs only");
   const cuda::LossWorkspace w(backend_, a);
   if (backend_.planning()) return;
   const int64_t rows = a.hidden.rows();

@@ -9,7 +9,7 @@ namespace mixtape {
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       backend_(make_backend(options.device)),
-      model_(options.model, options.row_length, options.decoder_length, options.lora) {
+      model_(options.model, options.row_length, options.decoder_length, options.lora, options.parallel) {
   make_buffers();
 }
 
@@ -17,7 +17,7 @@ Engine::Engine(const EngineOptions& options, int64_t capacity)
     : options_(options),
       backend_(make_backend(options.device)),
       arena_(backend_->reserve(capacity), capacity),
-      model_(options.model, options.row_length, options.decoder_length, options.lora) {
+      model_(options.model, options.row_length, options.decoder_length, options.lora, options.parallel) {
   make_buffers();
 }
 

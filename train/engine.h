@@ -25,7 +25,8 @@ struct EngineOptions {
   // In training: of masters and moments; summed gradients; and weights.
   Sharding sharding = {};
   bool sums = false, shards_weights = false;
-  bool gradients = false;  // gradients without the rest (parity checks)
+  TensorParallel parallel = TensorParallel();  // the ranks that share out its layers
+  bool gradients = false;                      // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence

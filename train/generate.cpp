@@ -13,7 +13,7 @@ Generator::Generator(Engine& engine, int64_t slots, int64_t capacity)
       slots_(slots),
       encodes_(engine.model().spec().family == Family::encoder_decoder),
       cache_(engine.model().spec(), slots, capacity, encodes_ ? capacity : 0, engine.backend(),
-             engine.options().types.compute) {}
+             engine.options().types.compute, engine.model().parallel()) {}
 
 StackInputs Generator::rows_of(const std::vector<std::vector<int32_t>>& tokens, const std::vector<int64_t>& start) {
   std::vector<int32_t> ids, positions;

@@ -16,7 +16,7 @@ Extents extents_of(const Shape& shape) {
   return extents;
 }
 
-// A tensor of the checkpoint and its place in a flat buffer.
+// A tensor of the checkpoint and its place in a flat buffer of a model that is not cut.
 struct Stored {
   std::string name;
   Extents shape;
@@ -28,7 +28,7 @@ std::vector<Stored> scales_of(const ParameterLayout& layout, const std::string& 
   std::vector<Stored> list;
   for (const ParameterEntry& entry : layout.entries())
     if (entry.learns)
-      list.push_back({prefix + entry.name, {Moment::blocks_of(entry.count())}, entry.offset / moment_block});
+      list.push_back({prefix + entry.name, {Moment::blocks_of(entry.count())}, entry.whole_offset / moment_block});
   return list;
 }
 
@@ -36,7 +36,7 @@ std::vector<Stored> scales_of(const ParameterLayout& layout, const std::string& 
 std::vector<Stored> parameters_of(const ParameterLayout& layout, const std::string& prefix, bool learning) {
   std::vector<Stored> list;
   for (const ParameterEntry& entry : layout.entries())
-    if (entry.learns || !learning) list.push_back({prefix + entry.name, extents_of(entry.shape), entry.offset});
+    if (entry.learns || !learning) list.push_back({prefix + entry.name, extents_of(entry.whole), entry.whole_offset});
   return list;
 }
 
@@ -95,22 +95,32 @@ std::vector<TensorRef> places(std::vector<std::byte>& host, int64_t elements, DT
   return list;
 }
 
+// Where no rank has everything.
+bool is_shared_out(const Parameters& p) { return p.storage().sharding.ranks > 1 || p.layout().slice().ranks > 1; }
+
 // The flat buffer of all weights, on rank 0; in `buffer` where they have to be brought together.
-const void* whole_weights(Engine& engine, Communicator& ranks, std::vector<std::byte>& buffer) {
+const void* whole_weights(Engine& engine, const RankGrid& ranks, std::vector<std::byte>& buffer) {
   const Parameters& p = engine.parameters();
-  if (!p.storage().shards_weights) return engine.backend().host_view(p.weights, buffer);
-  const ParameterLayout& layout = p.layout();
-  buffer = gather_shards(ranks, engine.backend(), p.weights, p.shards(), layout.flat_count());
-  const Shards::Part frozen = p.weight_parts().back();  // whole on every rank
-  if (ranks.rank() == 0 && frozen.run.count > 0)
-    engine.backend().copy_to_host(buffer.data() + frozen.run.begin * size_of(p.weights.dtype()),
-                                  Parameters::part(p.weights, frozen.place()));
+  const bool sharded = p.storage().shards_weights, first = ranks.data().rank() == 0;
+  if (!sharded && p.layout().slice().ranks == 1) return engine.backend().host_view(p.weights, buffer);
+  // What several have, the first of them brings.
+  const std::vector<Shards::Part> parts = sharded || first ? p.weight_parts(first) : std::vector<Shards::Part>{};
+  buffer = gather(ranks.all(), engine.backend(), p.weights, parts, p.layout().whole_flat_count());
   return buffer.data();
 }
 
-// The length of an optimizer's buffer, of which this rank may have a shard.
+// The length of an optimizer's buffer, of which this rank may have parts.
 int64_t whole_count(const Parameters& p, const StateBuffer& buffer) {
-  return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() / buffer.each : buffer.flat.count();
+  return is_shared_out(p) ? p.layout().whole_learning_flat_count() / buffer.each : buffer.flat.count();
+}
+
+const void* whole_state(Engine& engine, const RankGrid& ranks, const StateBuffer& b, std::vector<std::byte>& buffer) {
+  const Parameters& p = engine.parameters();
+  if (!is_shared_out(p)) return engine.backend().host_view(b.flat, buffer);
+  const bool brings = p.storage().sharding.ranks > 1 || ranks.data().rank() == 0;
+  buffer = gather(ranks.all(), engine.backend(), b.flat,
+                  brings ? p.learning_parts(b.each) : std::vector<Shards::Part>{}, whole_count(p, b));
+  return buffer.data();
 }
 
 }  // namespace
@@ -126,19 +136,16 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
   state.grad_norm = now.grad_norm;
   state.matmul_table = engine.backend().choices();
   Parameters& p = engine.parameters();
-  Communicator& ranks = step.ranks();
-  const bool sharded = p.storage().sharding.ranks > 1;
-  if (ranks.rank() > 0 && !sharded) return {};
+  const RankGrid& grid = step.grid();
+  const Communicator& ranks = grid.all();
+  if (ranks.rank() > 0 && !is_shared_out(p)) return {};
   std::deque<std::vector<std::byte>> held;  // what had to be copied
-  const auto whole = [&](const StateBuffer& b) -> const void* {
-    if (!sharded) return engine.backend().host_view(b.flat, held.emplace_back());
-    return held.emplace_back(gather_shards(ranks, engine.backend(), b.flat, p.shards(), whole_count(p, b), b.each))
-        .data();
-  };
   std::vector<ConstTensorRef> optimizer;
-  for (const StateBuffer& b : optimizer_buffers(engine))
-    for (ConstTensorRef& tensor : views(whole(b), b.flat.dtype(), b.stored)) optimizer.push_back(std::move(tensor));
-  const void* weights = whole_weights(engine, ranks, held.emplace_back());
+  for (const StateBuffer& b : optimizer_buffers(engine)) {
+    const void* all = whole_state(engine, grid, b, held.emplace_back());
+    for (ConstTensorRef& tensor : views(all, b.flat.dtype(), b.stored)) optimizer.push_back(std::move(tensor));
+  }
+  const void* weights = whole_weights(engine, grid, held.emplace_back());
   if (ranks.rank() > 0) return {};
   return save_checkpoint(directory,
                          {.spec = engine.model().spec(),
@@ -152,10 +159,10 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
 
 RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint) {
   Parameters& p = engine.parameters();
-  Communicator& ranks = step.ranks();
+  Communicator& ranks = step.grid().all();
   std::vector<std::byte> host;
   const std::vector<Stored> model = parameters_of(engine.model().layout(), "", false);
-  const int64_t elements = p.layout().flat_count();
+  const int64_t elements = p.layout().whole_flat_count();
   if (checkpoint) checkpoint->read_model(places(host, elements, p.weights.dtype(), model));
   distribute(ranks, engine.backend(), host.data(), elements, p.weights, p.weight_parts());
 
@@ -169,7 +176,7 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
     if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
     const std::vector<Shards::Part> whole{{{0, count}, 0}};
     distribute(ranks, engine.backend(), host.data(), count, b.flat,
-               p.storage().sharding.ranks > 1 ? p.shards().parts(ranks.rank(), b.each) : whole);
+               is_shared_out(p) ? p.learning_parts(b.each) : whole);
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),
@@ -211,7 +218,7 @@ void load_weights(Engine& engine, const HfModel& model) {
   const ParameterLayout& layout = engine.model().layout();
   for (int id = 0; id < layout.size(); ++id) {
     if (is_adapter(layout[id].name) || std::ranges::binary_search(model.fresh, layout[id].name)) continue;
-    values.resize(size_t(layout[id].count()));
+    values.resize(size_t(layout[id].whole.count()));
     model.read(layout[id].name, values);
     engine.parameters().load(id, values.data());
   }

@@ -19,22 +19,33 @@ uint64_t exact_updates(const TrainConfig& train, const ScheduleConfig& schedule)
   return train.clip_pass == ClipPass::always ? std::numeric_limits<uint64_t>::max() : uint64_t(schedule.warmup_steps);
 }
 
+// What GPUs exchange with. Layers are shared out between CPUs alone.
+std::unique_ptr<DeviceExchange> exchange_of(Backend& backend, const RankGrid& ranks, const Config& config) {
+  if (ranks.tensor().size() > 1 && backend.name() != "cpu")
+    throw ConfigError(
+        "parallel.tensor_parallel_size: {} on GPUs, which do not share out layers so far; set it to 1, or device: cpu",
+        config.parallel.tensor_parallel_size);
+  return ranks.data().size() > 1 && !backend.planning() ? make_exchange(backend, ranks.data()) : nullptr;
+}
+
 }  // namespace
 
-TrainingStep::TrainingStep(Engine& engine, const Config& config, Communicator& ranks)
+TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid& ranks)
     : engine_(engine),
+      grid_(ranks),
       seed_(uint64_t(config.seed)),
       scale_rule_(loss_scale_rule(config.precision)),
       fused_(config.precision.gradients == GradientStorage::fused),
       exact_updates_(fused_ ? exact_updates(config.train, config.schedule) : 0),
       optimizer_(config, engine.parameters(), engine.backend()),
-      device_(ranks.size() > 1 && !engine.backend().planning() ? make_exchange(engine.backend(), ranks) : nullptr),
-      reducer_(config, engine.parameters(), engine.backend(), ranks, device_.get()) {
+      device_(exchange_of(engine.backend(), ranks, config)),
+      reducer_(config, engine.parameters(), engine.backend(), ranks.data(), device_.get()) {
   if (device_) Watchdog::ask([device = device_.get()] { return device->fault(); });
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
-  if (engine.options().shards_weights) gatherer_.emplace(engine.parameters(), engine.backend(), ranks, device_.get());
-  if (sums_each_micro_batch(config, ranks)) nothing_ = batch_without_targets(engine.options());
+  if (engine.options().shards_weights)
+    gatherer_.emplace(engine.parameters(), engine.backend(), ranks.data(), device_.get());
+  if (sums_each_micro_batch(config, ranks.data())) nothing_ = batch_without_targets(engine.options());
 }
 
 TrainingStep::~TrainingStep() {
@@ -126,8 +137,8 @@ void TrainingStep::bucket_complete(int bucket) {
 
 void TrainingStep::update() {
   if (!fused_) {
-    optimizer_.measure_gradients(engine_.device_state(),
-                                 [&](const Tensor& squares) { reducer_.share_squares(squares); });
+    optimizer_.measure_gradients(
+        engine_.device_state(), [&](const Tensor& squares) { reducer_.share_squares(squares); }, grid_.tensor());
     optimizer_.update(engine_.device_state());
   }
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
@@ -169,7 +180,8 @@ GradientMemory gradient_memory(const Config& config, const ParameterLayout& layo
 
 }  // namespace
 
-EngineOptions training_options(const Config& config, const Communicator& ranks) {
+EngineOptions training_options(const Config& config, const RankGrid& grid) {
+  const Communicator& ranks = grid.data();
   const auto policy = [&] {
     switch (config.memory.recompute) {
       case RecomputeMode::selective:
@@ -182,7 +194,8 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
   }();
   const RowShape row = row_shape(config);
   const LoraSpec lora = lora_of(config);
-  Transformer model(config.model, row.length, row.decoder_length, lora);
+  const TensorParallel parallel(grid.tensor());
+  Transformer model(config.model, row.length, row.decoder_length, lora, parallel);
   const std::vector<std::string> frozen = frozen_parameters(model.layout(), config);
   if (!frozen.empty()) model.freeze(frozen);
   const bool sums = sums_each_micro_batch(config, ranks);
@@ -194,6 +207,7 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
           .sharding = sharding_of(config, ranks),
           .sums = sums,
           .shards_weights = sums && config.parallel.zero_stage == 3,
+          .parallel = parallel,
           .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
@@ -206,7 +220,8 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};
 }
 
-MemoryPlan plan_training(const EngineOptions& options, const Config& config, Communicator& ranks) {
+MemoryPlan plan_training(const EngineOptions& options, const Config& config, const RankGrid& grid) {
+  const Communicator& ranks = grid.data();
   Engine dry(options);
   MemoryPlan plan;
   GlobalBatch batch;
@@ -219,7 +234,7 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config, Com
   batch.first_micro_batch = uint64_t(in_turns ? ranks.rank() : batch.of_micro_batches * ranks.rank() / ranks.size());
   batch.micro_batches.assign(size_t(std::min<int64_t>(2, batch.of_micro_batches / ranks.size())), micro);
   batch.n_targets = 1;
-  TrainingStep step(dry, config, ranks);  // what it holds is there during validations and samples too
+  TrainingStep step(dry, config, grid);  // what it holds is there during validations and samples too
   step.run(batch, 0);
   if (options.shards_weights) step.run(batch, 0);  // now that it is known in which order weights are read
   dry.run_micro_batch(false);

@@ -8,6 +8,7 @@
 #include "train/objective/batch.h"
 #include "train/optim/optimizer.h"
 #include "train/parallel/gradient_reducer.h"
+#include "train/parallel/rank_grid.h"
 #include "train/parallel/weight_gatherer.h"
 
 namespace mixtape {
@@ -25,7 +26,7 @@ struct StepResult {
 
 class TrainingStep : private BucketListener {
  public:
-  TrainingStep(Engine& engine, const Config& config, Communicator& ranks = single_process());
+  TrainingStep(Engine& engine, const Config& config, const RankGrid& ranks = single_process());
   ~TrainingStep() override;
   TrainingStep(const TrainingStep&) = delete;
   TrainingStep& operator=(const TrainingStep&) = delete;
@@ -36,7 +37,7 @@ class TrainingStep : private BucketListener {
 
   const Optimizer& optimizer() const { return optimizer_; }
   bool scales_loss() const { return scale_rule_.active; }
-  Communicator& ranks() const { return reducer_.ranks(); }
+  const RankGrid& grid() const { return grid_; }
 
  private:
   bool measures_first() const;
@@ -50,7 +51,11 @@ class TrainingStep : private BucketListener {
   void bucket_complete(int bucket) override;
   StepResult end(const StepCounts& counts);
 
+  // Those that have other micro-batches of the step.
+  Communicator& ranks() const { return grid_.data(); }
+
   Engine& engine_;
+  RankGrid grid_;
   uint64_t seed_;
   LossScaleRule scale_rule_;
   bool fused_;  // gradients are applied in backward
@@ -70,9 +75,9 @@ struct MemoryPlan {
   CategoryBytes at_peak{};
   int64_t nodes = 0;  // of one micro-batch's tape
 };
-MemoryPlan plan_training(const EngineOptions& options, const Config& config, Communicator& ranks = single_process());
+MemoryPlan plan_training(const EngineOptions& options, const Config& config, const RankGrid& ranks = single_process());
 
 // What `train` needs of an engine.
-EngineOptions training_options(const Config& config, const Communicator& ranks = single_process());
+EngineOptions training_options(const Config& config, const RankGrid& ranks = single_process());
 
 }  // namespace mixtape

@@ -24,20 +24,22 @@ Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments, Comm
       config_(resolved_.config),
       arguments_(std::move(arguments)),
       ranks_(ranks),
+      grid_(ranks),
       total_steps_(config_.total_steps()),
       started_(Clock::now()) {
   check(config_, resolved_.origins, build_features());
   check_ranks(config_, ranks_.size(), resolved_.origins);
   expect_same_configuration();
+  grid_ = RankGrid(ranks_, int(config_.parallel.tensor_parallel_size));
   take_place();
   open_data();
-  EngineOptions options = training_options(config_, ranks_);
+  EngineOptions options = training_options(config_, grid_);
   options.device.process = process_;
   if (ranks_.size() > 1) options.device.threads = threads_;
-  plan_ = plan_training(options, config_, ranks_);
+  plan_ = plan_training(options, config_, grid_);
   engine_ = std::make_unique<Engine>(options, plan_.peak);
   expect_same_kind_of_device();
-  step_ = std::make_unique<TrainingStep>(*engine_, config_, ranks_);
+  step_ = std::make_unique<TrainingStep>(*engine_, config_, grid_);
   if (leads()) {
     directory_ = std::make_unique<RunDirectory>(config_.run_directory());
     checkpoints_.emplace(directory_->checkpoints());
@@ -225,9 +227,9 @@ void Trainer::restart_loader() {
                     .global_batch_size = int(config_.train.global_batch_size),
                     .batch_size_at = [this](uint64_t samples) { return config_.batch_size_at(int64_t(samples)); },
                     .first_sample = uint64_t(state_.samples),
-                    .rank = ranks_.rank(),
-                    .world = ranks_.size(),
-                    .in_turns = sums_each_micro_batch(config_, ranks_)});
+                    .rank = grid_.data().rank(),
+                    .world = grid_.data().size(),
+                    .in_turns = sums_each_micro_batch(config_, grid_.data())});
   stalled_before_ = 0;
 }
 
@@ -405,22 +407,34 @@ void Trainer::sample() {
   const Phase phase("samples");
   const auto start = int32_t(decoder_start(config_.objective.name, *tokenizer_).value_or(0));
   std::function<int32_t(int32_t)> agree;
-  if (engine_->options().shards_weights)
-    agree = [&](int32_t token) { return int32_t(broadcast_number(ranks_, token)); };
+  if (shares_out_weights())
+    agree = [&](int32_t token) {
+      Communicator& ranks = engine_->options().shards_weights ? ranks_ : grid_.tensor();
+      return int32_t(broadcast_number(ranks, token));
+    };
   for (const SampleText& s : sample_texts(*engine_, *tokenizer_, config_.logging, uint64_t(config_.seed), start, agree))
     if (leads()) reporter_->sample({state_.updates, state_.tokens, s.prompt, s.text});
 }
 
 // The same gradients make the same update, but unlike processors may round it unlike, and more so with every step.
 void Trainer::expect_same_weights() const {
-  if (ranks_.size() == 1 || engine_->options().shards_weights) return;
+  const Parameters& p = engine_->parameters();
+  if (ranks_.size() == 1 || p.storage().shards_weights) return;
   std::vector<std::byte> buffer;
-  const Tensor& weights = engine_->parameters().weights;
-  const auto* bytes = static_cast<const std::byte*>(engine_->backend().host_view(weights, buffer));
-  expect_same(
-      ranks_, {bytes, size_t(weights.bytes())},
-      "the weights are not rank 0's any more: processors of another kind? Set parallel.zero_stage=1, where each "
-      "weight is updated by one process for all");
+  const auto* bytes = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
+  const auto compare = [&](Communicator& ranks, std::span<const std::byte> weights, std::string_view advice) {
+    if (ranks.size() > 1)
+      expect_same(ranks, weights,
+                  fmt::format("the weights differ between ranks: processors of another kind? {}", advice));
+  };
+  compare(grid_.data(), {bytes, size_t(p.weights.bytes())},
+          "Set parallel.zero_stage=1, where each weight is updated by one process for all");
+  std::vector<std::byte> of_all;  // what ranks that share out layers have each
+  const int64_t size = size_of(p.weights.dtype());
+  for (const ParameterEntry& entry : p.layout().entries())
+    if (entry.cut == Cut::none && grid_.tensor().size() > 1)
+      of_all.insert(of_all.end(), bytes + entry.offset * size, bytes + (entry.offset + entry.count()) * size);
+  compare(grid_.tensor(), of_all, "Processes that share out layers must be of one kind");
 }
 
 void Trainer::save() {
@@ -480,7 +494,7 @@ void Trainer::export_model() {
   std::filesystem::remove_all(draft);
   const Parameters& p = engine_->parameters();
   // Merged and whole, as the checkpoint that was just saved is read.
-  if (config_.lora.rank > 0 || p.storage().shards_weights) {
+  if (config_.lora.rank > 0 || shares_out_weights()) {
     export_huggingface(draft, import_huggingface(find_model(directory_->path())),
                        {.dtype = p.weights.dtype(), .allow_native = true});
     std::filesystem::remove_all(place);

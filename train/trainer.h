@@ -39,8 +39,10 @@ class Trainer {
 
  private:
   bool leads() const { return ranks_.rank() == 0; }
-  // Whether this rank runs the model outside of steps: rank 0 alone, or where weights are shared out all alike.
-  bool runs_model() const { return leads() || engine_->options().shards_weights; }
+  // Whether this rank runs the model outside of steps: rank 0 and those that share out layers with it, or where weights
+  // are shared out all alike.
+  bool runs_model() const { return grid_.data().rank() == 0 || engine_->options().shards_weights; }
+  bool shares_out_weights() const { return grid_.tensor().size() > 1 || engine_->options().shards_weights; }
   void expect_same_configuration() const;
   void take_place();
   void expect_same_kind_of_device() const;
@@ -75,6 +77,7 @@ class Trainer {
   const Config& config_;
   std::vector<std::string> arguments_;
   Communicator& ranks_;
+  RankGrid grid_;
   int threads_ = 1;
   int process_ = 0;  // among this run's on this machine
   int64_t total_steps_;

@@ -35,13 +35,14 @@ void embed_rows(const Embed& a, int64_t begin, int64_t end) {
   const Rows<const P> positions(a.tables.positions);
   const Rows<T> y(a.y);
   const Vec scale = set(a.spec.scale);
+  const int64_t first = a.spec.first_token, n_tokens = a.tables.tokens.rows();
   for (int64_t r = begin; r < end; ++r) {
     T* out = y[r];
-    if (ids[r] < 0) {
+    if (ids[r] < first || ids[r] >= first + n_tokens) {  // none, or another rank's
       std::fill(out, out + d, T(0.f));
       continue;
     }
-    const T* token = tokens[ids[r]];
+    const T* token = tokens[ids[r] - first];
     const P* place = position ? positions[position[r] + a.spec.position_offset] : nullptr;
     const T* kind = types ? types[type ? type[r] : 0] : nullptr;
     each_vector(d, [&](auto w, int64_t i) HWY_ATTR {
@@ -150,7 +151,11 @@ void embedding_backward(const EmbedBackward& a, const Tensor& strips) {
   const int32_t* ids = a.ids.tokens.data<int32_t>();
   const int32_t* position = a.dpositions ? a.ids.positions.data<int32_t>() : nullptr;
   const int32_t* type = a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
-  const auto token_row = [&](int64_t r) -> int64_t { return ids[r] == a.spec.pad_id ? -1 : ids[r]; };
+  const int64_t first = a.spec.first_token, n_tokens = a.dtokens ? a.dtokens.tensor.rows() : 0;
+  const auto token_row = [&](int64_t r) -> int64_t {
+    const int64_t row = ids[r] - first;
+    return ids[r] == a.spec.pad_id || row < 0 || row >= n_tokens ? -1 : row;
+  };
   const auto position_row = [&](int64_t r) -> int64_t {
     return ids[r] < 0 ? -1 : position[r] + a.spec.position_offset;
   };
@@ -191,7 +196,7 @@ void check_lookups(const Embed& a) {
   const int32_t* ids = a.ids.tokens.data<int32_t>();
   const int32_t* position = a.tables.positions ? a.ids.positions.data<int32_t>() : nullptr;
   const int32_t* type = a.tables.types && a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
-  const int64_t vocabulary = a.tables.tokens.rows();
+  const int64_t vocabulary = a.spec.vocabulary ? a.spec.vocabulary : a.tables.tokens.rows();
   for (int64_t r = 0; r < a.y.rows(); ++r) {
     if (ids[r] < 0) continue;
     if (ids[r] >= vocabulary)

@@ -20,6 +20,7 @@
 #include "core/cpu/gemm_tensors.h"
 #include "core/cpu/simd.h"
 #include "core/cpu/vector_math.h"
+#include "core/shards.h"
 
 #ifndef MIXTAPE_CPU_LOSS_ONCE
 #define MIXTAPE_CPU_LOSS_ONCE
@@ -31,6 +32,14 @@ struct PanelStats {
   float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
   float factor;           // gradient of the loss by z = factor * exp(z - max) - the target's part
   int32_t best;           // where in the panel z is max first, if that was asked for
+};
+
+// What a rank knows of a row: of its panels together, and the target's logit, 0 where it is another rank's.
+struct RankStats {
+  double sum, sum_z;
+  float max, target_z;
+  int32_t best;  // the token
+  int32_t padding = 0;
 };
 
 struct Panel {
@@ -167,8 +176,10 @@ bool is_narrow(const Grad& g) { return g && g.tensor.dtype() != DType::f32; }
 // is summed over chunks in fp32; all logits at once take less than that where there are fewer rows than hidden
 // channels.
 int64_t rows_per_chunk(const CrossEntropy& a) {
-  const int64_t rows = a.hidden.rows(), vocabulary = a.weight.rows();
   const LossSpec& spec = a.spec;
+  const int64_t rows = a.hidden.rows();
+  // On all ranks that share it out the same chunks.
+  const int64_t vocabulary = spec.ranks ? part_of(spec.vocabulary, {0, spec.ranks->size()}).count : a.weight.rows();
   if (is_narrow(a.dweight) && spec.chunk_rows == 0 && rows <= a.hidden.cols()) return std::max<int64_t>(1, rows);
   const int64_t fit = std::clamp<int64_t>((int64_t(12) << 20) / std::max<int64_t>(vocabulary, 1), 32, 2048);
   const int64_t most = std::max<int64_t>(1, spec.chunk_rows > 0 ? spec.chunk_rows : fit);
@@ -186,6 +197,8 @@ class CrossEntropyRun {
   void find_targets();
   void gather(int64_t first);
   void logits();
+  void row_stats();
+  void share_stats();
   void row_losses();
   void weight_gradient(bool first_chunk);
   void hidden_gradient(int64_t first);
@@ -198,14 +211,18 @@ class CrossEntropyRun {
   CpuBackend& backend_;
   const CrossEntropy& a_;
   const StepState state_;
-  const int64_t rows_, d_, vocabulary_;
+  const int64_t rows_, d_, vocabulary_, all_tokens_;  // all: of all ranks
+  const int ranks_, rank_;
   const Panels panels_;
   const bool widens_, gradients_;
   const int64_t chunk_, weight_panel_;
   const float gradient_scale_;
 
+  RankStats* stats_of(int rank) const { return reinterpret_cast<RankStats*>(rank_stats_.raw()) + rank * n_; }
+
   Tensor index_, targets_, z_, g_, hidden_, stats_, target_z_;
-  Tensor row_nll_;  // of all rows, where it differs from the row's loss
+  Tensor rank_stats_;  // RankStats [ranks, rows of the chunk]
+  Tensor row_nll_;     // of all rows, where it differs from the row's loss
   Tensor weight_wide_, weight_panel_wide_, dhidden_, dweight_, dbias_;
   int64_t found_ = 0;                // rows with a target
   int64_t n_ = 0;                    // rows of the current chunk
@@ -225,6 +242,9 @@ CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
       rows_(a.hidden.rows()),
       d_(a.hidden.cols()),
       vocabulary_(a.weight.rows()),
+      all_tokens_(a.spec.vocabulary ? a.spec.vocabulary : vocabulary_),
+      ranks_(a.spec.ranks ? a.spec.ranks->size() : 1),
+      rank_(a.spec.ranks ? a.spec.ranks->rank() : 0),
       panels_(vocabulary_),
       widens_(!multiplied_as_is(a.hidden.dtype())),
       gradients_(a.dhidden || a.dweight || a.dbias),
@@ -239,6 +259,7 @@ CrossEntropyRun::CrossEntropyRun(CpuBackend& backend, const CrossEntropy& a)
   hidden_ = need({chunk_, d_}, product);
   stats_ = need({chunk_, panels_.count * int64_t(sizeof(PanelStats) / sizeof(float))}, DType::f32);
   target_z_ = need({chunk_}, DType::f32);
+  rank_stats_ = need({ranks_ * chunk_, int64_t(sizeof(RankStats))}, DType::u8);
   if (a.nll && a.spec.label_smoothing != 0) row_nll_ = need({rows_}, DType::f32);
   if (widens_) weight_wide_ = need({thread_count() * panels_.widest(), d_}, DType::f32);
   if (!gradients_) return;
@@ -256,9 +277,9 @@ void CrossEntropyRun::find_targets() {
   int32_t* index = index_.data<int32_t>();
   float* losses = a_.row_loss.data<float>();
   for (int64_t r = 0; r < rows_; ++r) {
-    if (targets[r] >= vocabulary_)
+    if (targets[r] >= all_tokens_)
       throw DataError("cross_entropy: the target of row {} is {}, but the vocabulary has {} tokens", r, targets[r],
-                      vocabulary_);
+                      all_tokens_);
     losses[r] = 0;
     if (a_.predictions) a_.predictions.data<int32_t>()[r] = -1;
     if (row_nll_) row_nll_.data<float>()[r] = 0;
@@ -270,7 +291,11 @@ void CrossEntropyRun::find_targets() {
 void CrossEntropyRun::gather(int64_t first) {
   n_ = std::min(chunk_, found_ - first);
   const int32_t* row = row_of_ = index_.data<int32_t>() + first;
-  for (int64_t i = 0; i < n_; ++i) targets_.data<int32_t>()[i] = a_.targets.data<int32_t>()[row[i]];
+  const auto first_token = int32_t(a_.spec.first_token);
+  for (int64_t i = 0; i < n_; ++i) {
+    targets_.data<int32_t>()[i] = a_.targets.data<int32_t>()[row[i]] - first_token;
+    target_z_.data<float>()[i] = 0;  // unless a panel has it
+  }
   if (!widens_ && found_ == rows_) {
     h_ = a_.hidden.slice(first, n_);
     return;
@@ -324,27 +349,53 @@ void CrossEntropyRun::logits() {
   });
 }
 
-// Joins what the panels know of a row, in their order, and turns it into the gradient's factors.
-void CrossEntropyRun::row_losses() {
-  const float smoothing = a_.spec.label_smoothing;
+// Joins what the panels know of a row, in their order.
+void CrossEntropyRun::row_stats() {
+  RankStats* here = stats_of(rank_);
   parallel_for(n_, 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      PanelStats* stats = panel(0, i, 1).stats;
+      const PanelStats* stats = panel(0, i, 1).stats;
       float max = -std::numeric_limits<float>::infinity();
       int64_t best = 0;
       for (int64_t p = 0; p < panels_.count; ++p)
         if (stats[p].max > max) max = stats[p].max, best = p;
-      if (a_.predictions) a_.predictions.data<int32_t>()[row_of_[i]] = int32_t(panels_.begin(best)) + stats[best].best;
       double sum = 0, sum_z = 0;
       for (int64_t p = 0; p < panels_.count; ++p) {
         sum += double(stats[p].sum) * std::exp(double(stats[p].max) - max);
         sum_z += stats[p].sum_z;
       }
-      const double log_sum = max + std::log(sum);
-      if (row_nll_) row_nll_.data<float>()[row_of_[i]] = float(log_sum - target_z_.data<float>()[i]);
-      double loss = log_sum - (1.0 - smoothing) * target_z_.data<float>()[i];
-      if (smoothing != 0) loss -= smoothing * sum_z / double(vocabulary_);
+      const int64_t token = a_.spec.first_token + panels_.begin(best) + stats[best].best;
+      here[i] = {sum, sum_z, max, target_z_.data<float>()[i], int32_t(token)};
+    }
+  });
+}
+
+void CrossEntropyRun::share_stats() {
+  if (!a_.spec.ranks) return;
+  const std::vector<int64_t> bytes(size_t(ranks_), n_ * int64_t(sizeof(RankStats)));
+  a_.spec.ranks->all_gather({rank_stats_.raw(), size_t(ranks_ * bytes[0])}, bytes);
+}
+
+// Joins what the ranks know of a row, in their order, and turns it into the gradient's factors.
+void CrossEntropyRun::row_losses() {
+  const float smoothing = a_.spec.label_smoothing;
+  parallel_for(n_, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      RankStats all = stats_of(0)[i];
+      for (int r = 1; r < ranks_; ++r) {
+        const RankStats& next = stats_of(r)[i];
+        const double max = std::max(all.max, next.max);
+        all.sum = all.sum * std::exp(all.max - max) + next.sum * std::exp(next.max - max);
+        if (next.max > all.max) all.max = next.max, all.best = next.best;
+        all.sum_z += next.sum_z, all.target_z += next.target_z;
+      }
+      if (a_.predictions) a_.predictions.data<int32_t>()[row_of_[i]] = all.best;
+      const double log_sum = all.max + std::log(all.sum);
+      if (row_nll_) row_nll_.data<float>()[row_of_[i]] = float(log_sum - all.target_z);
+      double loss = log_sum - (1.0 - smoothing) * all.target_z;
+      if (smoothing != 0) loss -= smoothing * all.sum_z / double(all_tokens_);
       a_.row_loss.data<float>()[row_of_[i]] = float(loss);
+      PanelStats* stats = panel(0, i, 1).stats;
       for (int64_t p = 0; p < panels_.count; ++p)
         stats[p].factor = float(std::exp(double(stats[p].max) - log_sum) * gradient_scale_);
     }
@@ -362,7 +413,7 @@ void CrossEntropyRun::weight_gradient(bool first_chunk) {
     if (sums && first_chunk) std::fill_n(sums, p.cols, 0.f);
     const Block out = Block(g).at(0, p.first_col);
     HWY_DYNAMIC_DISPATCH(panel_gradient)
-    (p, {.uniform = gradient_scale_ * a_.spec.label_smoothing / float(vocabulary_),
+    (p, {.uniform = gradient_scale_ * a_.spec.label_smoothing / float(all_tokens_),
          .target = gradient_scale_ * (1 - a_.spec.label_smoothing),
          .g = out.data,
          .stride = out.stride,
@@ -433,6 +484,8 @@ void CrossEntropyRun::run() {
   for (int64_t first = 0; first < found_; first += chunk_) {
     gather(first);
     logits();
+    row_stats();
+    share_stats();
     row_losses();
     if (!gradients_) continue;
     weight_gradient(first == 0);

@@ -66,10 +66,12 @@ Init matrix_init(const ModelSpec& spec, int64_t inputs) {
 }
 
 LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout,
-                     std::vector<int64_t> pieces) {
+                     std::vector<int64_t> pieces, Cut cut) {
   LinearIds ids;
-  ids.weight = {layout.add(name + ".weight", {out, in}, init, pieces)};
-  if (bias) ids.bias = {layout.add(name + ".bias", {out}, {Init::zeros}, pieces)};
+  ids.weight = {layout.add(name + ".weight", {out, in}, init, pieces, cut)};
+  if (!bias) return ids;
+  const int id = layout.add(name + ".bias", {out}, {Init::zeros}, pieces, cut == Cut::columns ? Cut::first : cut);
+  if (layout[id].count() > 0) ids.bias = {id};
   return ids;
 }
 
@@ -108,38 +110,45 @@ Tensor joined(Tape& tape, const Stream& stream) {
 
 Block::Block(const ModelSpec& spec, const StackAxes& axes, int64_t layer, const std::string& prefix,
              ParameterLayout& layout)
-    : spec_(spec), layer_(layer), cross_(axes.cross_attention) {
+    : spec_(spec), parallel_(axes.parallel), layer_(layer), cross_(axes.cross_attention) {
   const int64_t d = spec.d_model, heads = spec.n_heads, kv = spec.kv_heads(), width = spec.head_width();
   const int64_t projections = axes.n_layers * (cross_ ? 3 : 2);
   // `pieces`: the outputs of each of the layers that are computed as one.
-  const auto add = [&](const char* name, const std::vector<int64_t>& pieces, int64_t in, bool bias, Init init) {
+  const auto add = [&](const char* name, const std::vector<int64_t>& pieces, int64_t in, bool bias, Init init,
+                       Cut cut) {
     const int64_t out = std::accumulate(pieces.begin(), pieces.end(), int64_t(0));
-    LinearIds ids = add_linear(prefix + name, out, in, bias, init, layout, pieces);
+    LinearIds ids = add_linear(prefix + name, out, in, bias, init, layout, pieces, cut);
     add_adapter(axes.lora, prefix + name, out, in, ids, layout);
     return ids;
   };
+  // Into a sub-layer ranks have their outputs each, out of it their inputs.
+  constexpr Cut into = Cut::rows, out = Cut::columns;
   norm1_ = add_norm(spec, prefix + "norm1", layout);
-  qkv_ = add("attention.qkv", {heads * width, kv * width, kv * width}, d, spec.has_qkv_bias(), query_init(spec));
-  out_ = add("attention.out", {d}, heads * width, spec.has_out_bias(), residual_init(spec, heads * width, projections));
+  qkv_ = add("attention.qkv", {heads * width, kv * width, kv * width}, d, spec.has_qkv_bias(), query_init(spec), into);
+  out_ = add("attention.out", {d}, heads * width, spec.has_out_bias(), residual_init(spec, heads * width, projections),
+             out);
   if (cross_) {
     norm_cross_ = add_norm(spec, prefix + "norm_cross", layout);
-    cross_q_ = add("cross_attention.q", {heads * width}, d, spec.has_qkv_bias(), query_init(spec));
-    cross_kv_ = add("cross_attention.kv", {kv * width, kv * width}, d, spec.has_qkv_bias(), matrix_init(spec, d));
+    cross_q_ = add("cross_attention.q", {heads * width}, d, spec.has_qkv_bias(), query_init(spec), into);
+    cross_kv_ = add("cross_attention.kv", {kv * width, kv * width}, d, spec.has_qkv_bias(), matrix_init(spec, d), into);
     cross_out_ = add("cross_attention.out", {d}, heads * width, spec.has_out_bias(),
-                     residual_init(spec, heads * width, projections));
+                     residual_init(spec, heads * width, projections), out);
   }
   norm2_ = add_norm(spec, prefix + "norm2", layout);
   const std::vector<int64_t> ups(is_gated(spec.activation) ? 2 : 1, spec.ff_width());
-  up_ = add("mlp.up", ups, d, spec.bias, matrix_init(spec, d));
-  down_ = add("mlp.down", {d}, spec.ff_width(), spec.bias, residual_init(spec, spec.ff_width(), projections));
+  up_ = add("mlp.up", ups, d, spec.bias, matrix_init(spec, d), into);
+  down_ = add("mlp.down", {d}, spec.ff_width(), spec.bias, residual_init(spec, spec.ff_width(), projections), out);
 
-  attention_ = {.n_heads = heads,
-                .n_kv_heads = kv,
+  const Run here = parallel_.part(heads);
+  attention_ = {.n_heads = here.count,
+                .n_kv_heads = parallel_.part(kv).count,
                 .head_dim = width,
                 .scale = float(spec.query_key_scale()),
                 .causal = axes.causal,
                 .window = spec.layer_window(layer),
-                .dropout_threshold = dropout_threshold(spec.attention_dropout)};
+                .dropout_threshold = dropout_threshold(spec.attention_dropout),
+                .first_head = here.begin,
+                .all_heads = heads};
   // What decides by places within one sequence has no meaning between two.
   cross_attention_ = attention_;
   cross_attention_.causal = false;
@@ -170,7 +179,7 @@ Stream Block::forward(Tape& tape, Stream stream, const SequenceInputs& inputs) c
 }
 
 Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
-  Tensor qkv = apply(tape, qkv_, x);
+  Tensor qkv = apply(tape, qkv_, parallel_.spread(tape, x));
   if (inputs.rope_table)
     qkv = rope(tape, std::move(qkv), inputs.positions, inputs.rope_table,
                {.heads = attention_.n_heads + attention_.n_kv_heads,
@@ -182,7 +191,7 @@ Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInpu
                            ? inputs.cache->attend(tape, layer_, qkv, inputs.attention_bias, spec)
                            : attention(tape, qkv, inputs.segments, inputs.n_segments, inputs.attention_bias, spec);
   qkv = {};
-  return dropout(tape, apply(tape, out_, mixed), dropout_threshold(spec_.dropout));
+  return dropout(tape, parallel_.sum(tape, apply(tape, out_, mixed)), dropout_threshold(spec_.dropout));
 }
 
 Tensor Block::memory_of(Tape& tape, const Tensor& encoded) const { return apply(tape, cross_kv_, encoded); }
@@ -191,20 +200,20 @@ Tensor Block::cross_attention_sublayer(Tape& tape, const Tensor& x, const Sequen
   AttentionSpec spec = cross_attention_;
   spec.max_q_len = inputs.max_length;
   spec.max_k_len = inputs.max_memory_length;
-  Tensor q = apply(tape, cross_q_, x);
+  Tensor q = apply(tape, cross_q_, parallel_.spread(tape, x));
   const Tensor mixed = inputs.cache ? inputs.cache->attend_memory(tape, layer_, q, spec)
                                     : cross_attention(tape, q, memory_of(tape, inputs.memory), inputs.cross_segments,
                                                       inputs.n_cross_segments, spec);
   q = {};
-  return dropout(tape, apply(tape, cross_out_, mixed), dropout_threshold(spec_.dropout));
+  return dropout(tape, parallel_.sum(tape, apply(tape, cross_out_, mixed)), dropout_threshold(spec_.dropout));
 }
 
 Tensor Block::feed_forward(Tape& tape, const Tensor& x) const {
   const Unary kind = unary_of(spec_.activation);
   const bool gated = is_gated(spec_.activation);
-  Tensor inner = apply(tape, up_, x, gated ? Unary::none : kind);
+  Tensor inner = apply(tape, up_, parallel_.spread(tape, x), gated ? Unary::none : kind);
   if (gated) inner = gated_activation(tape, inner, kind);
-  return dropout(tape, apply(tape, down_, inner), dropout_threshold(spec_.dropout));
+  return dropout(tape, parallel_.sum(tape, apply(tape, down_, inner)), dropout_threshold(spec_.dropout));
 }
 
 }  // namespace mixtape

@@ -5,6 +5,7 @@
 #include "core/model/kv_cache.h"
 #include "core/model/lora.h"
 #include "core/model/spec.h"
+#include "core/model/tensor_parallel.h"
 #include "core/ops/activation.h"
 #include "core/ops/attention.h"
 #include "core/tape.h"
@@ -54,6 +55,7 @@ struct StackAxes {
   bool cross_attention = false;  // each block attends to the output of the stack before
   int64_t token_types = 0;
   LoraSpec lora = {};
+  TensorParallel parallel = TensorParallel();
 };
 
 class Block {
@@ -73,6 +75,7 @@ class Block {
   Tensor feed_forward(Tape& tape, const Tensor& x) const;
 
   const ModelSpec& spec_;
+  TensorParallel parallel_;
   int64_t layer_;
   bool cross_;
   AttentionSpec attention_, cross_attention_;
@@ -82,9 +85,10 @@ class Block {
 
 // Adds a norm's parameters to the layout.
 NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayout& layout);
-// Adds a linear layer's. `pieces`: the outputs of each of several layers that are computed as one.
+// Adds a linear layer's. `pieces`: the outputs of each of several layers that are computed as one. `cut`: how ranks
+// share out the weight: with columns each makes a summand of the outputs, the first one that with the bias.
 LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias, Init init, ParameterLayout& layout,
-                     std::vector<int64_t> pieces = {});
+                     std::vector<int64_t> pieces = {}, Cut cut = Cut::none);
 // A linear layer with its adapter, if it has one.
 Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary activation = Unary::none);
 // How a matrix of `inputs` columns starts (ModelSpec::init).

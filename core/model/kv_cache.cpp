@@ -5,13 +5,13 @@
 namespace mixtape {
 
 KvCache::KvCache(const ModelSpec& spec, int64_t slots, int64_t capacity, int64_t memory_capacity, Backend& backend,
-                 DType dtype)
+                 DType dtype, TensorParallel parallel)
     : backend_(backend),
       capacity_(capacity),
       memory_capacity_(memory_capacity),
       lengths_(slots, 0),
       memory_lengths_(slots, 0) {
-  const int64_t width = spec.kv_heads() * spec.head_width();
+  const int64_t width = parallel.part(spec.kv_heads()).count * spec.head_width();
   const int64_t layers = memory_capacity ? spec.decoder_layers() : spec.n_layers;
   for (int64_t layer = 0; layer < layers; ++layer) {
     keys_.push_back(backend.make({slots * capacity, width}, dtype));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/model/spec.h"
+#include "core/model/tensor_parallel.h"
 #include "core/ops/attention.h"
 #include "core/tape.h"
 
@@ -18,8 +19,9 @@ namespace mixtape {
 class KvCache {
  public:
   // `memory_capacity`: the longest sequence that an encoder reads; 0 where there is none.
+  // `parallel`: the ranks that share out the heads.
   KvCache(const ModelSpec& spec, int64_t slots, int64_t capacity, int64_t memory_capacity, Backend& backend,
-          DType dtype);
+          DType dtype, TensorParallel parallel = TensorParallel());
 
   // Says which slots the next forward pass feeds, and with how many tokens each: rows follow one another in this order.
   void begin(const std::vector<int>& slots, const std::vector<int64_t>& new_tokens);

@@ -43,8 +43,8 @@ Stack::Stack(const ModelSpec& spec, StackAxes axes, StackLengths lengths, Parame
     type_table_ = {layout.add(prefix + "embedding.type", {axes_.token_types, spec.d_model}, table)};
   if (spec.embedding_norm) embedding_norm_ = add_norm(spec, prefix + "embedding.norm", layout);
   if (spec.position == Position::relative_bias)
-    relative_bias_ = {
-        layout.add(prefix + "relative_bias", {spec.relative_buckets, spec.n_heads}, matrix_init(spec, spec.d_model))};
+    relative_bias_ = {layout.add(prefix + "relative_bias", {spec.relative_buckets, spec.n_heads},
+                                 matrix_init(spec, spec.d_model), {}, Cut::columns)};
   blocks_.reserve(size_t(axes_.n_layers));
   for (int64_t layer = 0; layer < axes_.n_layers; ++layer)
     blocks_.emplace_back(spec, axes_, layer, fmt::format("{}layers.{}.", prefix, layer), layout);
@@ -66,15 +66,22 @@ void Stack::make_tables(Backend& backend) {
   if (spec_.position == Position::alibi) {
     std::vector<float> slopes(size_t(spec_.n_heads));
     mixtape::alibi_slopes(slopes.data(), spec_.n_heads);
-    alibi_slopes_ = make_table(backend, {spec_.n_heads}, slopes);
+    const Run here = axes_.parallel.part(spec_.n_heads);
+    slopes.erase(slopes.begin(), slopes.begin() + here.begin);
+    alibi_slopes_ = make_table(backend, {here.count}, slopes);
   }
 }
 
 Tensor Stack::embed(Tape& tape, const Tensor& token_table, const StackInputs& inputs) const {
   const Tensor positions = sinusoids_ ? sinusoids_ : position_table_.on(tape);
-  Tensor x = embedding(
-      tape, {inputs.tokens, inputs.positions, inputs.types}, {token_table, positions, type_table_.on(tape)},
-      {.scale = float(spec_.embedding_factor()), .position_offset = spec_.position_offset, .pad_id = spec_.pad_id});
+  Tensor x =
+      embedding(tape, {inputs.tokens, inputs.positions, inputs.types}, {token_table, positions, type_table_.on(tape)},
+                {.scale = float(spec_.embedding_factor()),
+                 .position_offset = spec_.position_offset,
+                 .pad_id = spec_.pad_id,
+                 .first_token = axes_.parallel.part(spec_.vocab_size).begin,
+                 .vocabulary = spec_.vocab_size});
+  x = axes_.parallel.sum(tape, std::move(x));
   if (spec_.embedding_norm) {
     Stream stream{x, {}};
     x = normalise(tape, spec_, embedding_norm_, stream);

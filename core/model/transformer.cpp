@@ -29,17 +29,19 @@ void check_spec(const ModelSpec& spec) {
   if (spec.qk_norm) throw ConfigError("model: qk_norm is not available in this version");
 }
 
-Transformer::Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length, const LoraSpec& lora)
-    : spec_(spec) {
+Transformer::Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length, const LoraSpec& lora,
+                         TensorParallel parallel)
+    : spec_(spec), parallel_(parallel), layout_(parallel.slice()) {
   check_spec(spec_);
   // Looked up tokens start with a variance of init_std^2 after the factor that they are multiplied with.
   const double scale = spec_.init == InitScheme::fan_in ? spec_.embedding_factor() : 1;
-  token_table_ = {
-      layout_.add("embedding.token", {spec_.vocab_size, spec_.d_model}, {Init::normal, float(spec_.init_std / scale)})};
+  token_table_ = {layout_.add("embedding.token", {spec_.vocab_size, spec_.d_model},
+                              {Init::normal, float(spec_.init_std / scale)}, {}, Cut::rows)};
   std::vector<StackAxes> axes = stacks_of(spec_);
   stacks_.reserve(axes.size());  // recomputation holds their addresses
   for (StackAxes& stack : axes) {
     stack.lora = lora;
+    stack.parallel = parallel_;
     const bool second = stack.cross_attention;
     stacks_.emplace_back(spec_, stack, second ? StackLengths{decoder_length, row_length} : StackLengths{row_length},
                          layout_);
@@ -57,8 +59,10 @@ void Transformer::add_head() {
       mlm_norm_ = add_norm(spec_, "mlm_head.norm", layout_);
     }
     output_.weight = token_table_;
-    if (!spec_.tied_embeddings) output_.weight = {layout_.add("lm_head.weight", {spec_.vocab_size, d}, init)};
-    if (spec_.lm_head_bias) output_.bias = {layout_.add("lm_head.bias", {spec_.vocab_size}, {Init::zeros})};
+    if (!spec_.tied_embeddings)
+      output_.weight = {layout_.add("lm_head.weight", {spec_.vocab_size, d}, init, {}, Cut::rows)};
+    if (spec_.lm_head_bias)
+      output_.bias = {layout_.add("lm_head.bias", {spec_.vocab_size}, {Init::zeros}, {}, Cut::rows)};
     return;
   }
   if (spec_.head == Head::sequence_labels) head_dense_ = add_linear("pooler.dense", d, d, spec_.bias, init, layout_);
@@ -72,8 +76,8 @@ void Transformer::make_tables(Backend& backend) {
 Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs) const {
   const Tensor table = token_table_.on(tape);
   if (stacks_.size() == 1) return stacks_[0].forward(tape, table, inputs.main, {}, nullptr);
-  const Memory memory{stacks_[0].forward(tape, table, inputs.main, {}, nullptr), inputs.cross_segments,
-                      inputs.n_cross_segments};
+  const Memory memory{parallel_.spread(tape, stacks_[0].forward(tape, table, inputs.main, {}, nullptr)),
+                      inputs.cross_segments, inputs.n_cross_segments};
   tape.sum_gradient_in_float32(memory.hidden);  // every layer of the decoder reads it
   return stacks_[1].forward(tape, table, inputs.decoder, memory, nullptr);
 }
@@ -108,16 +112,23 @@ Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoot
   Tensor h = hidden(tape, inputs);
   if (inputs.target_rows) h = gather_rows(tape, h, inputs.target_rows);
   h = before_head(tape, h);
-  return cross_entropy(tape, h, output_.weight.on(tape), output_.bias.on(tape), inputs.targets,
-                       {.logit_scale = float(spec_.logit_factor()),
-                        .label_smoothing = float(label_smoothing),
-                        .chunk_rows = loss_chunk_rows_,
-                        .predict = predict});
+  LossSpec loss{.logit_scale = float(spec_.logit_factor()),
+                .label_smoothing = float(label_smoothing),
+                .chunk_rows = loss_chunk_rows_,
+                .predict = predict};
+  if (shares_vocabulary()) {
+    h = parallel_.spread(tape, h);
+    loss.first_token = parallel_.part(spec_.vocab_size).begin;
+    loss.vocabulary = spec_.vocab_size;
+    loss.ranks = &parallel_.ranks();
+  }
+  return cross_entropy(tape, h, output_.weight.on(tape), output_.bias.on(tape), inputs.targets, loss);
 }
 
 Tensor Transformer::logits(Tape& tape, const Tensor& hidden) const {
   const float scale = float(spec_.logit_factor());
   Tensor z = linear(tape, before_head(tape, hidden), output_.weight.on(tape), output_.bias.on(tape));
+  if (shares_vocabulary()) z = parallel_.gather(tape.backend(), z, spec_.vocab_size);
   if (scale == 1) return z;
   const Tensor scaled = tape.backend().make(z.shape(), z.dtype());
   tape.backend().cast().convert({.y = {scaled, Write::overwrite}, .x = z, .scale = scale});
@@ -137,7 +148,7 @@ double Transformer::product_flops(const SequenceLengths& lengths) const {
   };
   double weights = targets * double(spec_.n_outputs()) * double(spec_.d_model);  // the output layer, tied or not
   for (const ParameterEntry& entry : layout_.entries())
-    if (entry.shape.rank() == 2) weights += rows(entry.name) * double(entry.count());
+    if (entry.shape.rank() == 2) weights += rows(entry.name) * double(entry.whole.count());
   return 6 * weights;
 }
 
@@ -152,6 +163,19 @@ double Transformer::attention_flops(const SequenceLengths& lengths) const {
     }
   }
   return 12 * pairs * double(spec_.n_heads * spec_.head_width());
+}
+
+double Transformer::summed_elements(const SequenceLengths& lengths, bool recomputes) const {
+  double rows = 0;  // of d_model numbers
+  for (const StackAxes& stack : stacks_of(spec_)) {
+    const auto here = double(stack.cross_attention ? lengths.decoder : lengths.main);
+    const auto sublayers = double(stack.n_layers * (stack.cross_attention ? 3 : 2));
+    rows += here * (1 + sublayers * (recomputes ? 3 : 2));  // the embedding, what comes out of and went into sub-layers
+    if (stack.cross_attention) rows += double(lengths.main);
+  }
+  const int64_t predicting = stacks_.size() > 1 ? lengths.decoder : lengths.main;
+  if (spec_.head == Head::vocabulary) rows += double(lengths.targets ? lengths.targets : predicting);
+  return rows * double(spec_.d_model);
 }
 
 }  // namespace mixtape

@@ -28,14 +28,15 @@ struct SequenceLengths {
 
 class Transformer {
  public:
-  // `row_length`: the longest sequence of a batch; `decoder_length`: that of a decoder after an encoder. Throws
-  // ConfigError for axes that do not go together.
-  explicit Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length = 0,
-                       const LoraSpec& lora = {});
+  // `row_length`: the longest sequence of a batch; `decoder_length`: that of a decoder after an encoder; `parallel`:
+  // the ranks that share out its layers, of which this is one. Throws ConfigError for axes that do not go together.
+  explicit Transformer(const ModelSpec& spec, int64_t row_length, int64_t decoder_length = 0, const LoraSpec& lora = {},
+                       TensorParallel parallel = TensorParallel());
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
   const ModelSpec& spec() const { return spec_; }
+  const TensorParallel& parallel() const { return parallel_; }
   const ParameterLayout& layout() const { return layout_; }
   // Before there are buffers; see ParameterLayout.
   void freeze(const std::vector<std::string>& parameters) { layout_.freeze(parameters); }
@@ -67,12 +68,18 @@ class Transformer {
     return (product_flops(lengths) + attention_flops(lengths)) / double(lengths.main);
   }
 
+  // How many numbers the ranks that share out its layers sum up for a sequence, in forward and backward; `recomputes`:
+  // in forward again. What they tell each other of losses is little beside that.
+  double summed_elements(const SequenceLengths& lengths, bool recomputes) const;
+
  private:
   void add_head();
+  bool shares_vocabulary() const { return parallel_.size() > 1 && spec_.head == Head::vocabulary; }
   // What stands between the last hidden states and the output layer.
   Tensor before_head(Tape& tape, const Tensor& hidden) const;
 
   ModelSpec spec_;
+  TensorParallel parallel_;
   int64_t loss_chunk_rows_ = 0;
   ParameterLayout layout_;
   ParameterId token_table_;

@@ -34,6 +34,9 @@ struct AttentionSpec {
   int64_t max_k_len = 0;      // the most keys; 0: as many as queries
   // T5's bias, if there are buckets: how many, and the distance from which on all keys share the last one.
   int64_t relative_buckets = 0, relative_distance = 0;
+  // Where ranks share out the heads: the number of the first here, and of all; 0: all are here. Dropout counts by them.
+  int64_t first_head = 0, all_heads = 0;
+  int64_t heads_of_all() const { return all_heads ? all_heads : n_heads; }
 };
 
 // qkv: [rows, (n_heads + 2 n_kv_heads) head_dim], q of all heads, then k, then v. segments: int32 [capacity, 4],

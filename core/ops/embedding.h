@@ -10,6 +10,10 @@ struct EmbeddingSpec {
   float scale = 1;              // of the token vector (T5 and the original Transformer use sqrt(d_model))
   int64_t position_offset = 0;  // row of position p is p + offset (2 in OPT)
   int64_t pad_id = -1;          // lookups of this token leave no gradient in its row; -1 means none
+  // Where ranks share out the table of tokens: the token of its first row here, and how many tokens there are in all;
+  // 0: all are here. Rows of y whose token is another rank's are zeros, so that the ranks' sum is the lookup; the
+  // gradients of positions and types are of all rows.
+  int64_t first_token = 0, vocabulary = 0;
 };
 
 // Which rows are looked up: int32 [rows] each.

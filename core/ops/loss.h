@@ -12,9 +12,14 @@
 // Only rows with a target (>= 0) are computed; rows with target -1 get row_loss 0 and gradient 0. When gradients are
 // on, forward also writes dhidden and the head's gradient, scaled by loss_scale * inverse_targets from the StepState:
 // the logits are at hand then and would have to be made again in backward.
+//
+// Ranks may share out the vocabulary: each has some rows of W and bias, makes the logits of those tokens, and tells the
+// others a few numbers of each row (largest logit, sums, the target's logit), so that all get the same losses. dhidden
+// is then the rank's part of a sum.
 #pragma once
 
 #include "core/backend.h"
+#include "core/communicator.h"
 #include "core/tape.h"
 
 namespace mixtape {
@@ -24,6 +29,10 @@ struct LossSpec {
   float label_smoothing = 0;  // s, in [0, 1)
   int64_t chunk_rows = 0;     // 0: chosen by the back end
   bool predict = false;       // make Loss::predictions
+  // Where ranks share out the vocabulary, in their order: the token of the first row here, how many tokens there are in
+  // all, and the ranks. Null: all are here.
+  int64_t first_token = 0, vocabulary = 0;
+  Communicator* ranks = nullptr;
 };
 
 struct Loss {

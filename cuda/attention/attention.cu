@@ -40,7 +40,12 @@ void fill_common(AttentionArguments<T>& k, const A& a, const Buckets& buckets) {
   k.visibility = {int(s.window), s.causal};
   k.bias = {data_of<float>(a.slopes), rows_of<const T>(a.relative), data_of<int32_t>(buckets.memory),
             int(buckets.reach)};
-  k.dropout = {s.dropout_threshold, int(s.n_heads), a.site, a.state, 1.f / (1.f - float(s.dropout_threshold) / 256.f)};
+  k.dropout = {s.dropout_threshold,
+               int(s.heads_of_all()),
+               int(s.first_head),
+               a.site,
+               a.state,
+               1.f / (1.f - float(s.dropout_threshold) / 256.f)};
   k.n_heads = int(s.n_heads);
   k.n_kv_heads = int(s.n_kv_heads);
   k.head_dim = int(s.head_dim);

@@ -51,13 +51,13 @@ struct Bias {
 
 // The factor of an attention weight: 0, or 1 / (1 - p). The mapping is that of core/ops/attention.h.
 struct AttentionDropout {
-  int threshold, n_heads;
+  int threshold, n_heads, first_head;  // of all that ranks share out
   uint32_t site;
   const StepState* state;
   float scale;
 
   __device__ bool drops(int head, int q_row, int k_row) const {
-    const uint64_t index = uint64_t(int64_t(q_row / 16) * n_heads + head) << 32 |
+    const uint64_t index = uint64_t(int64_t(q_row / 16) * n_heads + first_head + head) << 32 |
                            uint64_t(uint32_t(k_row / 32 * 32 + 4 * (q_row % 8) + k_row % 8 / 2));
     const auto words = philox(state->philox, index, site, Purpose::attention_dropout);
     const int byte = 4 * (k_row % 32 / 8) + 2 * (q_row % 16 / 8) + k_row % 2;

@@ -59,7 +59,8 @@ __device__ inline void mark_dropped(const AttentionArguments<T>& a, float (&p)[N
     return;
   }
   const auto words_of = [&](int q, int k) {
-    return philox(mask.state->philox, uint64_t(int64_t(q / 16) * mask.n_heads + head) << 32 | uint32_t(k), mask.site,
+    return philox(mask.state->philox,
+                  uint64_t(int64_t(q / 16) * mask.n_heads + mask.first_head + head) << 32 | uint32_t(k), mask.site,
                   Purpose::attention_dropout);
   };
   const auto mark = [&](float& x, uint32_t word, int byte) {

@@ -28,7 +28,8 @@ void Collectives::all_reduce(int64_t* values, int64_t count) {
 void Collectives::reduce_scatter(const float* from, std::span<const int64_t> counts, float* own) {
   state_->queue([=, s = state_.get(), counts = std::vector(counts.begin(), counts.end())] {
     const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t(0));
-    std::vector<float> sum(static_cast<size_t>(counts[size_t(s->ranks.rank())]));  // MPI's `to` may be no part of `from`
+    std::vector<float> sum(
+        static_cast<size_t>(counts[size_t(s->ranks.rank())]));  // MPI's `to` may be no part of `from`
     s->ranks.reduce_scatter({from, size_t(all)}, counts, sum);
     std::copy(sum.begin(), sum.end(), own);
   });

@@ -231,7 +231,6 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"optimizer.sgd.momentum=0.8"}, "which has no effect with optimizer.name adamw; it is for sgd"},
       {{"optimizer.name=sgd", "optimizer.sgd={momentum: 0, nesterov: true}"}, "optimizer.sgd.nesterov"},
       {{"memory.offload=optimizer"}, "not available"},
-      {{"parallel.tensor_parallel_size=2"}, "not available"},
   });
 }
 
@@ -271,6 +270,38 @@ TEST(Check, ShardsCutTensors) {
   });
   EXPECT_EQ(violation({"parallel.zero_stage=1"}), "");
   EXPECT_EQ(violation({"parallel.zero_stage=3"}), "");
+}
+
+TEST(Check, WhatRanksShareOutOfALayerHasAPartForEach) {
+  const auto with = [](std::vector<std::string> more, std::string expected) {
+    more.insert(more.begin(), "parallel.tensor_parallel_size=4");
+    return Case{more, "parallel.tensor_parallel_size is 4, " + expected};
+  };
+  expect_violations({
+      with({"model.n_heads=6", "model.d_model=96"}, "expected a divisor of model.n_heads (6), which ranks share out"),
+      with({"model.n_kv_heads=2"}, "expected a divisor of model.n_kv_heads (2)"),
+      with({"model.d_ff=1023"}, "expected a divisor of model.d_ff (1023)"),
+      with({"optimizer.name=adafactor"}, "but optimizer.name adafactor looks at whole tensors; use adamw"),
+      with({"optimizer.scale_parameter=true"}, "but optimizer.scale_parameter looks at whole tensors"),
+      with({"precision.moments=int8"}, "but precision.moments int8 has a scale for 256 neighbours"),
+      with({"lora.rank=4"}, "but lora.rank adds matrices that are not cut"),
+  });
+  EXPECT_EQ(violation({"parallel.tensor_parallel_size=4", "parallel.zero_stage=3", "precision.moments=bf16"}), "");
+  const auto ranks = [](std::vector<std::string> more, int n) {
+    more.insert(more.end(),
+                {"parallel.tensor_parallel_size=2", "train.micro_batch_size=2", "train.global_batch_size=12"});
+    const ResolvedConfig r = load_config({}, more);
+    return error_text([&] { check_ranks(r.config, n, r.origins); });
+  };
+  EXPECT_EQ(ranks({}, 2), "");
+  EXPECT_EQ(ranks({}, 6), "");
+  EXPECT_EQ(ranks({"determinism=strict"}, 4), "");
+  for (const auto& [n, expected] :
+       {std::pair{1, "parallel.tensor_parallel_size is 2, expected a divisor of the number of processes (1)"},
+        {3, "expected a divisor of the number of processes (3)"},
+        {8, "train.micro_batch_size (2) times the number of processes (8 / parallel.tensor_parallel_size 2)"}})
+    EXPECT_NE(ranks({}, n).find(expected), std::string::npos) << ranks({}, n);
+  EXPECT_NE(ranks({"determinism=strict"}, 6).find("processes with it that have other data, not 3"), std::string::npos);
 }
 
 TEST(Check, TheBatchIsCutAmongRanks) {

@@ -445,6 +445,65 @@ TEST_F(Distributed, APlanSaysWhatARankNeedsAndExchanges) {
   EXPECT_TRUE(std::regex_search(three.out, std::regex("a step of [0-9.]+ s, [0-9]+ % of it computing"))) << three.out;
 }
 
+// Layers that two ranks share out: what one process trains, to other roundings; stopped and gone on with by any number.
+TEST_F(Distributed, RanksShareOutLayers) {
+  const std::string two = "parallel.tensor_parallel_size=2";
+  const std::vector<std::string> plain{"precision.mode=fp32"};
+  ASSERT_EQ(train(1, "one", plain).exit_code, 0);
+  const auto near = [&](const std::string& name, double tolerance) {
+    ASSERT_EQ(losses(name).size(), losses("one").size()) << name;
+    for (size_t i = 0; i < losses("one").size(); ++i) {
+      EXPECT_EQ(losses(name)[i].substr(0, 4), losses("one")[i].substr(0, 4));
+      EXPECT_NEAR(std::stod(losses(name)[i].substr(5)), std::stod(losses("one")[i].substr(5)), tolerance) << name << i;
+    }
+  };
+  for (const auto& [ranks, stage] : {std::pair{2, 0}, {4, 0}, {4, 1}, {4, 2}, {4, 3}}) {
+    const std::string name = fmt::format("of{}-{}", ranks, stage);
+    const ProcessResult r = train(ranks, name, {plain[0], two, fmt::format("parallel.zero_stage={}", stage)});
+    ASSERT_EQ(r.exit_code, 0) << name << r.err;
+    near(name, 2e-4);
+    // In strict mode the same bits on any number of groups.
+    if (ranks == 4) EXPECT_EQ(state_at(name, 12), state_at("of2-0", 12)) << name;
+    EXPECT_FALSE(space.read("runs/" + name + "/model/model.safetensors").empty());
+  }
+  const std::string samples = space.read("runs/of2-0/metrics.jsonl");
+  EXPECT_NE(samples.find("\"event\":\"sample\""), samples.npos) << samples;
+
+  for (const auto& [before, after] : {std::pair{1, 2}, {2, 1}, {2, 4}, {4, 1}}) {
+    const std::string name = fmt::format("from{}to{}", before, after);
+    const auto settings = [&](int ranks) {
+      std::vector<std::string> more = plain;
+      if (ranks > 1) more.push_back(two);
+      if (ranks > 2) more.push_back("parallel.zero_stage=3");
+      return more;
+    };
+    std::vector<std::string> first = settings(before);
+    first.push_back("train.stop_at_step=6");
+    ASSERT_EQ(train(before, name, first).exit_code, 0) << name;
+    const ProcessResult r = train(after, name, settings(after));
+    ASSERT_EQ(r.exit_code, 0) << name << r.err;
+    near(name, 2e-4);
+  }
+
+  const ProcessResult alone = space.mixtape(words("alone", {two}));
+  EXPECT_EQ(alone.exit_code, int(Exit::config));
+  EXPECT_NE(alone.err.find("expected a divisor of the number of processes (1)"), std::string::npos) << alone.err;
+  const ProcessResult three = train(3, "three", {two});
+  EXPECT_NE(three.err.find("expected a divisor of the number of processes (3)"), std::string::npos) << three.err;
+}
+
+TEST_F(Distributed, APlanKnowsSharedOutLayers) {
+  const auto plan = [&](const char* world, const char* setting) {
+    return space.mixtape({"plan", "tiny.yaml", "--world", world, setting});
+  };
+  const ProcessResult r = plan("2", "parallel.tensor_parallel_size=2");
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  // Eight micro-batches of 32 rows of 128 numbers of four bytes, each 1 + 2 + 2 + 1 times.
+  EXPECT_TRUE(std::regex_search(r.out, std::regex("gradients +0 B\n  layers +768 KiB\n"))) << r.out;
+  EXPECT_TRUE(std::regex_search(r.out, std::regex("Parameters +239,616"))) << r.out;
+  EXPECT_TRUE(std::regex_search(plan("4", "parallel.tensor_parallel_size=2").out, std::regex("layers +384 KiB\n")));
+}
+
 // A run of one process neither loads MPI nor needs it.
 TEST_F(Distributed, OneProcessLoadsNoMpi) {
   const int pid = space.start(words("alone", {"train.max_steps=100000", "checkpoint.interval=0", "eval.interval=0"}));

@@ -41,8 +41,8 @@ inline bool sees(const AttentionSpec& spec, const flash::Segment& s, int64_t i, 
 // 1 / (1 - p) or 0, by the mapping that core/ops/attention.h defines.
 inline double dropout_factor(const AttentionSpec& spec, int64_t head, int64_t i, int64_t j) {
   if (spec.dropout_threshold == 0) return 1;
-  const uint64_t index =
-      uint64_t((i / 16) * spec.n_heads + head) << 32 | uint64_t((j / 32) * 32 + 4 * (i % 8) + (j % 8) / 2);
+  const uint64_t index = uint64_t((i / 16) * spec.heads_of_all() + spec.first_head + head) << 32 |
+                         uint64_t((j / 32) * 32 + 4 * (i % 8) + (j % 8) / 2);
   const auto words = philox(test_state().philox, index, first_site, Purpose::attention_dropout);
   const int64_t byte = 4 * ((j % 32) / 8) + 2 * ((i % 16) / 8) + j % 2;
   const int value = words[byte / 4] >> (8 * (byte % 4)) & 255;

@@ -202,6 +202,14 @@ TEST(Attention, Dropout) {
 }
 
 // Buckets that end before the longest distance and after it, both directions, more heads than a vector has lanes.
+// Some of the heads that ranks share out: their masks are those that they have among all.
+TEST(Attention, DropoutCountsAllHeads) {
+  Case c = whole(70, 2, 1, 16);
+  c.spec.dropout_threshold = 64;
+  c.spec.first_head = 2, c.spec.all_heads = 6;
+  check_op(describe(c));
+}
+
 TEST(Attention, RelativePositions) {
   for (bool causal : {true, false})
     for (const auto& [rows, buckets, distance] : {std::tuple(7, 4, 8), {40, 32, 128}, {150, 16, 20}, {131, 8, 33}}) {

@@ -169,6 +169,38 @@ TEST_F(Embedding, ThePaddingTokenGetsNoGradientButItsPositionDoes) {
   EXPECT_EQ(dtypes.data<float>()[5], 2);
 }
 
+// Where ranks share out the tokens each has its own rows, and the sum over ranks is the lookup.
+TEST_F(Embedding, RanksWithSomeOfTheTokensAddUpToTheLookup) {
+  const std::vector<int32_t> tokens{0, 3, 6, -1, 2, 3}, position{0, 1, 2, 3, 4, 5}, type{0, 1, 0, 1, 1, 0};
+  const Tensor table = floats({vocabulary, 5}, 0), positions = floats({table_places, 5}, 0),
+               types = floats({kinds, 5}, 0);
+  for (const Tensor& t : {table, positions, types})
+    for (int64_t i = 0; i < t.count(); ++i) t.data<float>()[i] = float(i % 13) - 0.5f;
+  const EmbeddingIds ids{ints(tokens), ints(position), ints(type)};
+  const auto look_up = [&](int64_t first, int64_t count) {
+    const Tensor y = floats({6, 5}, NAN);
+    EmbeddingSpec here = spec;
+    here.first_token = first, here.vocabulary = vocabulary;
+    backend.embedding().embedding(
+        {.y = y, .ids = ids, .tables = {table.slice(first, count), positions, types}, .spec = here});
+    return y;
+  };
+  const Tensor all = look_up(0, vocabulary), low = look_up(0, 3), high = look_up(3, 4);
+  for (int64_t i = 0; i < all.count(); ++i)
+    EXPECT_EQ(low.data<float>()[i] + high.data<float>()[i], all.data<float>()[i]) << i;
+
+  const Tensor dy = floats({6, 5}, 1), dtable = floats({4, 5}, NAN), dpositions = floats({table_places, 5}, NAN);
+  backend.embedding().embedding_backward({.dtokens = {dtable, Write::overwrite},
+                                          .dpositions = {dpositions, Write::overwrite},
+                                          .dy = dy,
+                                          .ids = ids,
+                                          .spec = {.position_offset = 2, .first_token = 3, .vocabulary = vocabulary}});
+  for (const auto& [row, lookups] : {std::pair{0, 2.f}, {1, 0.f}, {2, 0.f}, {3, 1.f}})
+    EXPECT_EQ(dtable.data<float>()[row * 5], lookups) << "token " << 3 + row;
+  for (int64_t row = 0; row < table_places; ++row)  // of all rows but padding's
+    EXPECT_EQ(dpositions.data<float>()[row * 5], row >= 2 && row <= 7 && row != 5 ? 1.f : 0.f) << row;
+}
+
 TEST_F(Embedding, RefusesWhatLiesOutsideTheTables) {
   const Tensor tokens = floats({vocabulary, 5}, 1), positions = floats({table_places, 5}, 1),
                types = floats({kinds, 5}, 1), y = floats({2, 5}, 0);

@@ -7,89 +7,17 @@
 #include <numeric>
 
 #include "core/base/clock.h"
-#include "core/base/philox.h"
 #include "tests/checkpoint/temporary_directory.h"
-#include "tests/train/thread_ranks.h"
+#include "tests/support/thread_ranks.h"
+#include "tests/train/rank_run.h"
 #include "train/parallel/communication_thread.h"
 #include "train/parallel/placement.h"
 #include "train/parallel/shards.h"
 #include "train/parallel/world.h"
 #include "train/resume.h"
-#include "train/step.h"
 
 namespace mixtape {
 namespace {
-
-// Each of `more` is one setting or several with blanks between. About 190,000 parameters: three chunks, so that of more
-// ranks some have no shard.
-Config config_of(const std::vector<std::string>& more) {
-  std::vector<std::string> overrides{
-      "model.n_layers=2",         "model.d_model=64",       "model.n_heads=4",    "model.vocab_size=517",
-      "data.seq_length=24",       "model.max_positions=48", "model.dropout=0.1",  "train.micro_batch_size=2",
-      "train.max_steps=9",        "runtime.threads=1",      "determinism=strict", "train.global_batch_size=16",
-      "logging.sample_interval=0"};
-  for (const std::string& settings : more) {
-    std::istringstream words(settings);
-    for (std::string word; words >> word;) overrides.push_back(word);
-  }
-  return load_config({}, overrides).config;
-}
-
-// Random tokens; micro-batch n of step s has 2 n + s positions without a target.
-Batch micro_batch(const Config& config, uint64_t step, int64_t number) {
-  Batch b;
-  b.rows = int32_t(config.train.micro_batch_size), b.row_length = int32_t(config.data.seq_length);
-  for (int32_t i = 0; i < b.rows * b.row_length; ++i) {
-    const auto draws = philox(philox_key(7, step), uint64_t(number), uint32_t(i), Purpose::test);
-    b.tokens.push_back(int32_t(draws[0] % uint32_t(config.model.vocab_size)));
-    b.targets.push_back(i < 2 * number + int64_t(step) ? -1 : int32_t(draws[1] % uint32_t(config.model.vocab_size)));
-    b.positions.push_back(i % b.row_length);
-    b.n_targets += b.targets.back() >= 0;
-  }
-  for (int32_t r = 0; r < b.rows; ++r)
-    b.segments.push_back({r * b.row_length, b.row_length, r * b.row_length, b.row_length});
-  b.n_tokens = b.rows * b.row_length;
-  return b;
-}
-
-// A rank's part of step `step`, of n micro-batches, as the loader cuts it.
-GlobalBatch batch_of(const Config& config, uint64_t step, int64_t n, const Communicator& ranks) {
-  GlobalBatch g;
-  const bool in_turns = sums_each_micro_batch(config, ranks);
-  const int64_t begin = in_turns ? ranks.rank() : n * ranks.rank() / ranks.size();
-  const int64_t end = in_turns ? n : n * (ranks.rank() + 1) / ranks.size();
-  g.of_micro_batches = n;
-  g.first_micro_batch = uint64_t(begin);
-  g.stride = in_turns ? ranks.size() : 1;
-  for (int64_t i = begin; i < end; i += g.stride) {
-    g.micro_batches.push_back(micro_batch(config, step, i));
-    g.n_targets += g.micro_batches.back().n_targets;
-    g.n_tokens += g.micro_batches.back().n_tokens;
-  }
-  return g;
-}
-
-// One rank's engine and step.
-struct RankRun {
-  RankRun(const Config& config, Communicator& ranks)
-      : config(config),
-        ranks(ranks),
-        options(training_options(config, ranks)),
-        plan(plan_training(options, config, ranks)),
-        engine(options, plan.peak),
-        step(engine, config, ranks) {
-    engine.parameters().initialise(uint64_t(config.seed));
-  }
-  StepResult advance(int64_t micro_batches) {
-    return step.run(batch_of(config, engine.state().attempts, micro_batches, ranks), 3e-3);
-  }
-  const Config& config;
-  Communicator& ranks;
-  EngineOptions options;
-  MemoryPlan plan;
-  Engine engine;
-  TrainingStep step;
-};
 
 // What must not depend on the ranks: losses, norms, weights, masters and moments.
 struct Outcome {
@@ -103,7 +31,7 @@ std::vector<std::byte> whole(RankRun& run, const Tensor& flat, int64_t each = 1)
   if (!flat) return {};
   const Parameters& p = run.engine.parameters();
   const int64_t count = p.layout().learning_flat_count() / each;
-  if (flat.count() != count) return gather_shards(run.ranks, run.engine.backend(), flat, p.shards(), count, each);
+  if (flat.count() != count) return gather(run.ranks, run.engine.backend(), flat, p.learning_parts(each), count);
   std::vector<std::byte> bytes(size_t(flat.bytes()));
   run.engine.backend().copy_to_host(bytes.data(), flat);
   return bytes;

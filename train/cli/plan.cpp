@@ -24,7 +24,7 @@ struct PlanArguments {
 
 void print_parameters(const ParameterLayout& layout) {
   for (const ParameterEntry& entry : layout.entries())
-    fmt::print("{:<44} {:>16}{}\n", entry.name, fmt::format("{}", entry.shape), entry.learns ? "" : "  frozen");
+    fmt::print("{:<44} {:>16}{}\n", entry.name, fmt::format("{}", entry.whole), entry.learns ? "" : "  frozen");
 }
 
 void print_memory(const MemoryPlan& plan, double parameters, int world) {
@@ -45,22 +45,27 @@ void print_memory(const MemoryPlan& plan, double parameters, int world) {
 // What a process sends, and receives, in a step. A sum of which each process gets its part takes (W - 1) / W of the
 // bytes, and so does giving all of them all parts.
 struct Exchange {
-  double gradients = 0, weights = 0;  // bytes
-  double rounds = 1;                  // micro-batches of a process
+  double gradients = 0, weights = 0, layers = 0;  // bytes; layers: of what ranks share out of each
+  double rounds = 1;                              // micro-batches of a process
   int64_t stage = 0;
 };
-Exchange exchange_of(const Config& config, const EngineOptions& options, const ParameterLayout& layout, int world) {
-  const double once = double(world - 1) / world * double(layout.learning_flat_count());
-  Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * world)),
+Exchange exchange_of(const Config& config, const EngineOptions& options, const Transformer& model, int world) {
+  const int sharing = options.parallel.size(), groups = world / sharing;
+  const double once = double(groups - 1) / groups * double(model.layout().learning_flat_count());
+  Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * groups)),
              .stage = config.parallel.zero_stage};
+  e.layers = 4 * 2 * double(sharing - 1) / sharing * e.rounds * double(options.rows) *
+             model.summed_elements(options.lengths(), options.recompute == RecomputePolicy::full);
   e.gradients = 4 * once * (e.stage == 0 ? 2 : e.stage == 1 ? 1 : e.rounds);
   e.weights = double(size_of(options.types.compute)) * once * (e.stage == 0 ? 0 : e.stage == 3 ? 2 * e.rounds : 1);
   return e;
 }
 
 // Of stages 0 and 1 the last micro-batch's backward, two thirds of it, hides the sums; of stages 2 and 3 forward and
-// backward hide what belongs to them. The update is left out, which takes little beside them.
+// backward hide what belongs to them. Of layers that ranks share out nothing is hidden, as each needs what comes of the
+// one before. The update is left out, which takes little beside them.
 double step_seconds(const Exchange& e, double compute, double bytes_per_second) {
+  compute += e.layers / bytes_per_second;
   const double gradients = e.gradients / bytes_per_second, weights = e.weights / bytes_per_second;
   if (e.stage <= 1) return compute + std::max(0.0, gradients - compute / e.rounds * 2 / 3) + weights;
   if (e.stage == 2) return std::max(compute, compute / 3 + gradients) + weights;
@@ -69,12 +74,13 @@ double step_seconds(const Exchange& e, double compute, double bytes_per_second) 
 
 void print_exchange(const Exchange& e, const PlanArguments& a, double flops_of_step) {
   fmt::print("\nExchange, each process and step\n  gradients    {:>12}\n", human_bytes(e.gradients));
+  if (e.layers > 0) fmt::print("  layers       {:>12}\n", human_bytes(e.layers));
   if (e.weights > 0) fmt::print("  weights      {:>12}\n", human_bytes(e.weights));
   if (a.flops_per_second <= 0 || a.bytes_per_second <= 0) return;
   const double compute = flops_of_step / a.world / a.flops_per_second;
   const double step = step_seconds(e, compute, a.bytes_per_second);
   fmt::print("  time         {:.3g} s, beside {:.3g} s of computing: a step of {:.3g} s, {:.0f} % of it computing\n",
-             (e.gradients + e.weights) / a.bytes_per_second, compute, step, 100 * compute / step);
+             (e.gradients + e.weights + e.layers) / a.bytes_per_second, compute, step, 100 * compute / step);
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
@@ -126,12 +132,13 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   check(config, resolved.origins, build_features());
   check_ranks(config, a.world, resolved.origins);
   const std::unique_ptr<Communicator> ranks = planned_rank(a.world);
-  const EngineOptions options = training_options(config, *ranks);
-  Transformer model(options.model, options.row_length, options.decoder_length, options.lora);
+  const RankGrid grid(*ranks, int(config.parallel.tensor_parallel_size));
+  const EngineOptions options = training_options(config, grid);
+  Transformer model(options.model, options.row_length, options.decoder_length, options.lora, options.parallel);
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
   if (!a.fit.empty()) return print_fit(config, a.fit);
-  const MemoryPlan memory = plan_training(options, config, *ranks);  // first: it is what may fail
+  const MemoryPlan memory = plan_training(options, config, grid);  // first: it is what may fail
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_tokens());
   const double per_token = model.flops_per_token(options.lengths());
@@ -151,8 +158,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   print_memory(memory, parameters, a.world);
   if (a.world > 1) {
     const double hardware = per_token * (options.recompute == RecomputePolicy::full ? 4.0 / 3 : 1);
-    print_exchange(exchange_of(config, options, model.layout(), a.world), a,
-                   hardware * double(config.tokens_per_step()));
+    print_exchange(exchange_of(config, options, model, a.world), a, hardware * double(config.tokens_per_step()));
   }
   fmt::print("\nData\n");
   print_epochs(config);

@@ -349,7 +349,6 @@ void check_lora(const Config& c, Rules& rules) {
 
 void check_available(const Config& c, Rules& rules) {
   if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
-  if (c.parallel.tensor_parallel_size != 1) rules.unavailable("parallel.tensor_parallel_size", "1");
 }
 
 // Update rules that look at a tensor as a whole need it whole.
@@ -362,24 +361,58 @@ void check_sharding(const Config& c, Rules& rules) {
   if (c.optimizer.scales_parameters()) refuse("optimizer.scale_parameter");
 }
 
+// What ranks share out of each layer must have a part for each, and what looks at more than elements needs it whole.
+void check_tensor_parallel(const Config& c, Rules& rules) {
+  const int64_t size = c.parallel.tensor_parallel_size;
+  if (size == 1) return;
+  const auto refuse = [&](const std::string& expected) { rules.refuse("parallel.tensor_parallel_size", expected); };
+  const ModelSpec& m = c.model;
+  const int64_t fewer = m.kv_heads() < m.n_heads ? m.kv_heads() : 0;  // keys and values
+  for (const auto& [key, n] :
+       {std::pair{"model.n_heads", m.n_heads}, {"model.n_kv_heads", fewer}, {"model.d_ff", m.ff_width()}})
+    if (n % size) refuse(fmt::format("expected a divisor of {} ({}), which ranks share out", key, n));
+  if (m.vocab_size < size) refuse(fmt::format("expected at most model.vocab_size ({})", m.vocab_size));
+  if (c.device.starts_with("cuda")) refuse(fmt::format("but device is {}, and so far it is for CPUs only", c.device));
+  if (c.lora.rank > 0) refuse("but lora.rank adds matrices that are not cut; use 1");
+  using enum OptimizerKind;
+  const OptimizerKind rule = c.optimizer.name;
+  if (rule != adamw && rule != adam && rule != lion && rule != sgd)
+    refuse(fmt::format("but optimizer.name {} looks at whole tensors; use adamw, adam, lion or sgd", rule));
+  else if (c.optimizer.scales_parameters())
+    refuse("but optimizer.scale_parameter looks at whole tensors; use 1");
+  if (c.precision.moments == MomentFormat::int8 || c.precision.moments == MomentFormat::fp8)
+    refuse(fmt::format("but precision.moments {} has a scale for 256 neighbours in a whole tensor; use fp32 or bf16",
+                       c.precision.moments));
+}
+
 }  // namespace
 
 void check_ranks(const Config& config, int ranks, const Origins& origins) {
   Rules rules(config, origins);
-  const int64_t unit = config.train.micro_batch_size * ranks;
+  const int64_t sharing = config.parallel.tensor_parallel_size;
+  if (ranks % sharing != 0) {
+    rules.refuse("parallel.tensor_parallel_size",
+                 fmt::format("expected a divisor of the number of processes ({}); start as many as that, or a multiple "
+                             "of it",
+                             ranks));
+    return rules.finish();
+  }
+  const int64_t groups = ranks / sharing, unit = config.train.micro_batch_size * groups;
   if (config.train.global_batch_size % unit != 0)
     rules.refuse(
         "train.global_batch_size",
-        fmt::format("expected a multiple of {}: train.micro_batch_size ({}) times the number of processes ({})", unit,
-                    config.train.micro_batch_size, ranks));
+        fmt::format("expected a multiple of {}: train.micro_batch_size ({}) times the number of processes ({}{})", unit,
+                    config.train.micro_batch_size, ranks,
+                    sharing == 1 ? "" : fmt::format(" / parallel.tensor_parallel_size {}", sharing)));
   if (ranks > 1 && config.precision.gradients != GradientStorage::fp32)
     rules.refuse("precision.gradients", "expected fp32 with several processes, which exchange gradients in fp32");
   if (ranks > 1 && config.runtime.cuda_graphs.value_or(false))
     rules.refuse("runtime.cuda_graphs",
                  "expected auto or false with several processes: exchanges are no part of a graph");
-  if (config.determinism == Determinism::strict && 8 % ranks != 0)
+  if (config.determinism == Determinism::strict && 8 % groups != 0)
     rules.refuse("determinism",
-                 fmt::format("expected 1, 2, 4 or 8 processes with it, not {}; start as many, or use fast", ranks));
+                 fmt::format("expected 1, 2, 4 or 8 processes with it{}, not {}; start as many, or use fast",
+                             sharing == 1 ? "" : " that have other data", groups));
   rules.finish();
 }
 
@@ -409,6 +442,7 @@ void check(const Config& config, const Origins& origins, const BuildFeatures& bu
   check_precision(config, build, rules);
   check_lora(config, rules);
   check_sharding(config, rules);
+  check_tensor_parallel(config, rules);
   check_available(config, rules);
   rules.finish();
 }

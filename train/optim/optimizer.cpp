@@ -1,5 +1,8 @@
 #include "train/optim/optimizer.h"
 
+#include <algorithm>
+#include <bit>
+
 #include "core/ops/cast.h"
 #include "train/optim/parameter_groups.h"
 
@@ -59,15 +62,38 @@ Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
   return part;
 }
 
-void Optimizer::measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share) const {
-  if (parameters_.shards().sharding().ranks == 1) return measure(all_, parameters_.gradients, false, state);
+void Optimizer::measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share,
+                                  Communicator& slices) const {
+  const bool parts = parameters_.shards().sharding().ranks > 1;
+  if (!parts && slices.size() == 1) return measure(all_, parameters_.gradients, false, state);
   const Tensor squares = squares_of_own();
-  share(squares);
-  gradient_norm(backend_, {.state = state,
-                           .ranges = all_.ranges.data(),
-                           .n_ranges = int64_t(all_.ranges.size()),
-                           .clip = clip_,
-                           .squares = squares});
+  if (parts) share(squares);
+  slices.size() == 1 ? measure(squares, all_.ranges, state) : join_norms(squares, slices, state);
+}
+
+// Each rank adds up what it has; what all have the first one counts. Then all add these sums, in the order of ranks.
+void Optimizer::join_norms(const Tensor& squares, Communicator& slices, StepState* state) const {
+  const auto n = int64_t(slices.size());
+  std::vector<UpdateRange> of_ranks;
+  for (int64_t r = 0; r < n; ++r) of_ranks.push_back({.offset = r * chunk_elements, .count = 1});
+  if (!backend_.planning() && slices.rank() > 0)
+    for (size_t i = 0; i < all_.ranges.size(); ++i)
+      if (parameters_.layout()[int(all_.ranges[i].parameter)].cut == Cut::none) squares.data<int64_t>()[i] = 0;
+  measure(squares, all_.ranges, state);
+  const Tensor sums = backend_.workspace({n}, DType::i64);
+  if (!backend_.planning()) {
+    const std::span<int64_t> bits(sums.data<int64_t>(), size_t(n));
+    std::ranges::fill(bits, 0);
+    bits[size_t(slices.rank())] = std::bit_cast<int64_t>(state->grad_squares);
+    slices.all_reduce(bits);
+  }
+  measure(sums, of_ranks, state);
+}
+
+void Optimizer::measure(const Tensor& squares, const std::vector<UpdateRange>& ranges, StepState* state) const {
+  gradient_norm(
+      backend_,
+      {.state = state, .ranges = ranges.data(), .n_ranges = int64_t(ranges.size()), .clip = clip_, .squares = squares});
 }
 
 // Of all ranges; 0 of those that are not this rank's.

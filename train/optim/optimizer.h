@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/communicator.h"
 #include "core/parameters.h"
 #include "train/config/config.h"
 
@@ -18,8 +19,10 @@ class Optimizer {
   Optimizer(const Config& config, Parameters& parameters, Backend& backend);
 
   // The norm of the gradients, whether all are finite, and the factor that clips them. `state` is on the device. Of
-  // several ranks that have parts of the gradients `share` adds up the squares that they have made (RangeSquares).
-  void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {}) const;
+  // several ranks that have parts of the gradients `share` adds up the squares that they have made (RangeSquares);
+  // `slices`: the ranks that share out each layer, whose norm is of all.
+  void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {},
+                         Communicator& slices = single_process()) const;
   // One update, unless the gradients were not finite.
   void update(StepState* state) const;
   // Of gradients that are there a bucket at a time: measures a bucket as a part of the step's.
@@ -46,6 +49,8 @@ class Optimizer {
   };
   Part part_of(const Part& all, Shards::Part place) const;
   Tensor squares_of_own() const;
+  void join_norms(const Tensor& squares, Communicator& slices, StepState* state) const;
+  void measure(const Tensor& squares, const std::vector<UpdateRange>& ranges, StepState* state) const;
   void measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const;
   void update(const Part& part, const Tensor& gradients, StepState* state) const;
   Tensor readable(const Tensor& gradients) const;

@@ -3,8 +3,37 @@
 #include <utility>
 
 #include "core/base/clock.h"
+#include "core/base/error.h"
+#include "train/parallel/watchdog.h"
 
 namespace mixtape {
+namespace {
+
+// Some of a thread's ranks.
+class PostedGroup final : public PostedCalls {
+ public:
+  PostedGroup(Communicator& thread, std::unique_ptr<Communicator> ranks) : thread_(thread), ranks_(std::move(ranks)) {}
+  int rank() const override { return ranks_->rank(); }
+  int size() const override { return ranks_->size(); }
+  std::unique_ptr<Communicator> split(int, int) override { throw Error("ranks: a group of a group"); }
+  void abort(int exit_code) override { thread_.abort(exit_code); }
+  int64_t post(const char* name, Job job) override {
+    return thread_.post(name, [this, job = std::move(job)](Communicator&) { job(*ranks_); });
+  }
+  void wait(int64_t job) override { thread_.wait(job); }
+
+ private:
+  // In the middle of computing, which goes on when all of the group have come so far.
+  void do_now(const char* name, Job job) override {
+    const Phase phase("exchange in a group of ranks", Phase::waits);
+    PostedCalls::do_now(name, std::move(job));
+  }
+
+  Communicator& thread_;
+  std::unique_ptr<Communicator> ranks_;
+};
+
+}  // namespace
 
 CommunicationThread::CommunicationThread(Communicator& ranks) : ranks_(ranks) {
   thread_ = std::thread([this] { run(); });
@@ -61,27 +90,31 @@ std::vector<CommunicationThread::Span> CommunicationThread::take_trace() {
   return std::exchange(spans_, {});
 }
 
-void CommunicationThread::all_reduce(std::span<float> values) {
+std::unique_ptr<Communicator> CommunicationThread::split(int group, int size) {
+  std::unique_ptr<Communicator> ranks;
+  wait(post("split", [&](Communicator& c) { ranks = c.split(group, size); }));
+  return std::make_unique<PostedGroup>(*this, std::move(ranks));
+}
+
+void PostedCalls::all_reduce(std::span<float> values) {
   do_now("all-reduce", [=](Communicator& c) { c.all_reduce(values); });
 }
-void CommunicationThread::all_reduce(std::span<int64_t> values) {
+void PostedCalls::all_reduce(std::span<int64_t> values) {
   do_now("all-reduce", [=](Communicator& c) { c.all_reduce(values); });
 }
-void CommunicationThread::all_to_all(std::span<const float> from, std::span<const int64_t> counts,
-                                     std::span<float> to) {
+void PostedCalls::all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) {
   do_now("all-to-all", [=](Communicator& c) { c.all_to_all(from, counts, to); });
 }
-void CommunicationThread::reduce_scatter(std::span<const float> from, std::span<const int64_t> counts,
-                                         std::span<float> to) {
+void PostedCalls::reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) {
   do_now("reduce-scatter", [=](Communicator& c) { c.reduce_scatter(from, counts, to); });
 }
-void CommunicationThread::all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) {
+void PostedCalls::all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) {
   do_now("all-gather", [=](Communicator& c) { c.all_gather(all, bytes); });
 }
-void CommunicationThread::broadcast(std::span<std::byte> data, int root) {
+void PostedCalls::broadcast(std::span<std::byte> data, int root) {
   do_now("broadcast", [=](Communicator& c) { c.broadcast(data, root); });
 }
-void CommunicationThread::barrier() {
+void PostedCalls::barrier() {
   do_now("barrier", [](Communicator& c) { c.barrier(); });
 }
 

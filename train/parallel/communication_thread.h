@@ -18,14 +18,9 @@
 
 namespace mixtape {
 
-class CommunicationThread final : public Communicator {
+// The calls of a communicator, posted and waited for.
+class PostedCalls : public Communicator {
  public:
-  explicit CommunicationThread(Communicator& ranks);
-  // Waits for what was posted, unless a job has failed.
-  ~CommunicationThread() override;
-
-  int rank() const override { return ranks_.rank(); }
-  int size() const override { return ranks_.size(); }
   void all_reduce(std::span<float> values) override;
   void all_reduce(std::span<int64_t> values) override;
   void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override;
@@ -33,6 +28,21 @@ class CommunicationThread final : public Communicator {
   void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) override;
   void broadcast(std::span<std::byte> data, int root) override;
   void barrier() override;
+
+ protected:
+  virtual void do_now(const char* name, Job job) { wait(post(name, std::move(job))); }
+};
+
+class CommunicationThread final : public PostedCalls {
+ public:
+  explicit CommunicationThread(Communicator& ranks);
+  // Waits for what was posted, unless a job has failed.
+  ~CommunicationThread() override;
+
+  int rank() const override { return ranks_.rank(); }
+  int size() const override { return ranks_.size(); }
+  // A group's jobs are this thread's, in the one order of posting.
+  std::unique_ptr<Communicator> split(int group, int size) override;
   void abort(int exit_code) override { ranks_.abort(exit_code); }
 
   int64_t post(const char* name, Job job) override;
@@ -49,7 +59,6 @@ class CommunicationThread final : public Communicator {
 
  private:
   void run();
-  void do_now(const char* name, Job job) { wait(post(name, std::move(job))); }
 
   struct Posted {
     Job job;

@@ -113,7 +113,7 @@ class DropoutTile {
   // / 2.
   HWY_NOINLINE void fill_block(const Problem& p, int64_t head, int64_t ib, int64_t jb) {
     alignas(64) uint32_t words[32 * 4];
-    const uint64_t block = uint64_t(ib / 16 * p.spec.n_heads + head) << 32 | uint64_t(jb);
+    const uint64_t block = uint64_t(ib / 16 * p.spec.heads_of_all() + p.spec.first_head + head) << 32 | uint64_t(jb);
     simd::philox_words(p.philox, block, p.site, Purpose::attention_dropout, 32, words);
     uint8_t* tile = bytes_ + (jb - first_key_) * stride_ + (ib - first_query_);
     for (int64_t j = 0; j < 32; ++j) {

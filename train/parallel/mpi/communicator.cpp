@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -38,12 +39,12 @@ void complete(MPI_Request request) {
 }
 
 template <class T>
-void sum(std::span<T> values, MPI_Datatype type) {
+void sum(std::span<T> values, MPI_Datatype type, MPI_Comm ranks) {
   constexpr size_t most = size_t(most_bytes) / sizeof(T);
   for (size_t at = 0; at < values.size(); at += most) {
     MPI_Request request;
-    MPI_Iallreduce(MPI_IN_PLACE, values.data() + at, int(std::min(most, values.size() - at)), type, MPI_SUM,
-                   MPI_COMM_WORLD, &request);
+    MPI_Iallreduce(MPI_IN_PLACE, values.data() + at, int(std::min(most, values.size() - at)), type, MPI_SUM, ranks,
+                   &request);
     complete(request);
   }
 }
@@ -53,20 +54,25 @@ class MpiCommunicator final : public Communicator {
   MpiCommunicator() {
     int provided = 0;
     MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
-    MPI_Comm_size(MPI_COMM_WORLD, &size_);
     MPI_Type_contiguous(int(block), MPI_BYTE, &block_type_);
     MPI_Type_commit(&block_type_);
+    ask_for_place();
+  }
+  // Some of another's ranks, for which MPI has memory until it ends.
+  MpiCommunicator(const MpiCommunicator& all, int group) : world_(false), block_type_(all.block_type_) {
+    MPI_Comm_split(all.ranks_, group, all.rank_, &ranks_);
+    ask_for_place();
   }
   ~MpiCommunicator() override {
+    if (!world_) return;
     MPI_Type_free(&block_type_);
     MPI_Finalize();
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  void all_reduce(std::span<float> values) override { sum(values, MPI_FLOAT); }
-  void all_reduce(std::span<int64_t> values) override { sum(values, MPI_INT64_T); }
+  void all_reduce(std::span<float> values) override { sum(values, MPI_FLOAT, ranks_); }
+  void all_reduce(std::span<int64_t> values) override { sum(values, MPI_INT64_T, ranks_); }
 
   void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
     const int here = take_counts("all_to_all", from.size(), counts, to.size() / size_t(size_));
@@ -74,14 +80,14 @@ class MpiCommunicator final : public Communicator {
     for (int r = 0; r < size_; ++r) places.push_back(r * here);
     MPI_Request request;
     MPI_Ialltoallv(from.data(), counts_.data(), offsets_.data(), MPI_FLOAT, to.data(), arriving.data(), places.data(),
-                   MPI_FLOAT, MPI_COMM_WORLD, &request);
+                   MPI_FLOAT, ranks_, &request);
     complete(request);
   }
 
   void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
     take_counts("reduce_scatter", from.size(), counts, to.size());
     MPI_Request request;
-    MPI_Ireduce_scatter(from.data(), to.data(), counts_.data(), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD, &request);
+    MPI_Ireduce_scatter(from.data(), to.data(), counts_.data(), MPI_FLOAT, MPI_SUM, ranks_, &request);
     complete(request);
   }
 
@@ -102,14 +108,14 @@ class MpiCommunicator final : public Communicator {
                   all.size());
     MPI_Request request;
     MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all.data(), counts_.data(), offsets_.data(),
-                    in_blocks ? block_type_ : MPI_BYTE, MPI_COMM_WORLD, &request);
+                    in_blocks ? block_type_ : MPI_BYTE, ranks_, &request);
     complete(request);
   }
 
   void broadcast(std::span<std::byte> data, int root) override {
     for (size_t at = 0; at < data.size(); at += most_bytes) {
       MPI_Request request;
-      MPI_Ibcast(data.data() + at, int(std::min(size_t(most_bytes), data.size() - at)), MPI_BYTE, root, MPI_COMM_WORLD,
+      MPI_Ibcast(data.data() + at, int(std::min(size_t(most_bytes), data.size() - at)), MPI_BYTE, root, ranks_,
                  &request);
       complete(request);
     }
@@ -117,8 +123,14 @@ class MpiCommunicator final : public Communicator {
 
   void barrier() override {
     MPI_Request request;
-    MPI_Ibarrier(MPI_COMM_WORLD, &request);
+    MPI_Ibarrier(ranks_, &request);
     complete(request);
+  }
+
+  std::unique_ptr<Communicator> split(int group, int size) override {
+    auto some = std::make_unique<MpiCommunicator>(*this, group);
+    if (some->size() != size) throw Error("split: {} ranks are in group {}, expected {}", some->size(), group, size);
+    return some;
   }
 
   // Another thread may be inside MPI just now, or hang there: if MPI does not end this process, the alarm does, and the
@@ -131,6 +143,10 @@ class MpiCommunicator final : public Communicator {
   }
 
  private:
+  void ask_for_place() {
+    MPI_Comm_rank(ranks_, &rank_);
+    MPI_Comm_size(ranks_, &size_);
+  }
   // Parts of these counts into counts_ and offsets_; returns this rank's. `to`: what it has room for.
   int take_counts(const char* what, size_t from, std::span<const int64_t> counts, size_t to) {
     int64_t offset = 0;
@@ -148,6 +164,8 @@ class MpiCommunicator final : public Communicator {
   }
 
   static constexpr int64_t block = 64;  // bytes
+  const bool world_ = true;
+  MPI_Comm ranks_ = MPI_COMM_WORLD;
   MPI_Datatype block_type_ = MPI_DATATYPE_NULL;
   int rank_ = 0, size_ = 1;
   std::vector<int> counts_, offsets_;
@@ -156,9 +174,9 @@ class MpiCommunicator final : public Communicator {
 }  // namespace
 
 // The number: of Communicator's virtual functions as they are now.
-extern "C" Communicator* mixtape_join_mpi_3() { return new MpiCommunicator; }
+extern "C" Communicator* mixtape_join_mpi_4() { return new MpiCommunicator; }
 
-extern "C" void mixtape_raw_mpi_3(Collective which, std::span<float> from, std::span<float> to) {
+extern "C" void mixtape_raw_mpi_4(Collective which, std::span<float> from, std::span<float> to) {
   const int part = int(std::min(from.size(), to.size()));
   switch (which) {
     case Collective::all_reduce:

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -22,6 +23,8 @@ class ThreadRanks {
   class Rank final : public Communicator {
    public:
     Rank(ThreadRanks& all, int rank) : all_(all), rank_(rank) {}
+    // A group's member.
+    Rank(std::shared_ptr<ThreadRanks> group, int rank) : group_(std::move(group)), all_(*group_), rank_(rank) {}
     int rank() const override { return rank_; }
     int size() const override { return int(all_.slots_.size()); }
     void all_reduce(std::span<float> values) override { sum(values); }
@@ -56,6 +59,23 @@ class ThreadRanks {
       });
     }
     void barrier() override { all_.barrier_.arrive_and_wait(); }
+    // The first of a group brings its meeting place.
+    std::unique_ptr<Communicator> split(int group, int size) override {
+      struct Wish {
+        int group;
+        std::shared_ptr<ThreadRanks> place;
+      };
+      const Wish mine{group, std::make_shared<ThreadRanks>(size)};
+      std::shared_ptr<ThreadRanks> place;
+      int number = 0;
+      together(&mine, [&](int i, const void* other) {
+        const Wish& wish = *static_cast<const Wish*>(other);
+        if (wish.group != group) return;
+        if (!place) place = wish.place;
+        number += i < rank_;
+      });
+      return std::make_unique<Rank>(place, number);
+    }
     void abort(int exit_code) override { throw Error("rank {} aborts with {}", rank_, exit_code); }
 
    private:
@@ -77,6 +97,7 @@ class ThreadRanks {
       std::memcpy(values.data(), total.data(), values.size_bytes());
       barrier();
     }
+    std::shared_ptr<ThreadRanks> group_;
     ThreadRanks& all_;
     int rank_;
   };
