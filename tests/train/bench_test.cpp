@@ -46,7 +46,7 @@ TEST(BenchOperations, HaveEveryOperation) {
     EXPECT_TRUE(benched.contains(name)) << name << " has no case in train/bench";
   // And what is not on the tape.
   for (const std::string name :
-       {"gradient_norm", "adamw", "adafactor", "parameter_scales", "linear_rows", "convert", "abs_max"})
+       {"gradient_norm", "adamw", "lion", "sgd", "adafactor", "parameter_scales", "linear_rows", "convert", "abs_max"})
     EXPECT_TRUE(benched.contains(name)) << name;
 }
 

@@ -8,6 +8,7 @@ std::vector<OperationCase> operation_cases(const CaseSizes& sizes) {
   std::vector<OperationCase> cases;
   add_row_cases(sizes, cases);
   add_product_cases(sizes, cases);
+  add_update_cases(sizes, cases);
   add_kernel_cases(sizes, cases);
   return cases;
 }

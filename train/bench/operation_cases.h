@@ -42,7 +42,8 @@ std::vector<OperationCase> operation_cases(const CaseSizes& sizes);
 // Its parts, a file each.
 void add_row_cases(const CaseSizes& sizes, std::vector<OperationCase>& cases);      // norms, activations, lookups
 void add_product_cases(const CaseSizes& sizes, std::vector<OperationCase>& cases);  // linear, attention, loss
-void add_kernel_cases(const CaseSizes& sizes, std::vector<OperationCase>& cases);   // what is not on the tape
+void add_update_cases(const CaseSizes& sizes, std::vector<OperationCase>& cases);   // norm of gradients, update rules
+void add_kernel_cases(const CaseSizes& sizes, std::vector<OperationCase>& cases);   // what else is not on the tape
 
 // The linear layers of a block: q, k and v; the attention's output; up (and gate); down.
 std::vector<LinearSize> linear_sizes(const ModelSpec& model, int64_t rows);
