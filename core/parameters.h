@@ -39,8 +39,11 @@ struct ParameterEntry {
   bool learns = true;  // false: frozen
   // Of its factored second moments, if it learns: those of columns, piece by piece, then of rows.
   int64_t factored_offset = 0;
+  int64_t second_offset = 0;  // of its second moments, if hidden matrices have none
   int64_t count() const { return shape.count(); }
   bool is_matrix() const { return shape.rank() >= 2; }
+  // A matrix inside of a layer: no table of embeddings, no head.
+  bool is_hidden_matrix() const { return is_matrix() && name.find("layers.") != std::string::npos; }
   int64_t n_pieces() const { return pieces.empty() ? 1 : int64_t(pieces.size()); }
   int64_t factored_count() const { return is_matrix() ? n_pieces() * shape.cols() + shape.rows() : count(); }
   // Weight decay applies to matrices and tables, not to biases and norm weights.
@@ -71,15 +74,16 @@ class ParameterLayout {
   // The length of a flat buffer, padding included: of weights, and of what only those have that learn.
   int64_t flat_count() const { return flat_count_; }
   int64_t learning_flat_count() const { return learning_flat_count_; }
-  // The length of a buffer of factored second moments.
+  // The length of a buffer of factored second moments, and of those of all but hidden matrices.
   int64_t factored_count() const { return factored_count_; }
+  int64_t without_hidden_count() const { return without_hidden_count_; }
 
  private:
   void assign_offsets();
 
   std::vector<ParameterEntry> entries_;
   std::unordered_map<std::string, int> ids_;
-  int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0;
+  int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0, without_hidden_count_ = 0;
 };
 
 // How the update of a parameter differs from the others'.
@@ -88,8 +92,8 @@ struct ParameterFactors {
 };
 
 // What an optimizer keeps of the gradients so far: an average of each, and one of its square, or as Adafactor of rows
-// and columns of squares.
-enum class SecondMoments { none, full, factored };
+// and columns of squares. Muon has none of hidden matrices.
+enum class SecondMoments { none, full, without_hidden, factored };
 struct Moments {
   bool first = false;
   SecondMoments second = SecondMoments::none;

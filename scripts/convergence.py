@@ -47,6 +47,7 @@ MODES = [
          ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]", "precision.moments=int8"], 0),
     Mode("Adafactor", ["optimizer.name=adafactor", "optimizer.lr=0.02"], 0),
     Mode("SGD", ["optimizer.name=sgd", "optimizer.lr=0.3", "optimizer.weight_decay=1e-4"], 0),
+    Mode("Muon", ["optimizer.name=muon"], 0),
 ]
 
 

@@ -56,6 +56,21 @@ std::vector<Stored> factored_moments_of(const ParameterLayout& layout) {
   return list;
 }
 
+// Of all but hidden matrices.
+std::vector<Stored> second_moments_without_hidden(const ParameterLayout& layout) {
+  std::vector<Stored> list;
+  for (const ParameterEntry& entry : layout.entries())
+    if (entry.learns && !entry.is_hidden_matrix())
+      list.push_back({"v." + entry.name, extents_of(entry.shape), entry.second_offset});
+  return list;
+}
+
+std::vector<Stored> second_moments_of(const ParameterLayout& layout, SecondMoments kind) {
+  if (kind == SecondMoments::factored) return factored_moments_of(layout);
+  if (kind == SecondMoments::without_hidden) return second_moments_without_hidden(layout);
+  return parameters_of(layout, "v.", true);
+}
+
 // A flat buffer that an optimizer updates beside the weights, and what is in it.
 struct StateBuffer {
   Tensor flat;
@@ -66,14 +81,13 @@ struct StateBuffer {
 std::vector<StateBuffer> optimizer_buffers(Engine& engine) {
   const ParameterLayout& layout = engine.model().layout();
   const Parameters& p = engine.parameters();
-  const bool factored = p.storage().moments.second == SecondMoments::factored;
   std::vector<StateBuffer> buffers;
   if (p.master)
     buffers.push_back(
         {p.master, parameters_of(layout, p.master.dtype() == DType::f32 ? "master." : "remainder.", true)});
   if (p.m) buffers.push_back({p.m.values, parameters_of(layout, "m.", true)});
   if (p.m.scales) buffers.push_back({p.m.scales, scales_of(layout, "m_scale."), moment_block});
-  if (p.v) buffers.push_back({p.v.values, factored ? factored_moments_of(layout) : parameters_of(layout, "v.", true)});
+  if (p.v) buffers.push_back({p.v.values, second_moments_of(layout, p.storage().moments.second)});
   if (p.v.scales) buffers.push_back({p.v.scales, scales_of(layout, "v_scale."), moment_block});
   return buffers;
 }

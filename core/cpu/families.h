@@ -120,6 +120,9 @@ class CpuOptimizer : public OptimizerKernels {
   void lion(const Lion&) override;
   void adafactor(const Adafactor&) override;
   void finish_micro_batch(const FinishMicroBatch&) override;
+  void muon_direction(const MuonDirection&) override;
+  void divide_by_norm(const DivideByNorm&) override;
+  void follow(const Follow&) override;
   void finish_attempt(const FinishAttempt&) override;
 
  private:

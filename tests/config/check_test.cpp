@@ -224,9 +224,9 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.moments=fp8", "optimizer.scale_parameter=true"}, "expected fp32 or bf16 with optimizer.scale"},
       {{"precision.moments=bf16", "optimizer.name=sgd", "optimizer.sgd.momentum=0"}, "there are none"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
-      {{"optimizer.name=lamb"}, "it has adamw, adam, adafactor, lion and sgd"},
-      {{"optimizer.name=lion", "optimizer.eps=1e-6"}, "it is for adamw, adam"},
-      {{"optimizer.name=sgd", "optimizer.betas=[0.9, 0.99]"}, "it is for adamw, adam, lion"},
+      {{"optimizer.name=lamb"}, "it has adamw, adam, adafactor, lion, muon and sgd"},
+      {{"optimizer.name=lion", "optimizer.eps=1e-6"}, "it is for adamw, adam, muon"},
+      {{"optimizer.name=sgd", "optimizer.betas=[0.9, 0.99]"}, "it is for adamw, adam, lion, muon"},
       {{"optimizer.name=sgd", "optimizer.scale_parameter=true"}, "it is for adamw, adam, adafactor"},
       {{"optimizer.sgd.momentum=0.8"}, "which has no effect with optimizer.name adamw; it is for sgd"},
       {{"optimizer.name=sgd", "optimizer.sgd={momentum: 0, nesterov: true}"}, "optimizer.sgd.nesterov"},
@@ -267,6 +267,9 @@ TEST(Check, Gradients16Bits) {
 TEST(Check, ShardsCutTensors) {
   expect_violations({
       {{"parallel.zero_stage=1", "optimizer.name=adafactor"}, "but optimizer.name adafactor looks at whole tensors"},
+      {{"parallel.zero_stage=1", "optimizer.name=muon"}, "but optimizer.name muon looks at whole tensors"},
+      {{"precision.moments=int8", "optimizer.name=muon"}, "expected fp32 or bf16 with optimizer.name muon"},
+      {{"optimizer.muon.iterations=3"}, "which has no effect with optimizer.name adamw; it is for muon"},
       {{"parallel.zero_stage=3", "optimizer.scale_parameter=true"}, "but optimizer.scale_parameter looks at whole"},
   });
   EXPECT_EQ(violation({"parallel.zero_stage=1"}), "");

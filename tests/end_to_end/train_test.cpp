@@ -208,6 +208,9 @@ TEST_F(Training, EveryUpdateRuleLearnsAndResumesExactly) {
        {"precision.gradients=fused", "train.micro_batch_size=4", "train.on_nonfinite.policy=rollback",
         "train.clip_grad=0.5"},
        {"m.embedding.token", "v.embedding.token"}},
+      {"muon",
+       {"optimizer.name=muon", "precision.mode=bf16", "precision.moments=bf16"},
+       {"m.layers.0.mlp.up.weight", "v.embedding.token"}},
       {"bert", {"optimizer.bias_correction=false"}, {"m.embedding.token", "v.embedding.token"}},
   };
   for (const Rule& rule : rules) {

@@ -358,7 +358,8 @@ void check_sharding(const Config& c, Rules& rules) {
   const auto refuse = [&](std::string_view key) {
     rules.refuse("parallel.zero_stage", fmt::format("but {} looks at whole tensors, which shards cut; use 0", key));
   };
-  if (c.optimizer.name == OptimizerKind::adafactor) return refuse("optimizer.name adafactor");
+  if (c.optimizer.name == OptimizerKind::adafactor || c.optimizer.name == OptimizerKind::muon)
+    return refuse(fmt::format("optimizer.name {}", c.optimizer.name));
   if (c.optimizer.scales_parameters()) refuse("optimizer.scale_parameter");
 }
 

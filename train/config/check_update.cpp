@@ -9,10 +9,10 @@ namespace {
 // The update rules that read a key of the section; none: all do.
 std::vector<OptimizerKind> readers_of(std::string_view name) {
   using enum OptimizerKind;
-  if (name == "betas") return {adamw, adam, lion};
-  if (name == "eps" || name == "bias_correction") return {adamw, adam};
+  if (name == "betas") return {adamw, adam, lion, muon};
+  if (name == "eps" || name == "bias_correction") return {adamw, adam, muon};
   if (name == "scale_parameter") return {adamw, adam, adafactor};
-  for (const OptimizerKind kind : {adafactor, sgd})
+  for (const OptimizerKind kind : {adafactor, sgd, muon})
     if (name.starts_with(fmt::format("{}.", kind))) return {kind};
   return {};
 }
@@ -41,10 +41,13 @@ void check_moments(const Config& c, Rules& rules) {
   if (o.name == OptimizerKind::sgd && o.sgd.momentum == 0)
     rules.refuse("precision.moments", "which has no effect with optimizer.sgd.momentum 0: there are none");
   const bool blocks = format == MomentFormat::int8 || format == MomentFormat::fp8;
-  if (blocks && o.scales_parameters() && o.name != OptimizerKind::adafactor)
-    rules.refuse("precision.moments",
-                 "expected fp32 or bf16 with optimizer.scale_parameter: tensors that are stored as one are taken apart "
-                 "there, and a block of 256 moments with one scale could be of two");
+  const bool apart = o.name == OptimizerKind::muon || o.scales_parameters();
+  if (blocks && apart && o.name != OptimizerKind::adafactor)
+    rules.refuse(
+        "precision.moments",
+        fmt::format("expected fp32 or bf16 with {}: tensors that are stored as one are taken apart there, and a "
+                    "block of 256 moments with one scale could be of two",
+                    o.name == OptimizerKind::muon ? "optimizer.name muon" : "optimizer.scale_parameter"));
 }
 
 // Gradients of 16 bits, and those that backward applies.
@@ -82,8 +85,8 @@ void check_gradients(const Config& c, Rules& rules) {
 
 void check_optimizer(const Config& c, Rules& rules) {
   const OptimizerConfig& o = c.optimizer;
-  if (o.name == OptimizerKind::lamb || o.name == OptimizerKind::muon)
-    return rules.unavailable("optimizer.name", "adamw, adam, adafactor, lion and sgd");
+  if (o.name == OptimizerKind::lamb)
+    return rules.unavailable("optimizer.name", "adamw, adam, adafactor, lion, muon and sgd");
   each_changed(c, "optimizer", [&](const std::string& key, std::string_view name) {
     const std::vector<OptimizerKind> readers = readers_of(name);
     if (readers.empty() || std::ranges::find(readers, o.name) != readers.end()) return;
