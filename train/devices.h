@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/model/quantisation.h"
 #include "train/config/config.h"
 
 namespace mixtape {
@@ -39,5 +40,7 @@ struct ComputeTypes {
   MasterWeights master = MasterWeights::none;
 };
 ComputeTypes compute_types(const PrecisionConfig& precision);
+// What layers round beyond that.
+QuantisationSpec quantisation_of(const PrecisionConfig& precision);
 
 }  // namespace mixtape

@@ -75,8 +75,24 @@ std::vector<Stored> second_moments_of(const ParameterLayout& layout, SecondMomen
 struct StateBuffer {
   Tensor flat;
   std::vector<Stored> stored;
-  int64_t each = 1;  // elements of the parameters that a number is for
+  int64_t each = 1;     // elements of the parameters that a number is for
+  bool shared = false;  // every rank has all of it, whatever else is cut into shards
 };
+
+// Of layers' inputs, weights and output gradients: fp8_scale.NAME [3], fp8_amax.NAME [3, history], NAME the weight's.
+void add_scales(Engine& engine, std::vector<StateBuffer>& buffers) {
+  const Quantisation* const q = engine.quantisation();
+  if (!q || !q->scale) return;
+  std::vector<Stored> scales, histories;
+  const int64_t steps = q->history.cols();
+  for (size_t i = 0; i < q->weights().size(); ++i) {
+    const std::string& name = engine.model().layout()[q->weights()[i]].name;
+    scales.push_back({"fp8_scale." + name, {3}, 3 * int64_t(i)});
+    histories.push_back({"fp8_amax." + name, {3, steps}, 3 * steps * int64_t(i)});
+  }
+  buffers.push_back({.flat = q->scale, .stored = std::move(scales), .shared = true});
+  buffers.push_back({.flat = q->history, .stored = std::move(histories), .shared = true});
+}
 
 std::vector<StateBuffer> optimizer_buffers(Engine& engine) {
   const ParameterLayout& layout = engine.model().layout();
@@ -89,6 +105,7 @@ std::vector<StateBuffer> optimizer_buffers(Engine& engine) {
   if (p.m.scales) buffers.push_back({p.m.scales, scales_of(layout, "m_scale."), moment_block});
   if (p.v) buffers.push_back({p.v.values, second_moments_of(layout, p.storage().moments.second)});
   if (p.v.scales) buffers.push_back({p.v.scales, scales_of(layout, "v_scale."), moment_block});
+  add_scales(engine, buffers);
   return buffers;
 }
 
@@ -122,9 +139,11 @@ const void* whole_weights(Engine& engine, Communicator& ranks, std::vector<std::
   return buffer.data();
 }
 
+bool is_cut(const Parameters& p, const StateBuffer& buffer) { return p.storage().sharding.ranks > 1 && !buffer.shared; }
+
 // The length of an optimizer's buffer, of which this rank may have a shard.
 int64_t whole_count(const Parameters& p, const StateBuffer& buffer) {
-  return p.storage().sharding.ranks > 1 ? p.layout().learning_flat_count() / buffer.each : buffer.flat.count();
+  return is_cut(p, buffer) ? p.layout().learning_flat_count() / buffer.each : buffer.flat.count();
 }
 
 }  // namespace
@@ -145,7 +164,7 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
   if (ranks.rank() > 0 && !sharded) return {};
   std::deque<std::vector<std::byte>> held;  // what had to be copied
   const auto whole = [&](const StateBuffer& b) -> const void* {
-    if (!sharded) return engine.backend().host_view(b.flat, held.emplace_back());
+    if (!is_cut(p, b)) return engine.backend().host_view(b.flat, held.emplace_back());
     return held.emplace_back(gather_shards(ranks, engine.backend(), b.flat, p.shards(), whole_count(p, b), b.each))
         .data();
   };
@@ -183,7 +202,7 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
     if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
     const std::vector<Shards::Part> whole{{{0, count}, 0}};
     distribute(ranks, engine.backend(), host.data(), count, b.flat,
-               p.storage().sharding.ranks > 1 ? p.shards().parts(ranks.rank(), b.each) : whole);
+               is_cut(p, b) ? p.shards().parts(ranks.rank(), b.each) : whole);
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),

@@ -93,6 +93,10 @@ void TrainingStep::update() {
                                  [&](const Tensor& squares) { reducer_.share_squares(squares); });
     optimizer_.update(engine_.device_state());
   }
+  if (const Quantisation* const q = engine_.quantisation(); q && q->amax) {
+    reducer_.share_largest(q->amax);
+    q->update(engine_.backend(), engine_.device_state());
+  }
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
 }
 
@@ -161,6 +165,7 @@ EngineOptions training_options(const Config& config, const Communicator& ranks) 
           .most_targets = row.most_targets,
           .label_smoothing = config.objective.label_smoothing,
           .lora = lora,
+          .quantisation = quantisation_of(config.precision),
           .frozen = frozen,
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};

@@ -209,9 +209,10 @@ TEST(Check, TheHeadFollowsFromTheObjective) {
 
 TEST(Check, WhatThisVersionLacksIsSaid) {
   expect_violations({
-      {{"precision.mode=fp8"},
-       "command line: precision.mode is fp8, which is not available in this version; it has fp32"},
-      {{"precision.mode=int8_qat"}, "not available"},
+      {{"precision.fp8.margin=1"}, "which has no effect with precision.mode fp32; it is for fp8"},
+      {{"precision.mode=int8_qat", "precision.fp8.amax_history=16"},
+       "which has no effect with precision.mode int8_qat"},
+      {{"precision.mode=fp8", "parallel.zero_stage=2"}, "expected 0 or 1 with precision.mode fp8"},
       {{"precision.mode=tf32"}, "this build has no CUDA back end; use fp32"},
       {{"precision.mode=fp16", "precision.master=remainder16"}, "which completes bf16 to fp32"},
       {{"precision.master=remainder16"}, "which has no effect with precision.mode fp32"},
@@ -262,6 +263,8 @@ TEST(Check, Gradients16Bits) {
        "expected fp32 or fused with optimizer.name adafactor"},
   });
   EXPECT_EQ(violation({"precision.mode=bf16", "precision.gradients=bf16"}), "");
+  for (const std::string mode : {"precision.mode=fp8", "precision.mode=int8_qat"})
+    EXPECT_EQ(violation({mode, "precision.gradients=bf16", "precision.master=remainder16"}), "");
 }
 
 TEST(Check, ShardsCutTensors) {

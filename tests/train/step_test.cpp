@@ -103,6 +103,13 @@ const PlannedRun planned_runs[] = {
      }},
     {"lion", [](Config& c) { c.optimizer.name = OptimizerKind::lion, c.precision.moments = MomentFormat::int8; }},
     {"fp16", [](Config& c) { c.precision.mode = PrecisionMode::fp16, c.precision.loss_scale.initial = 1; }},
+    {"fp8", [](Config& c) { c.precision.mode = PrecisionMode::fp8; }},
+    {"fp8_of_full_recomputation_without_bias",
+     [](Config& c) {
+       c.precision.mode = PrecisionMode::fp8, c.precision.fp8.amax_history = 16;
+       c.memory.recompute = RecomputeMode::full, c.model.activation = Activation::swiglu, c.model.bias = false;
+     }},
+    {"int8_qat", [](Config& c) { c.precision.mode = PrecisionMode::int8_qat; }},
     {"keeps_all", [](Config& c) { c.memory.recompute = RecomputeMode::none; }},
     {"full", [](Config& c) { c.memory.recompute = RecomputeMode::full, c.precision.mode = PrecisionMode::bf16; }},
     {"fast", [](Config& c) { c.determinism = Determinism::fast; }},

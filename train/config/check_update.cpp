@@ -17,12 +17,31 @@ std::vector<OptimizerKind> readers_of(std::string_view name) {
   return {};
 }
 
+bool rounds_operands(PrecisionMode mode) { return mode == PrecisionMode::fp8 || mode == PrecisionMode::int8_qat; }
+
+void check_quantisation(const Config& c, Rules& rules) {
+  const PrecisionMode mode = c.precision.mode;
+  if (mode != PrecisionMode::fp8)
+    each_changed(c, "precision.fp8", [&](const std::string& key, std::string_view) {
+      rules.refuse(key, fmt::format("which has no effect with precision.mode {}; it is for fp8", mode));
+    });
+  if (!rounds_operands(mode)) return;
+  if (c.parallel.tensor_parallel_size != 1)
+    rules.refuse("precision.mode",
+                 "but parallel.tensor_parallel_size cuts the tensors whose largest magnitude decides "
+                 "a scale; use bf16, or parallel.tensor_parallel_size 1");
+  if (mode == PrecisionMode::fp8 && c.parallel.zero_stage >= 2)
+    rules.refuse("parallel.zero_stage",
+                 "expected 0 or 1 with precision.mode fp8: beyond, ranks take micro-batches in "
+                 "turns, and what one computes when none is left would enter the scales");
+}
+
 void check_master(const Config& c, Rules& rules) {
   const PrecisionConfig& p = c.precision;
   if (p.master == MasterWeights::fp32) return;
   if (p.master == MasterWeights::remainder16 && p.mode == PrecisionMode::fp16)
     return rules.refuse("precision.master", "which completes bf16 to fp32; with precision.mode fp16 use fp32 or none");
-  if (p.mode != PrecisionMode::bf16 && p.mode != PrecisionMode::fp16)
+  if (p.mode == PrecisionMode::fp32 || p.mode == PrecisionMode::tf32)
     rules.refuse("precision.master",
                  fmt::format("which has no effect with precision.mode {}: its weights are fp32", p.mode));
   if (c.optimizer.name == OptimizerKind::adafactor)
@@ -55,7 +74,7 @@ void check_gradients(const Config& c, Rules& rules) {
   const PrecisionConfig& p = c.precision;
   if (p.gradients == GradientStorage::fp32) return;
   if (p.gradients == GradientStorage::bf16) {
-    if (p.mode != PrecisionMode::bf16)
+    if (p.mode != PrecisionMode::bf16 && !rounds_operands(p.mode))
       rules.refuse("precision.gradients", fmt::format("expected fp32 or fused with precision.mode {}: gradients are in "
                                                       "fp32 or in the type of the weights",
                                                       p.mode));
@@ -101,8 +120,7 @@ void check_optimizer(const Config& c, Rules& rules) {
 
 void check_precision(const Config& c, const BuildFeatures& build, Rules& rules) {
   const PrecisionConfig& p = c.precision;
-  if (p.mode == PrecisionMode::fp8 || p.mode == PrecisionMode::int8_qat)
-    rules.unavailable("precision.mode", "fp32, bf16 and fp16");
+  check_quantisation(c, rules);
   if (p.mode == PrecisionMode::tf32 && !build.cuda)
     rules.refuse("precision.mode", "which is arithmetic of NVIDIA GPUs, and this build has no CUDA back end; use fp32");
   check_master(c, rules);
