@@ -61,7 +61,7 @@ void ParameterLayout::finish() { assign_offsets(); }
 void ParameterLayout::assign_offsets() {
   const auto aligned = [](int64_t count) { return (count + alignment - 1) / alignment * alignment; };
   int64_t offset = 0, whole_offset = 0;
-  factored_count_ = 0;
+  factored_count_ = without_hidden_count_ = 0;
   for (const bool learns : {true, false}) {
     for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
       if (entry->learns != learns) continue;
@@ -69,6 +69,8 @@ void ParameterLayout::assign_offsets() {
       offset += aligned(entry->count()), whole_offset += aligned(entry->whole.count());
       entry->factored_offset = factored_count_;
       if (learns) factored_count_ += entry->factored_count();
+      entry->second_offset = without_hidden_count_;
+      if (learns && !entry->is_hidden_matrix()) without_hidden_count_ += aligned(entry->count());
     }
     if (learns) learning_flat_count_ = offset, whole_learning_flat_count_ = whole_offset;
   }
@@ -116,9 +118,11 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
   const MomentFormat format = storage.moments.format;
   if (storage.moments.first) m = make_moment(first_moment_type(format));
   if (storage.moments.second == SecondMoments::full) v = make_moment(second_moment_type(format));
-  if (storage.moments.second == SecondMoments::factored) {
-    if (storage.sharding.ranks > 1) throw Error("parameters: factored moments are not cut into shards");
-    v = backend.make({layout.factored_count()}, DType::f32, Category::optimizer);
+  if (storage.moments.second == SecondMoments::factored || storage.moments.second == SecondMoments::without_hidden) {
+    if (storage.sharding.ranks > 1) throw Error("parameters: second moments of some are not cut into shards");
+    v = storage.moments.second == SecondMoments::factored
+            ? backend.make({layout.factored_count()}, DType::f32, Category::optimizer)
+            : backend.make({layout.without_hidden_count()}, second_moment_type(format), Category::optimizer);
   }
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
   for (const Tensor& t : {weights, master, sums, m.values, m.scales, v.values, v.scales})

@@ -52,8 +52,11 @@ struct ParameterEntry {
   Shape whole;
   std::vector<int64_t> whole_pieces;
   int64_t whole_offset = 0;
+  int64_t second_offset = 0;  // of its second moments, if hidden matrices have none
   int64_t count() const { return shape.count(); }
   bool is_matrix() const { return shape.rank() >= 2; }
+  // A matrix inside of a layer: no table of embeddings, no head.
+  bool is_hidden_matrix() const { return is_matrix() && name.find("layers.") != std::string::npos; }
   int64_t n_pieces() const { return pieces.empty() ? 1 : int64_t(pieces.size()); }
   int64_t factored_count() const { return is_matrix() ? n_pieces() * shape.cols() + shape.rows() : count(); }
   // Weight decay applies to matrices and tables, not to biases and norm weights.
@@ -93,8 +96,9 @@ class ParameterLayout {
   // The same of a model that is not cut.
   int64_t whole_flat_count() const { return whole_flat_count_; }
   int64_t whole_learning_flat_count() const { return whole_learning_flat_count_; }
-  // The length of a buffer of factored second moments.
+  // The length of a buffer of factored second moments, and of those of all but hidden matrices.
   int64_t factored_count() const { return factored_count_; }
+  int64_t without_hidden_count() const { return without_hidden_count_; }
 
  private:
   void assign_offsets();
@@ -102,7 +106,7 @@ class ParameterLayout {
   Sharding slice_;
   std::vector<ParameterEntry> entries_;
   std::unordered_map<std::string, int> ids_;
-  int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0;
+  int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0, without_hidden_count_ = 0;
   int64_t whole_flat_count_ = 0, whole_learning_flat_count_ = 0;
 };
 
@@ -112,8 +116,8 @@ struct ParameterFactors {
 };
 
 // What an optimizer keeps of the gradients so far: an average of each, and one of its square, or as Adafactor of rows
-// and columns of squares.
-enum class SecondMoments { none, full, factored };
+// and columns of squares. Muon has none of hidden matrices.
+enum class SecondMoments { none, full, without_hidden, factored };
 struct Moments {
   bool first = false;
   SecondMoments second = SecondMoments::none;

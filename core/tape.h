@@ -33,6 +33,7 @@ namespace mixtape {
 class Tape;
 class Forward;
 class Backward;
+class Quantisation;  // core/model/quantisation.h
 
 enum class RecomputePolicy { none, selective, full };
 
@@ -158,6 +159,9 @@ class Tape {
   // Generation: every row of a linear layer is computed alone, so its bits do not depend on the batch.
   bool decoding() const { return decoding_; }
   void set_decoding(bool decoding) { decoding_ = decoding; }
+  // Layers that round their operands; null: none. Not owned.
+  const Quantisation* quantisation() const { return quantisation_; }
+  void set_quantisation(const Quantisation* quantisation) { quantisation_ = quantisation; }
   RecomputePolicy policy() const { return policy_; }
   void set_policy(RecomputePolicy policy) { policy_ = policy; }
   TapeObserver* observer() const { return observer_; }
@@ -265,6 +269,7 @@ class Tape {
   std::vector<Value> values_;
   std::vector<int> parameter_values_;  // parameter id -> value id of this micro-batch
   TapeObserver* observer_ = nullptr;
+  const Quantisation* quantisation_ = nullptr;
   RecomputePolicy policy_ = RecomputePolicy::none;
   uint32_t next_site_ = 0;
   bool training_ = true;

@@ -104,6 +104,8 @@ class CudaCast : public CastKernels {
   void convert(const Convert&) override;
   void add(const Add&) override;
   void abs_max(const AbsMax&) override;
+  void quantise(const Quantise&) override;
+  void update_scales(const UpdateScales&) override;
 
  private:
   CudaBackend& backend_;
@@ -118,6 +120,9 @@ class CudaOptimizer : public OptimizerKernels {
   void adamw(const AdamW&) override;
   void sgd(const Sgd&) override;
   void lion(const Lion&) override;
+  void muon_direction(const MuonDirection&) override;
+  void divide_by_norm(const DivideByNorm&) override;
+  void follow(const Follow&) override;
   void adafactor(const Adafactor&) override;
   void finish_micro_batch(const FinishMicroBatch&) override;
   void finish_attempt(const FinishAttempt&) override;

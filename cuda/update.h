@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(update_threads) update_kernel(UpdateBuffers b,
   read_weights(w, b, at, n);
   read(g, b.gradients, at, n);
   read(m, b.m, at, n);
-  read(v, b.v, at, n);
+  read(v, b.v, at - range.v_shift, n);
   const auto step = rule.of(*b.state, range);
 #pragma unroll
   for (int j = 0; j < elements_of_lane; ++j) step(w[j], g[j], m[j], v[j]);
@@ -225,11 +225,11 @@ __global__ void __launch_bounds__(update_threads) update_kernel(UpdateBuffers b,
     uint32_t of_m[elements_of_lane], of_v[elements_of_lane];
     draws.moments([&](int j, uint32_t word) { of_m[j] = word & 0xffff, of_v[j] = word >> 16; });
     write_moment(m, b.m, at, n, of_m);
-    write_moment(v, b.v, at, n, of_v);
+    write_moment(v, b.v, at - range.v_shift, n, of_v);
   } else {
     constexpr uint32_t unused[elements_of_lane] = {};
     write_moment(m, b.m, at, n, unused);
-    write_moment(v, b.v, at, n, unused);
+    write_moment(v, b.v, at - range.v_shift, n, unused);
   }
   write_weights(w, b, at, n, draws);
 }

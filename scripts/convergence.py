@@ -41,10 +41,13 @@ MODES = [
     Mode("bf16, no master, int8 moments, gradients fused",
          BARE + ["precision.gradients=fused", "precision.moments=int8", "train.on_nonfinite.policy=stop"], 0.015),
     Mode("fp16", ["precision.mode=fp16"]),
+    Mode("fp8", ["precision.mode=fp8"], 0.015),
+    Mode("int8", ["precision.mode=int8_qat"], 0.015),
     Mode("Adam", ["optimizer.name=adam", "optimizer.weight_decay=1e-4"], 0),
     Mode("Lion", ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]"], 0),
     Mode("Lion, int8 moment",
          ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]", "precision.moments=int8"], 0),
+    Mode("Muon", ["optimizer.name=muon"], 0),
     Mode("Adafactor", ["optimizer.name=adafactor", "optimizer.lr=0.02"], 0),
     Mode("SGD", ["optimizer.name=sgd", "optimizer.lr=0.3", "optimizer.weight_decay=1e-4"], 0),
 ]

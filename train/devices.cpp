@@ -97,13 +97,20 @@ ComputeTypes compute_types(const PrecisionConfig& precision) {
     case PrecisionMode::fp16:
       return {DType::f16, precision.master};
     case PrecisionMode::bf16:
+    case PrecisionMode::fp8:
+    case PrecisionMode::int8_qat:
       return {DType::bf16, precision.master};
     case PrecisionMode::fp32:
     case PrecisionMode::tf32:
-      return {DType::f32, MasterWeights::none};
-    default:
-      throw ConfigError("precision.mode: fp8 and int8_qat are not available in this version");
+      break;
   }
+  return {DType::f32, MasterWeights::none};
+}
+
+QuantisationSpec quantisation_of(const PrecisionConfig& precision) {
+  if (precision.mode == PrecisionMode::int8_qat) return {.kind = QuantisationSpec::int8};
+  if (precision.mode != PrecisionMode::fp8) return {};
+  return {.kind = QuantisationSpec::fp8, .history = precision.fp8.amax_history, .margin = int(precision.fp8.margin)};
 }
 
 }  // namespace mixtape

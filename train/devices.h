@@ -8,6 +8,7 @@
 #include "core/backend.h"
 #include "core/communicator.h"
 #include "core/exchange.h"
+#include "core/model/quantisation.h"
 #include "train/config/config.h"
 
 namespace mixtape {
@@ -45,5 +46,7 @@ struct ComputeTypes {
   MasterWeights master = MasterWeights::none;
 };
 ComputeTypes compute_types(const PrecisionConfig& precision);
+// What layers round beyond that.
+QuantisationSpec quantisation_of(const PrecisionConfig& precision);
 
 }  // namespace mixtape

@@ -37,6 +37,8 @@ void Engine::make_buffers() {
                                                     .sums = options_.sums,
                                                     .shards_weights = options_.shards_weights},
                                    *backend_);
+  if (options_.quantisation.kind != QuantisationSpec::none)
+    quantisation_ = std::make_unique<Quantisation>(options_.quantisation, model_.layout(), *backend_);
   arena_.set_context("batch");
   state_ = backend_->make({int64_t(sizeof(StepState))}, DType::u8, Category::batch);
   upload_state();
@@ -45,6 +47,7 @@ void Engine::make_buffers() {
   model_.set_loss_chunk_rows(options_.loss_chunk_rows);
   tape_ = std::make_unique<Tape>(*backend_, parameters_.get(), device_state());
   tape_->set_policy(options_.recompute);
+  tape_->set_quantisation(quantisation_.get());
 }
 
 // All inputs are one block, which one copy fills: each gets its place in it, as large as it can be.

@@ -9,6 +9,7 @@
 
 #include <memory>
 
+#include "core/model/quantisation.h"
 #include "core/model/transformer.h"
 #include "core/tape.h"
 #include "train/devices.h"
@@ -35,6 +36,7 @@ struct EngineOptions {
   int64_t most_targets = 0;
   double label_smoothing = 0;  // in training
   LoraSpec lora = {};
+  QuantisationSpec quantisation = {};
   std::vector<std::string> frozen = {};  // parameters that do not learn
   RecomputePolicy recompute = RecomputePolicy::none;
   int64_t loss_chunk_rows = 0;
@@ -58,6 +60,8 @@ class Engine {
   const Transformer& model() const { return model_; }
   Parameters& parameters() { return *parameters_; }
   Tape& tape() { return *tape_; }
+  // Null: no layer rounds its operands.
+  Quantisation* quantisation() { return quantisation_.get(); }
 
   // Sends a micro-batch to the device, which may still compute the one before.
   void load(const Batch& batch);
@@ -111,6 +115,7 @@ class Engine {
   Transformer model_;
   Tensor state_;
   std::unique_ptr<Parameters> parameters_;
+  std::unique_ptr<Quantisation> quantisation_;
   std::unique_ptr<Tape> tape_;
   ModelInputs inputs_;
   Tensor block_;  // that all inputs lie in

@@ -56,25 +56,56 @@ std::vector<Stored> factored_moments_of(const ParameterLayout& layout) {
   return list;
 }
 
+// Of all but hidden matrices.
+std::vector<Stored> second_moments_without_hidden(const ParameterLayout& layout) {
+  std::vector<Stored> list;
+  for (const ParameterEntry& entry : layout.entries())
+    if (entry.learns && !entry.is_hidden_matrix())
+      list.push_back({"v." + entry.name, extents_of(entry.shape), entry.second_offset});
+  return list;
+}
+
+std::vector<Stored> second_moments_of(const ParameterLayout& layout, SecondMoments kind) {
+  if (kind == SecondMoments::factored) return factored_moments_of(layout);
+  if (kind == SecondMoments::without_hidden) return second_moments_without_hidden(layout);
+  return parameters_of(layout, "v.", true);
+}
+
 // A flat buffer that an optimizer updates beside the weights, and what is in it.
 struct StateBuffer {
   Tensor flat;
   std::vector<Stored> stored;
-  int64_t each = 1;  // elements of the parameters that a number is for
+  int64_t each = 1;     // elements of the parameters that a number is for
+  bool shared = false;  // every rank has all of it, whatever else is cut into shards
 };
+
+// Of layers' inputs, weights and output gradients: fp8_scale.NAME [3], fp8_amax.NAME [3, history], NAME the weight's.
+void add_scales(Engine& engine, std::vector<StateBuffer>& buffers) {
+  const Quantisation* const q = engine.quantisation();
+  if (!q || !q->scale) return;
+  std::vector<Stored> scales, histories;
+  const int64_t steps = q->history.cols();
+  for (size_t i = 0; i < q->weights().size(); ++i) {
+    const std::string& name = engine.model().layout()[q->weights()[i]].name;
+    scales.push_back({"fp8_scale." + name, {3}, 3 * int64_t(i)});
+    histories.push_back({"fp8_amax." + name, {3, steps}, 3 * steps * int64_t(i)});
+  }
+  buffers.push_back({.flat = q->scale, .stored = std::move(scales), .shared = true});
+  buffers.push_back({.flat = q->history, .stored = std::move(histories), .shared = true});
+}
 
 std::vector<StateBuffer> optimizer_buffers(Engine& engine) {
   const ParameterLayout& layout = engine.model().layout();
   const Parameters& p = engine.parameters();
-  const bool factored = p.storage().moments.second == SecondMoments::factored;
   std::vector<StateBuffer> buffers;
   if (p.master)
     buffers.push_back(
         {p.master, parameters_of(layout, p.master.dtype() == DType::f32 ? "master." : "remainder.", true)});
   if (p.m) buffers.push_back({p.m.values, parameters_of(layout, "m.", true)});
   if (p.m.scales) buffers.push_back({p.m.scales, scales_of(layout, "m_scale."), moment_block});
-  if (p.v) buffers.push_back({p.v.values, factored ? factored_moments_of(layout) : parameters_of(layout, "v.", true)});
+  if (p.v) buffers.push_back({p.v.values, second_moments_of(layout, p.storage().moments.second)});
   if (p.v.scales) buffers.push_back({p.v.scales, scales_of(layout, "v_scale."), moment_block});
+  add_scales(engine, buffers);
   return buffers;
 }
 
@@ -109,14 +140,16 @@ const void* whole_weights(Engine& engine, const RankGrid& ranks, std::vector<std
   return buffer.data();
 }
 
+bool is_cut(const Parameters& p, const StateBuffer& buffer) { return is_shared_out(p) && !buffer.shared; }
+
 // The length of an optimizer's buffer, of which this rank may have parts.
 int64_t whole_count(const Parameters& p, const StateBuffer& buffer) {
-  return is_shared_out(p) ? p.layout().whole_learning_flat_count() / buffer.each : buffer.flat.count();
+  return is_cut(p, buffer) ? p.layout().whole_learning_flat_count() / buffer.each : buffer.flat.count();
 }
 
 const void* whole_state(Engine& engine, const RankGrid& ranks, const StateBuffer& b, std::vector<std::byte>& buffer) {
   const Parameters& p = engine.parameters();
-  if (!is_shared_out(p)) return engine.backend().host_view(b.flat, buffer);
+  if (!is_cut(p, b)) return engine.backend().host_view(b.flat, buffer);
   const bool brings = p.storage().sharding.ranks > 1 || ranks.data().rank() == 0;
   buffer = gather(ranks.all(), engine.backend(), b.flat,
                   brings ? p.learning_parts(b.each) : std::vector<Shards::Part>{}, whole_count(p, b));
@@ -175,8 +208,7 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
     const int64_t count = whole_count(p, b);
     if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
     const std::vector<Shards::Part> whole{{{0, count}, 0}};
-    distribute(ranks, engine.backend(), host.data(), count, b.flat,
-               is_shared_out(p) ? p.learning_parts(b.each) : whole);
+    distribute(ranks, engine.backend(), host.data(), count, b.flat, is_cut(p, b) ? p.learning_parts(b.each) : whole);
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),

@@ -25,6 +25,8 @@ std::unique_ptr<DeviceExchange> exchange_of(Backend& backend, const RankGrid& ra
     throw ConfigError(
         "parallel.tensor_parallel_size: {} on GPUs, which do not share out layers so far; set it to 1, or device: cpu",
         config.parallel.tensor_parallel_size);
+  if (ranks.data().size() > 1 && backend.name() != "cpu" && config.precision.mode == PrecisionMode::fp8)
+    throw ConfigError("precision.mode: fp8 on several GPUs, which do not exchange largest magnitudes so far; use bf16");
   return ranks.data().size() > 1 && !backend.planning() ? make_exchange(backend, ranks.data()) : nullptr;
 }
 
@@ -141,6 +143,10 @@ void TrainingStep::update() {
         engine_.device_state(), [&](const Tensor& squares) { reducer_.share_squares(squares); }, grid_.tensor());
     optimizer_.update(engine_.device_state());
   }
+  if (const Quantisation* const q = engine_.quantisation(); q && q->amax) {
+    reducer_.share_largest(q->amax);
+    q->update(engine_.backend(), engine_.device_state());
+  }
   finish_attempt(engine_.backend(), {.state = engine_.device_state(), .rule = scale_rule_});
 }
 
@@ -215,6 +221,7 @@ EngineOptions training_options(const Config& config, const RankGrid& grid) {
           .most_targets = row.most_targets,
           .label_smoothing = config.objective.label_smoothing,
           .lora = lora,
+          .quantisation = quantisation_of(config.precision),
           .frozen = frozen,
           .recompute = policy,
           .loss_chunk_rows = config.memory.loss_chunk_tokens.value_or(0)};

@@ -1,12 +1,16 @@
-// Conversions between element types, sums and the largest magnitude: elementwise, bound by memory.
+// Conversions between element types, sums, rounding through codes and the largest magnitude: elementwise, bound by
+// memory.
 #include "core/cpu/targets.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "core/cpu/cast.cpp"
 #include "hwy/foreach_target.h"
 //
+#include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 
+#include "core/base/code_scale.h"
 #include "core/cpu/backend.h"
 #include "core/cpu/rows.h"
 #include "core/cpu/simd.h"
@@ -102,7 +106,59 @@ int32_t largest_bits(const Tensor& t) {
   return most;
 }
 
+// A row's elements, or all.
+template <class T>
+float largest_magnitude(const T* x, int64_t n) {
+  return std::bit_cast<float>(largest_bits(x, n));
+}
+
+// y = scale * code(x / scale), through codes in the first-level cache. Returns the bits of the largest magnitude of x.
+template <class Code, class T>
+int32_t quantise_span(const T* x, T* y, int64_t n, float scale) {
+  const float s = scale == 0 ? 1 : scale;  // of zeros, or of what stays as it is
+  const Vec by = set(1 / s), back = set(s);
+  const hn::RebindToSigned<FloatTag> di;
+  auto most = hn::Zero(di);
+  alignas(64) Code codes[HWY_MAX_BYTES];
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+    const Vec v = w.load(x + i);
+    most = hn::Max(most, hn::BitCast(di, hn::Abs(v)));
+    store(hn::Mul(v, by), codes);
+    w.store(hn::IfThenElse(hn::IsFinite(v), hn::Mul(load(codes), back), v), y + i);
+  });
+  return hn::GetLane(hn::MaxOfLanes(di, most));
+}
+
+template <class Code, class T>
+void quantise_rows(const Quantise& a) {
+  const Rows<const T> x(a.x);
+  const Rows<T> y(a.y);
+  std::atomic<int32_t> most = 0;
+  if (a.by_rows) {
+    parallel_for(a.x.rows(), row_grain(a.x.cols()), [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r)
+        raise_to(most,
+                 quantise_span<Code>(x[r], y[r], a.x.cols(), code_scale(a.codes, largest_magnitude(x[r], a.x.cols()))));
+    });
+  } else {
+    const float known = a.scale ? *a.scale.data<float>() : 0;
+    const float scale = known != 0 ? known : code_scale(a.codes, std::bit_cast<float>(largest_bits<T>(a.x)));
+    parallel_pieces({a.x, a.y}, [&](int64_t r, int64_t c, int64_t n) {
+      raise_to(most, quantise_span<Code>(x[r] + c, y[r] + c, n, scale));
+    });
+  }
+  if (!a.amax) return;
+  float& amax = *a.amax.data<float>();
+  amax = std::bit_cast<float>(std::max(std::bit_cast<int32_t>(amax), most.load()));
+}
+
 }  // namespace
+
+void quantise(const Quantise& a) {
+  dispatch<e4m3, e5m2, int8_t>(a.codes, "quantise", [&]<class Code>() {
+    dispatch<float, fp16, bf16>(a.x.dtype(), "quantise", [&]<class T>() { quantise_rows<Code, T>(a); });
+  });
+}
 
 void convert(const Convert& a) {
   const Widen widen = widening_from(a.x.dtype());
@@ -139,6 +195,7 @@ namespace mixtape {
 HWY_EXPORT(convert);
 HWY_EXPORT(add);
 HWY_EXPORT(abs_max);
+HWY_EXPORT(quantise);
 
 void CpuCast::convert(const Convert& a) {
   if (backend_.planning() || !a.y) return;
@@ -153,6 +210,25 @@ void CpuCast::add(const Add& a) {
 void CpuCast::abs_max(const AbsMax& a) {
   if (backend_.planning()) return;
   HWY_DYNAMIC_DISPATCH(abs_max)(a);
+}
+
+void CpuCast::quantise(const Quantise& a) {
+  if (backend_.planning()) return;
+  HWY_DYNAMIC_DISPATCH(quantise)(a);
+}
+
+void CpuCast::update_scales(const UpdateScales& a) {
+  if (backend_.planning()) return;
+  const int64_t n = a.amax.count(), length = a.history.cols();
+  float *const scale = a.scale.data<float>(), *const amax = a.amax.data<float>();
+  for (int64_t i = 0; i < n; ++i) {
+    float* const history = a.history.data<float>() + i * length;
+    if (a.state->finite) {
+      history[a.state->updates % uint64_t(length)] = std::isfinite(amax[i]) ? amax[i] : 0;
+      scale[i] = code_scale(a.codes[size_t(i % 3)], *std::max_element(history, history + length), a.margin);
+    }
+    amax[i] = 0;
+  }
 }
 
 }  // namespace mixtape

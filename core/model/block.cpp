@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "core/model/quantisation.h"
 #include "core/model/rotary.h"
 #include "core/ops/activation.h"
 #include "core/ops/cast.h"
@@ -76,11 +77,18 @@ LinearIds add_linear(const std::string& name, int64_t out, int64_t in, bool bias
 }
 
 Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary kind) {
-  const Tensor weight = layer.weight.on(tape), bias = layer.bias.on(tape);
-  if (layer.lora_a.id < 0) return linear(tape, x, weight, bias, kind);
+  const Tensor bias = layer.bias.on(tape);
+  const Quantisation* const quantisation = tape.quantisation();
+  const bool rounds = quantisation && quantisation->has(layer.weight.id) && !tape.decoding();
+  const auto product = [&](Unary then) {
+    if (!rounds) return linear(tape, x, layer.weight.on(tape), bias, then);
+    const Tensor sum = quantisation->linear(tape, x, layer.weight.id, bias);
+    return then == Unary::none ? sum : activation(tape, sum, then);
+  };
+  if (layer.lora_a.id < 0) return product(kind);
   const Tensor low = linear(tape, dropout(tape, x, layer.lora_dropout), layer.lora_a.on(tape), {});
   const Tensor change = linear(tape, low, layer.lora_b.on(tape), {});
-  const Tensor sum = add(tape, linear(tape, x, weight, bias), change, layer.lora_scale);
+  const Tensor sum = add(tape, product(Unary::none), change, layer.lora_scale);
   return kind == Unary::none ? sum : activation(tape, sum, kind);
 }
 

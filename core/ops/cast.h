@@ -1,6 +1,8 @@
 // Conversions between element types, and sums of tensors.
 #pragma once
 
+#include <array>
+
 #include "core/backend.h"
 #include "core/tape.h"
 
@@ -30,12 +32,36 @@ struct AbsMax {
   Tensor amax, x;
 };
 
+// y = s c, c the code nearest to x / s: what a product with 8-bit operands reads. codes: e4m3, e5m2 or int8,
+// saturating; infinities and NaN stay what they are. x, y: of one shape and one type of fp32, fp16 and bf16; y may be
+// x. s is scale[0]. Where scale is absent, or 0 since nothing is known yet, s is code_scale (core/base/code_scale.h) of
+// the largest magnitude of x, or with `by_rows` of each row's. amax[0], where there is one, is raised to the largest
+// magnitude of x, NaN being above infinity. scale, amax: float32 [1].
+struct Quantise {
+  Tensor y, x;
+  DType codes = DType::e4m3;
+  Tensor scale = {}, amax = {};
+  bool by_rows = false;
+};
+// The scales of the next step, of n operands (delayed scaling, as in NVIDIA's Transformer Engine), where state->finite:
+//   history[i, updates mod H] = amax[i], 0 if that is not finite;  scale[i] = code_scale(codes[i mod 3], largest of
+//   history[i], margin)
+// In any case amax = 0, so that a skipped step leaves no trace. float32; scale, amax: [n]; history: [n, H].
+struct UpdateScales {
+  const StepState* state;
+  Tensor scale, amax, history;
+  std::array<DType, 3> codes;
+  int margin = 0;
+};
+
 class CastKernels {
  public:
   virtual ~CastKernels() = default;
   virtual void convert(const Convert&) = 0;
   virtual void add(const Add&) = 0;
   virtual void abs_max(const AbsMax&) = 0;
+  virtual void quantise(const Quantise&) = 0;
+  virtual void update_scales(const UpdateScales&) = 0;
 };
 
 }  // namespace mixtape

@@ -1,5 +1,7 @@
 #include "core/ops/matmul.h"
 
+#include "core/ops/cast.h"
+
 namespace mixtape {
 namespace {
 
@@ -59,6 +61,59 @@ constexpr Operation<LinearSpec> linear_activation_operation{
         },
 };
 
+// Operands of a quantised layer, in the order of their scales.
+enum Operand : int { input_operand, weight_operand, gradient_operand };
+
+Tensor part(const Tensor& three, Operand operand) { return three ? three.columns(operand, 1) : Tensor(); }
+
+// x rounded, in `to`. With `amax` its largest magnitude is noted: once a step suffices, and a second time does no harm.
+Tensor rounded(Backend& backend, const Tensor& x, const Tensor& to, const Quantise& how) {
+  Quantise q = how;
+  q.y = to;
+  q.x = x;
+  backend.cast().quantise(q);
+  return to;
+}
+
+constexpr Operation<OperandCodes> quantised_linear_operation{
+    .name = "quantised_linear",
+    .forward =
+        [](const Forward& f, const OperandCodes& codes) {
+          const auto operand = [&](Operand i) {
+            return rounded(f.backend(), f.in(i), f.backend().workspace(f.in(i).shape(), f.in(i).dtype()),
+                           {.codes = codes.operands,
+                            .scale = part(f.in(3), i),
+                            .amax = part(f.in(4), i),
+                            .by_rows = codes.by_rows});
+          };
+          f.backend().matmul().linear(
+              {.y = f.out(0), .x = operand(input_operand), .weight = operand(weight_operand), .bias = f.in(2)});
+        },
+    .backward =
+        [](const Backward& b, const OperandCodes& codes) {
+          Backend& backend = b.backend();
+          const Tensor x = b.in(0), weight = b.in(1), dy = b.dy(0), scale = b.in(3), amax = b.in(4);
+          if (b.wants(2)) backend.matmul().linear_backward({.dbias = b.grad(2), .dy = dy, .x = x, .weight = weight});
+          if (!b.wants(0) && !b.wants(1)) return;
+          const auto again = [&](const Tensor& t, Operand i) {
+            return rounded(backend, t, backend.workspace(t.shape(), t.dtype()),
+                           {.codes = codes.operands, .scale = part(scale, i), .by_rows = codes.by_rows});
+          };
+          const bool keeps = size_of(codes.gradient) > 1;
+          const Tensor g = keeps ? dy
+                                 : rounded(backend, dy, b.owns_dy(0) ? dy : backend.workspace(dy.shape(), dy.dtype()),
+                                           {.codes = codes.gradient,
+                                            .scale = part(scale, gradient_operand),
+                                            .amax = part(amax, gradient_operand)});
+          backend.matmul().linear_backward({.dx = b.grad(0),
+                                            .dweight = b.grad(1),
+                                            .dy = g,
+                                            .x = b.wants(1) ? again(x, input_operand) : x,
+                                            .weight = b.wants(0) ? again(weight, weight_operand) : weight});
+        },
+    .needs = {.inputs = {0, 1}},
+};
+
 }  // namespace
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Unary activation) {
@@ -75,6 +130,17 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
     return tape.run(linear_operation, {x, weight, bias}, Makes{.outputs = {y}}, LinearSpec{activation});
   return tape.run(linear_activation_operation, {x, weight, bias}, Makes{.outputs = {y}, .saved = {y}},
                   LinearSpec{activation, tape.policy() == RecomputePolicy::selective});
+}
+
+Tensor quantised_linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const OperandCodes& codes, const Tensor& scale, const Tensor& amax) {
+  const int64_t out = weight.rows();
+  expect_shape("quantised_linear", "weight", weight, {out, x.cols()});
+  if (bias) expect_shape("quantised_linear", "bias", bias, {out});
+  for (const auto& [name, t] : {std::pair{"scale", scale}, {"amax", amax}})
+    if (t) expect_shape("quantised_linear", name, t, {3});
+  return tape.run(quantised_linear_operation, {x, weight, bias, scale, tape.training() ? amax : Tensor()},
+                  Makes{.outputs = {{{x.rows(), out}, x.dtype()}}}, codes);
 }
 
 }  // namespace mixtape

@@ -14,6 +14,19 @@ namespace mixtape {
 // x: [rows, in]; weight: [out, in]; bias: [out]; y: [rows, out]; all of one type. `Unary::none` means no activation.
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Unary activation = Unary::none);
 
+// Which operands of a linear layer are rounded through 8-bit codes, and how (Quantise, core/ops/cast.h).
+struct OperandCodes {
+  DType operands = DType::e4m3;  // of inputs and weights, in forward and backward
+  DType gradient = DType::e5m2;  // of the output's gradient; a wider type: that is not rounded
+  bool by_rows = false;          // each row of an input and of a weight has its own scale
+};
+// y = Q(x) Q(W)^T + b, and in backward with g = Q(dy), as if rounding were the identity (straight through):
+//   dx = g Q(W); dW = g^T Q(x); db = column sums of dy
+// The products of codes are exact in float32, so that this differs from a product of 8-bit operands with float32 sums
+// in the order of additions alone. scale, amax: of x, W and dy, float32 [3], or absent; in training amax is raised.
+Tensor quantised_linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const OperandCodes& codes, const Tensor& scale = {}, const Tensor& amax = {});
+
 // What a device provides.
 struct Linear {
   Tensor y;

@@ -96,7 +96,16 @@ void parameter_scales(Backend& backend, const ParameterScales& a) {
 }
 
 void adamw(Backend& backend, const AdamW& a) {
-  check_elementwise("adamw", a.weights, a.master, a.gradients, {&a.m, &a.v}, {a.ranges, size_t(a.n_ranges)});
+  const std::span ranges(a.ranges, size_t(a.n_ranges));
+  if (a.v.values.count() == a.weights.count()) {
+    check_elementwise("adamw", a.weights, a.master, a.gradients, {&a.m, &a.v}, ranges);
+  } else {  // some elements have no second moment
+    check_elementwise("adamw", a.weights, a.master, a.gradients, {&a.m}, ranges);
+    for (const UpdateRange& r : ranges)
+      if (r.v_shift > r.offset || r.offset - r.v_shift + r.count > a.v.values.count() || a.v.blocks())
+        throw Error("adamw: a range's second moments, from element {} on, are not in a buffer of {}",
+                    r.offset - r.v_shift, a.v.values.count());
+  }
   expect_type("adamw", "first", a.m, first_moment_type);
   expect_type("adamw", "second", a.v, second_moment_type);
   int64_t tensors = 0;
@@ -116,6 +125,26 @@ void lion(Backend& backend, const Lion& a) {
   check_elementwise("lion", a.weights, a.master, a.gradients, {&a.m}, {a.ranges, size_t(a.n_ranges)});
   expect_type("lion", "first", a.m, first_moment_type);
   backend.optimizer().lion(a);
+}
+
+void muon_direction(Backend& backend, const MuonDirection& a) {
+  if (a.direction.dtype() != DType::f32)
+    throw Error("muon_direction: the direction is {}, expected fp32", a.direction.dtype());
+  check_elementwise("muon_direction", a.direction, {}, a.gradients, {&a.m}, {a.ranges, size_t(a.n_ranges)});
+  if (!a.m || a.m.blocks()) throw Error("muon_direction: the moment is absent or of 8 bits, expected fp32 or bf16");
+  backend.optimizer().muon_direction(a);
+}
+
+void divide_by_norm(Backend& backend, const DivideByNorm& a) {
+  if (a.x.dtype() != DType::f32 || a.root_mean_square.dtype() != DType::f32 || a.root_mean_square.count() != 1)
+    throw Error("divide_by_norm: {} by {} {}, expected fp32 by fp32 [1]", a.x.dtype(), a.root_mean_square.dtype(),
+                a.root_mean_square.shape());
+  backend.optimizer().divide_by_norm(a);
+}
+
+void follow(Backend& backend, const Follow& a) {
+  check_elementwise("follow", a.weights, a.master, a.direction, {}, {a.ranges, size_t(a.n_ranges)});
+  backend.optimizer().follow(a);
 }
 
 void adafactor(Backend& backend, const Adafactor& a) {

@@ -20,6 +20,7 @@ struct UpdateRange {
   // The parameter that it is of, and the first of its elements there: what stochastic rounding follows.
   uint32_t parameter = 0;
   int64_t first = 0;
+  int64_t v_shift = 0;  // its second moments are so many elements before, where others have none
 };
 
 // A tensor of the flat buffer with one treatment, as a matrix of contiguous rows; a vector is one row.
@@ -127,6 +128,35 @@ struct Lion {
   uint64_t seed = 0;
 };
 
+// The passes of Muon over one tensor, between which train/optim/muon.h multiplies matrices. Buffers are the tensor's
+// elements, of which ranges count from the first. Nothing happens when state->finite is 0.
+//   m = momentum m + g;  direction = g + momentum m with nesterov, else m;  g = gradient * grad_factor
+// direction: float32. m: fp32 or bf16.
+struct MuonDirection {
+  StepState* state;
+  Tensor direction, gradients;
+  Moment m;
+  const UpdateRange* ranges;
+  int64_t n_ranges;
+  float momentum;
+  bool nesterov = true;
+  uint64_t seed = 0;
+};
+// x = x / (root_mean_square * sqrt(count)): of Frobenius norm 1. float32; root_mean_square [1], as parameter_scales
+// gives it.
+struct DivideByNorm {
+  Tensor x, root_mean_square;
+};
+// w = w (1 - lr weight_decay) - lr factor direction;  lr = learning_rate * lr_factor. weights, master: as above.
+struct Follow {
+  StepState* state;
+  Tensor weights, master, direction;
+  const UpdateRange* ranges;
+  int64_t n_ranges;
+  float factor;
+  uint64_t seed = 0;
+};
+
 // Adafactor, Shazeer & Stern, arXiv 1804.04235, in the form of fairseq and transformers. Of an R x C matrix it keeps
 // R + C second moments; a vector's are those of a matrix with one row, so none is lost. t = state->updates + 1:
 //   g = gradient * grad_factor;  b2 = 1 - t^-decay_rate;  s = g^2 + eps
@@ -164,6 +194,9 @@ void parameter_scales(Backend& backend, const ParameterScales& arguments);
 void adamw(Backend& backend, const AdamW& arguments);
 void sgd(Backend& backend, const Sgd& arguments);
 void lion(Backend& backend, const Lion& arguments);
+void muon_direction(Backend& backend, const MuonDirection& arguments);
+void divide_by_norm(Backend& backend, const DivideByNorm& arguments);
+void follow(Backend& backend, const Follow& arguments);
 void adafactor(Backend& backend, const Adafactor& arguments);
 void finish_micro_batch(Backend& backend, const FinishMicroBatch& arguments);
 void finish_attempt(Backend& backend, const FinishAttempt& arguments);
@@ -177,6 +210,9 @@ class OptimizerKernels {
   virtual void adamw(const AdamW&) = 0;
   virtual void sgd(const Sgd&) = 0;
   virtual void lion(const Lion&) = 0;
+  virtual void muon_direction(const MuonDirection&) = 0;
+  virtual void divide_by_norm(const DivideByNorm&) = 0;
+  virtual void follow(const Follow&) = 0;
   virtual void adafactor(const Adafactor&) = 0;
   virtual void finish_micro_batch(const FinishMicroBatch&) = 0;
   virtual void finish_attempt(const FinishAttempt&) = 0;

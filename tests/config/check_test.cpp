@@ -209,9 +209,10 @@ TEST(Check, TheHeadFollowsFromTheObjective) {
 
 TEST(Check, WhatThisVersionLacksIsSaid) {
   expect_violations({
-      {{"precision.mode=fp8"},
-       "command line: precision.mode is fp8, which is not available in this version; it has fp32"},
-      {{"precision.mode=int8_qat"}, "not available"},
+      {{"precision.fp8.margin=1"}, "which has no effect with precision.mode fp32; it is for fp8"},
+      {{"precision.mode=int8_qat", "precision.fp8.amax_history=16"},
+       "which has no effect with precision.mode int8_qat"},
+      {{"precision.mode=fp8", "parallel.zero_stage=2"}, "expected 0 or 1 with precision.mode fp8"},
       {{"precision.mode=tf32"}, "this build has no CUDA back end; use fp32"},
       {{"precision.mode=fp16", "precision.master=remainder16"}, "which completes bf16 to fp32"},
       {{"precision.master=remainder16"}, "which has no effect with precision.mode fp32"},
@@ -224,9 +225,9 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"precision.moments=fp8", "optimizer.scale_parameter=true"}, "expected fp32 or bf16 with optimizer.scale"},
       {{"precision.moments=bf16", "optimizer.name=sgd", "optimizer.sgd.momentum=0"}, "there are none"},
       {{"precision.loss_scale.min=1e9"}, "expected at most loss_scale.initial (65536)"},
-      {{"optimizer.name=lamb"}, "it has adamw, adam, adafactor, lion and sgd"},
-      {{"optimizer.name=lion", "optimizer.eps=1e-6"}, "it is for adamw, adam"},
-      {{"optimizer.name=sgd", "optimizer.betas=[0.9, 0.99]"}, "it is for adamw, adam, lion"},
+      {{"optimizer.name=lamb"}, "it has adamw, adam, adafactor, lion, muon and sgd"},
+      {{"optimizer.name=lion", "optimizer.eps=1e-6"}, "it is for adamw, adam, muon"},
+      {{"optimizer.name=sgd", "optimizer.betas=[0.9, 0.99]"}, "it is for adamw, adam, lion, muon"},
       {{"optimizer.name=sgd", "optimizer.scale_parameter=true"}, "it is for adamw, adam, adafactor"},
       {{"optimizer.sgd.momentum=0.8"}, "which has no effect with optimizer.name adamw; it is for sgd"},
       {{"optimizer.name=sgd", "optimizer.sgd={momentum: 0, nesterov: true}"}, "optimizer.sgd.nesterov"},
@@ -261,11 +262,16 @@ TEST(Check, Gradients16Bits) {
        "expected fp32 or fused with optimizer.name adafactor"},
   });
   EXPECT_EQ(violation({"precision.mode=bf16", "precision.gradients=bf16"}), "");
+  for (const std::string mode : {"precision.mode=fp8", "precision.mode=int8_qat"})
+    EXPECT_EQ(violation({mode, "precision.gradients=bf16", "precision.master=remainder16"}), "");
 }
 
 TEST(Check, ShardsCutTensors) {
   expect_violations({
       {{"parallel.zero_stage=1", "optimizer.name=adafactor"}, "but optimizer.name adafactor looks at whole tensors"},
+      {{"parallel.zero_stage=1", "optimizer.name=muon"}, "but optimizer.name muon looks at whole tensors"},
+      {{"precision.moments=int8", "optimizer.name=muon"}, "expected fp32 or bf16 with optimizer.name muon"},
+      {{"optimizer.muon.iterations=3"}, "which has no effect with optimizer.name adamw; it is for muon"},
       {{"parallel.zero_stage=3", "optimizer.scale_parameter=true"}, "but optimizer.scale_parameter looks at whole"},
   });
   EXPECT_EQ(violation({"parallel.zero_stage=1"}), "");

@@ -47,6 +47,7 @@ struct GpuRule {
   OptimizerKind name;
   MasterWeights master = MasterWeights::fp32;
   MomentFormat moments = MomentFormat::fp32;
+  PrecisionMode mode = PrecisionMode::bf16;
 };
 
 class GpuStep : public testing::TestWithParam<GpuRule> {
@@ -55,6 +56,7 @@ class GpuStep : public testing::TestWithParam<GpuRule> {
     config.optimizer.name = GetParam().name;
     config.precision.master = GetParam().master;
     config.precision.moments = GetParam().moments;
+    config.precision.mode = GetParam().mode;
   }
 
   // Losses of steps with rates that change and batches that differ.
@@ -141,15 +143,19 @@ TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
   for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
 }
 
-INSTANTIATE_TEST_SUITE_P(Rules, GpuStep,
-                         testing::Values(GpuRule{OptimizerKind::adamw},
-                                         GpuRule{OptimizerKind::adamw, MasterWeights::remainder16, MomentFormat::int8},
-                                         GpuRule{OptimizerKind::adafactor},
-                                         GpuRule{OptimizerKind::lion, MasterWeights::none, MomentFormat::fp8},
-                                         GpuRule{OptimizerKind::sgd, MasterWeights::fp32, MomentFormat::bf16}),
-                         [](const auto& rule) {
-                           return fmt::format("{}_{}_{}", rule.param.name, rule.param.master, rule.param.moments);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Rules, GpuStep,
+    testing::Values(GpuRule{OptimizerKind::adamw},
+                    GpuRule{OptimizerKind::adamw, MasterWeights::remainder16, MomentFormat::int8},
+                    GpuRule{OptimizerKind::adafactor},
+                    GpuRule{OptimizerKind::lion, MasterWeights::none, MomentFormat::fp8},
+                    GpuRule{OptimizerKind::muon, MasterWeights::remainder16, MomentFormat::bf16},
+                    GpuRule{OptimizerKind::adamw, MasterWeights::none, MomentFormat::fp32, PrecisionMode::fp8},
+                    GpuRule{OptimizerKind::adamw, MasterWeights::fp32, MomentFormat::fp32, PrecisionMode::int8_qat},
+                    GpuRule{OptimizerKind::sgd, MasterWeights::fp32, MomentFormat::bf16}),
+    [](const auto& rule) {
+      return fmt::format("{}_{}_{}_{}", rule.param.mode, rule.param.name, rule.param.master, rule.param.moments);
+    });
 
 }  // namespace
 }  // namespace mixtape

@@ -208,6 +208,13 @@ TEST_F(Training, EveryUpdateRuleLearnsAndResumesExactly) {
        {"precision.gradients=fused", "train.micro_batch_size=4", "train.on_nonfinite.policy=rollback",
         "train.clip_grad=0.5"},
        {"m.embedding.token", "v.embedding.token"}},
+      {"muon",
+       {"optimizer.name=muon", "precision.mode=bf16", "precision.moments=bf16"},
+       {"m.layers.0.mlp.up.weight", "v.embedding.token"}},
+      {"fp8",
+       {"precision.mode=fp8", "precision.fp8.amax_history=7"},
+       {"[3, 7]               fp8_amax.layers.0.mlp.up.weight", "fp8_scale.layers.0.attention.out.weight"}},
+      {"int8", {"precision.mode=int8_qat"}, {"master.embedding.token"}},
       {"bert", {"optimizer.bias_correction=false"}, {"m.embedding.token", "v.embedding.token"}},
   };
   for (const Rule& rule : rules) {
@@ -330,7 +337,7 @@ TEST_F(Training, ErrorsNameTheirPlace) {
                {{"model.vocab_size=100"}, 2, "model.vocab_size"},
                {{"device=cuda:99"}, 2, "device"},
                {{"run.init_from=nowhere"}, 4, "nowhere"},
-               {{"precision.mode=fp8"}, 2, "precision.mode"}};
+               {{"precision.fp8.margin=2"}, 2, "precision.fp8.margin"}};
   for (const auto& c : cases) {
     const ProcessResult r = train(c.arguments);
     EXPECT_EQ(r.exit_code, c.exit_code) << c.arguments[0] << ": " << r.err;

@@ -113,6 +113,40 @@ TEST(UpdateRules, WorkOnNarrowBuffers) {
     }
 }
 
+// What Muon does beside its matrix products, by the formulas in float64.
+TEST(UpdateRules, ThePassesOfMuon) {
+  constexpr int64_t n = 70000;
+  const std::vector<UpdateRange> ranges = {{.count = 65536, .lr_factor = 0.5f, .weight_decay = 0.1f},
+                                           {.offset = 65536, .count = n - 65536, .first = 65536}};
+  for (const TestDevice& device : update_devices())
+    for (const bool nesterov : {false, true}) {
+      Bench b(device);
+      const Floats g = normals(n, 1), m0 = normals(n, 2), w0 = normals(n, 3);
+      const Tensor direction = b.put(Floats(n, NAN)), m = b.put(m0), w = b.put(w0);
+      StepState* const state = b.state({.learning_rate = 0.1f, .grad_factor = 2});
+      muon_direction(*b, {state, direction, b.put(g), m, ranges.data(), 2, 0.9f, nesterov});
+      const Floats u = b.get<float>(direction), m1 = b.get<float>(m);
+      for (size_t i = 0; i < n; ++i) {
+        const double next = 0.9 * m0[i] + 2.0 * g[i];
+        ASSERT_NEAR(m1[i], next, 2e-6 * (1 + std::abs(next))) << device.name << " " << i;
+        ASSERT_NEAR(u[i], nesterov ? 2.0 * g[i] + 0.9 * next : next, 4e-6 * (1 + std::abs(next))) << i;
+      }
+      divide_by_norm(*b, {direction, b.put(Floats{3})});
+      const Floats normal = b.get<float>(direction);
+      for (size_t i = 0; i < n; i += 7) ASSERT_NEAR(normal[i], u[i] / (3 * std::sqrt(double(n))), 1e-6) << i;
+      follow(*b, {state, w, {}, direction, ranges.data(), 2, 4});
+      const Floats after = b.get<float>(w);
+      for (size_t i = 0; i < n; ++i) {
+        const double rate = 0.1 * (i < 65536 ? 0.5 : 1), decay = i < 65536 ? 0.1 : 0;
+        const double expected = w0[i] * (1 - rate * decay) - 4 * rate * normal[i];
+        ASSERT_NEAR(after[i], expected, 2e-6 * (1 + std::abs(expected))) << i;
+      }
+      StepState* const skipped = b.state({.learning_rate = 0.1f, .finite = 0});
+      follow(*b, {skipped, w, {}, direction, ranges.data(), 2, 4});
+      EXPECT_EQ(b.get<float>(w), after);
+    }
+}
+
 TEST(UpdateRules, WhatCannotBeIsRefused) {
   Bench b(update_devices().front());
   const Tensor w = b.put(Floats(10)), g = b.put(Floats(10)), short_buffer = b.put(Floats(9));

@@ -95,6 +95,16 @@ TEST(Ranks, StrictModeGivesTheSameBitsOnAnyNumberOfThemAtAnyStage) {
   }
 }
 
+// fp8's scales are those of all ranks, from a first step on in which each tensor has its own.
+TEST(Ranks, AgreeOnTheScalesOfFp8) {
+  const std::vector<int64_t> steps{8, 8, 8};
+  const Outcome one = train(config_of({"precision.mode=fp8"}), 1, steps);
+  EXPECT_NE(one.losses, train(config_of({"precision.mode=bf16"}), 1, steps).losses);
+  for (const int world : {2, 8})
+    for (const std::string& zero : {stages[0], stages[1]})
+      EXPECT_EQ(train(config_of({"precision.mode=fp8", zero}), world, steps), one) << world << " ranks, " << zero;
+}
+
 TEST(Ranks, StrictModeGivesTheSameBitsWhileTheBatchGrows) {
   const std::vector<int64_t> steps{1, 2, 3, 5, 8, 8};  // at first some ranks have nothing to do
   const std::vector<std::string> ramp{"train.batch_ramp.tokens=1000"};

@@ -96,8 +96,20 @@ const PlannedRun planned_runs[] = {
     {"fp8_moments", [](Config& c) { c.precision.moments = MomentFormat::fp8; }},
     {"adam", [](Config& c) { c.optimizer.name = OptimizerKind::adam; }},
     {"sgd", [](Config& c) { c.optimizer.name = OptimizerKind::sgd; }},
+    {"muon",
+     [](Config& c) {
+       c.optimizer.name = OptimizerKind::muon, c.precision.moments = MomentFormat::bf16;
+       c.model.position = Position::rope, c.model.activation = Activation::swiglu;  // tensors stored as one
+     }},
     {"lion", [](Config& c) { c.optimizer.name = OptimizerKind::lion, c.precision.moments = MomentFormat::int8; }},
     {"fp16", [](Config& c) { c.precision.mode = PrecisionMode::fp16, c.precision.loss_scale.initial = 1; }},
+    {"fp8", [](Config& c) { c.precision.mode = PrecisionMode::fp8; }},
+    {"fp8_of_full_recomputation_without_bias",
+     [](Config& c) {
+       c.precision.mode = PrecisionMode::fp8, c.precision.fp8.amax_history = 16;
+       c.memory.recompute = RecomputeMode::full, c.model.activation = Activation::swiglu, c.model.bias = false;
+     }},
+    {"int8_qat", [](Config& c) { c.precision.mode = PrecisionMode::int8_qat; }},
     {"keeps_all", [](Config& c) { c.memory.recompute = RecomputeMode::none; }},
     {"full", [](Config& c) { c.memory.recompute = RecomputeMode::full, c.precision.mode = PrecisionMode::bf16; }},
     {"fast", [](Config& c) { c.determinism = Determinism::fast; }},
@@ -150,6 +162,8 @@ TEST(Step, TheOptimizersStateIsAsLargeAsItsRuleNeeds) {
   near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::sgd; }), flat);
   near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::lion, c.precision.moments = MomentFormat::int8; }),
        flat / 4 + flat / 256);
+  near(bytes([](Config& c) { c.optimizer.name = OptimizerKind::muon; }), flat + model.layout().without_hidden_count());
+  EXPECT_LT(model.layout().without_hidden_count(), flat / 2);
   EXPECT_EQ(bytes([](Config& c) { c.optimizer.name = OptimizerKind::sgd, c.optimizer.sgd.momentum = 0; }), 0);
   near(bytes([](Config& c) {
          c.optimizer.name = OptimizerKind::adafactor, c.optimizer.scale_parameter.emplace(false);
@@ -228,11 +242,13 @@ TEST(Step, NarrowMomentsTrainAlike) {
     return loss;
   };
   using enum OptimizerKind;
-  for (const auto& [name, rate] : {std::pair{adamw, 2e-3}, {adam, 2e-3}, {lion, 5e-4}, {sgd, 0.05}}) {
+  for (const auto& [name, rate] : {std::pair{adamw, 2e-3}, {adam, 2e-3}, {lion, 5e-4}, {sgd, 0.05}, {muon, 2e-3}}) {
     const double wide = train(name, MomentFormat::fp32, rate);
     EXPECT_LT(wide, 6.1) << name_of(name);  // from log 517 = 6.25
-    for (const MomentFormat format : {MomentFormat::bf16, MomentFormat::int8, MomentFormat::fp8})
+    for (const MomentFormat format : {MomentFormat::bf16, MomentFormat::int8, MomentFormat::fp8}) {
+      if (name == muon && format != MomentFormat::bf16) continue;  // refused
       EXPECT_NEAR(train(name, format, rate), wide, 0.02 * wide) << name_of(name) << " " << name_of(format);
+    }
   }
 }
 

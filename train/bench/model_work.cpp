@@ -78,6 +78,10 @@ Work StackWork::of(std::string_view operation, bool backward) const {
   const double first = spec.norm_placement == NormPlacement::pre ? 1 : 0;
   if (operation == "linear") return layers() * linears(*this, false, backward);
   if (operation == "linear_activation") return layers() * linears(*this, true, backward);
+  // Where operands are rounded, an activation is an operation of its own.
+  if (operation == "quantised_linear")
+    return layers() * (linears(*this, false, backward) + linears(*this, true, backward));
+  if (operation == "activation" && !is_gated(spec.activation)) return layers() * activation_work(bytes(ff()), backward);
   if (operation == "cross_attention" && axes.cross_attention)
     return layers() * attention(*this, memory_rows, double(memory_length), backward);
   if (operation == "attention") {

@@ -66,6 +66,27 @@ OperationCase linear_activation_case(const CaseSizes& s) {
           }};
 }
 
+// With scales that are known, as in all steps but the first. The rounding itself is no part of the work that there is.
+OperationCase quantised_linear_case(const CaseSizes& s, const OperandCodes& codes) {
+  const LinearSize size{s.rows(), s.model.d_model, s.model.ff_width()};
+  const int64_t element = size_of(s.type);
+  return {.operation = "quantised_linear",
+          .shape = fmt::format("{} x {} -> {}, {}", size.rows, size.in, size.out, codes.operands),
+          .forward = linear_work(size, element),
+          .backward = linear_input_gradient_work(size, element) + linear_weight_gradient_work(size, element),
+          .prepare = [=, type = s.type](const CaseContext& c) {
+            const Tensor x = random_tensor(c, {size.rows, size.in}, type);
+            const Tensor weight = random_tensor(c, {size.out, size.in}, type, weight_std);
+            const Tensor bias = random_tensor(c, {size.out}, type);
+            Tensor scale, amax;
+            if (!codes.by_rows) scale = random_tensor(c, {3}, DType::f32), amax = random_tensor(c, {3}, DType::f32);
+            return [=](Tape& tape) -> Tensors {
+              return {quantised_linear(tape, tape.leaf(x), tape.leaf(weight, DType::f32), tape.leaf(bias, DType::f32),
+                                       codes, scale, amax)};
+            };
+          }};
+}
+
 struct AttentionVariant {
   int64_t length = 0;
   int64_t kv_heads = 0;
@@ -196,6 +217,8 @@ void add_product_cases(const CaseSizes& s, std::vector<OperationCase>& cases) {
   for (const Product product : {Product::forward, Product::input_gradient, Product::weight_gradient})
     for (const LinearSize& size : linear_sizes(s.model, s.rows())) cases.push_back(linear_case(s, size, product));
   cases.push_back(linear_activation_case(s));
+  cases.push_back(quantised_linear_case(s, {}));
+  cases.push_back(quantised_linear_case(s, {.operands = DType::i8, .gradient = DType::f32, .by_rows = true}));
   add_attention_cases(s, cases);
   for (const bool gradients : {true, false}) cases.push_back(loss_case(s, gradients));
 }

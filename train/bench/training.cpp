@@ -101,14 +101,18 @@ class Bench {
     if (storage.moments.second == SecondMoments::factored)
       return adafactor_work(count(), storage.master == MasterWeights::none ? 0 : size_of(storage.weights),
                             storage.moments.first);
-    const auto bytes = [](const Moment& m) {
-      return !m ? 0.0 : double(size_of(m.values.dtype())) + (m.blocks() ? 4.0 / moment_block : 0.0);
-    };
     const Parameters& p = parameters();
-    return ::mixtape::update_work(count(), {.weight = storage.weights,
-                                            .master = p.master ? double(size_of(p.master.dtype())) : 0.0,
-                                            .gradient = double(gradient_bytes()),
-                                            .moments = bytes(p.m) + bytes(p.v)});
+    const auto bytes = [](const Tensor& t) { return t ? double(t.bytes()) : 0.0; };
+    const double moments = bytes(p.m.values) + bytes(p.m.scales) + bytes(p.v.values) + bytes(p.v.scales);
+    Work work = ::mixtape::update_work(count(), {.weight = storage.weights,
+                                                 .master = p.master ? double(size_of(p.master.dtype())) : 0.0,
+                                                 .gradient = double(gradient_bytes()),
+                                                 .moments = moments / double(count())});
+    if (config_.optimizer.name == OptimizerKind::muon)
+      for (const UpdateTensor& t : p.update_tensors(0))
+        if (p.layout()[int(t.parameter)].is_hidden_matrix())
+          work += muon_work(t.rows, t.cols, config_.optimizer.muon.iterations);
+    return work;
   }
   Work tape_work(const Profile::Key& key) {
     const MicroBatchShape shape{options_.rows, options_.lengths(), size_of(options_.types.compute)};

@@ -115,6 +115,11 @@ Work update_work(int64_t count, const UpdatedElement& e) {
   return {0, read * double(count), (weight + e.master + e.moments) * double(count)};
 }
 
+Work muon_work(int64_t rows, int64_t cols, int64_t iterations) {
+  const auto side = double(std::min(rows, cols)), other = double(std::max(rows, cols));
+  return {double(iterations) * (4 * side * side * other + 2 * side * side * side), 0, 0};
+}
+
 Work adafactor_work(int64_t count, int64_t rounded, bool first_moment) {
   const double moment = first_moment ? float_bytes : 0;
   return {0, (2 * float_bytes + moment) * double(count), (float_bytes + moment + double(rounded)) * double(count)};

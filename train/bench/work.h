@@ -85,6 +85,8 @@ struct UpdatedElement {
   double master = 0, gradient = 4, moments = 8;  // bytes; master 2: a remainder, read beside the weight
 };
 Work update_work(int64_t count, const UpdatedElement& element);
+// The matrix products of Muon for one matrix.
+Work muon_work(int64_t rows, int64_t cols, int64_t iterations);
 // Adafactor: reads w and g and writes w; of moments only a first one counts, as rows and columns are few.
 Work adafactor_work(int64_t count, int64_t rounded, bool first_moment);
 Work parameter_scales_work(int64_t count);

@@ -357,7 +357,8 @@ void check_sharding(const Config& c, Rules& rules) {
   const auto refuse = [&](std::string_view key) {
     rules.refuse("parallel.zero_stage", fmt::format("but {} looks at whole tensors, which shards cut; use 0", key));
   };
-  if (c.optimizer.name == OptimizerKind::adafactor) return refuse("optimizer.name adafactor");
+  if (c.optimizer.name == OptimizerKind::adafactor || c.optimizer.name == OptimizerKind::muon)
+    return refuse(fmt::format("optimizer.name {}", c.optimizer.name));
   if (c.optimizer.scales_parameters()) refuse("optimizer.scale_parameter");
 }
 
@@ -380,6 +381,8 @@ void check_tensor_parallel(const Config& c, Rules& rules) {
     refuse(fmt::format("but optimizer.name {} looks at whole tensors; use adamw, adam, lion or sgd", rule));
   else if (c.optimizer.scales_parameters())
     refuse("but optimizer.scale_parameter looks at whole tensors; use 1");
+  if (c.precision.mode == PrecisionMode::fp8 || c.precision.mode == PrecisionMode::int8_qat)
+    refuse(fmt::format("but precision.mode {} has scales of whole tensors and rows; use bf16", c.precision.mode));
   if (c.precision.moments == MomentFormat::int8 || c.precision.moments == MomentFormat::fp8)
     refuse(fmt::format("but precision.moments {} has a scale for 256 neighbours in a whole tensor; use fp32 or bf16",
                        c.precision.moments));

@@ -32,6 +32,21 @@ constexpr auto fields(std::type_identity<SgdConfig>) {
   };
 }
 
+struct MuonConfig {
+  double momentum = 0.95;
+  bool nesterov = true;
+  int64_t iterations = 5;
+};
+
+constexpr auto fields(std::type_identity<MuonConfig>) {
+  using C = MuonConfig;
+  return std::tuple{
+      field("momentum", &C::momentum, "decay of the sum of a matrix's gradients", from_to_below(0, 1)),
+      field("nesterov", &C::nesterov, "the sum is taken as it will be with the same gradient once more"),
+      field("iterations", &C::iterations, "of Newton and Schulz, towards the nearest orthogonal matrix", Range{1, 20}),
+  };
+}
+
 struct AdafactorConfig {
   double decay_rate = 0.8;
   double clip_threshold = 1;
@@ -65,6 +80,7 @@ struct OptimizerConfig {
   double least_scale = 1e-3;
   AdafactorConfig adafactor;
   SgdConfig sgd;
+  MuonConfig muon;
 
   bool scales_parameters() const { return scale_parameter.value_or(name == OptimizerKind::adafactor); }
 };
@@ -76,14 +92,15 @@ constexpr auto fields(std::type_identity<OptimizerConfig>) {
             refused_on_resume("its state in the checkpoint belongs to it; start a new run with run.init_from")),
       field("lr", &C::lr, "peak learning rate, reached after schedule.warmup_steps", Range{0, 10},
             Aliases{"learning_rate", "max_lr"}),
-      field("betas", &C::betas,
-            "adamw, adam: decay of the first and the second moment; lion: of the average that is followed, and of the "
-            "one that is kept",
-            from_to_below(0, 1)),
-      field("eps", &C::eps, "adamw, adam: added to the root of the second moment", above_up_to(0, 1),
+      field(
+          "betas", &C::betas,
+          "adamw, adam, and muon for what is no hidden matrix: decay of the first and the second moment; lion: of the "
+          "average that is followed, and of the one that is kept",
+          from_to_below(0, 1)),
+      field("eps", &C::eps, "adamw, adam, muon: added to the root of the second moment", above_up_to(0, 1),
             Aliases{"adam_eps", "epsilon"}),
       field("bias_correction", &C::bias_correction,
-            "adamw, adam: moments are corrected for their start at 0; BERT's optimizer does not",
+            "adamw, adam, muon: moments are corrected for their start at 0; BERT's optimizer does not",
             Aliases{"correct_bias"}),
       field("weight_decay", &C::weight_decay,
             "decay of parameters with two or more dimensions; norms and biases have none. Decoupled from the gradient; "
@@ -97,6 +114,7 @@ constexpr auto fields(std::type_identity<OptimizerConfig>) {
             above_up_to(0, 1)),
       field("adafactor", &C::adafactor, "of name adafactor only"),
       field("sgd", &C::sgd, "of name sgd only"),
+      field("muon", &C::muon, "of name muon only"),
   };
 }
 

@@ -64,12 +64,30 @@ constexpr auto fields(std::type_identity<LossScaleConfig>) {
   };
 }
 
+struct Fp8Config {
+  int64_t amax_history = 1024;
+  int64_t margin = 0;
+};
+
+constexpr auto fields(std::type_identity<Fp8Config>) {
+  using C = Fp8Config;
+  return std::tuple{
+      field("amax_history", &C::amax_history,
+            "steps whose largest magnitudes decide the scale of the next; 1: the last alone", Range{1, 65536},
+            Aliases{"amax_history_len"},
+            refused_on_resume("the checkpoint has a history of another length; start a new run with run.init_from")),
+      field("margin", &C::margin, "scales leave a factor 2^margin of the codes' range for tensors that grow",
+            Range{0, 8}),
+  };
+}
+
 struct PrecisionConfig {
   PrecisionMode mode = PrecisionMode::fp32;
   MasterWeights master = MasterWeights::fp32;
   GradientStorage gradients = GradientStorage::fp32;
   MomentFormat moments = MomentFormat::fp32;
   LossScaleConfig loss_scale;
+  Fp8Config fp8;
 };
 
 constexpr auto fields(std::type_identity<PrecisionConfig>) {
@@ -79,7 +97,8 @@ constexpr auto fields(std::type_identity<PrecisionConfig>) {
   return std::tuple{
       field("mode", &C::mode,
             "type of the matrix products and of the weights they read; where the hardware lacks it, it is storage only "
-            "and arithmetic is fp32. Sums, softmax, norms and the loss are fp32 in every mode",
+            "and arithmetic is fp32. fp8, int8_qat: bf16, and the layers' operands are rounded through 8-bit codes. "
+            "Sums, softmax, norms and the loss are fp32 in every mode",
             stored),
       field("master", &C::master,
             "what the optimizer updates beside 16-bit weights: fp32 copies, a 16-bit remainder that completes a bf16 "
@@ -93,6 +112,7 @@ constexpr auto fields(std::type_identity<PrecisionConfig>) {
             "how the optimizer's moments are stored, rounded stochastically: of int8 and fp8 256 have one fp32 scale",
             stored),
       field("loss_scale", &C::loss_scale, "the dynamic loss scaler; of mode fp16 only"),
+      field("fp8", &C::fp8, "how scales follow magnitudes; of mode fp8 only"),
   };
 }
 

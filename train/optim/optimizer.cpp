@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/ops/cast.h"
+#include "train/optim/muon.h"
 #include "train/optim/parameter_groups.h"
 
 namespace mixtape {
@@ -18,6 +19,8 @@ Moments moments_of(const Config& config) {
       return {.first = o.sgd.momentum > 0, .format = format};
     case OptimizerKind::lion:
       return {.first = true, .format = format};
+    case OptimizerKind::muon:
+      return {.first = true, .second = SecondMoments::without_hidden, .format = format};
     default:
       return {.first = true, .second = SecondMoments::full, .format = format};
   }
@@ -36,6 +39,11 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
   // Ranges of tensors that are stored as one are apart only where their scales are.
   const bool scaled = config_.scales_parameters();
   all_.ranges = scaled ? Parameters::ranges_of(all_.tensors) : parameters.update_ranges(decay, factors);
+  if (config_.name == OptimizerKind::muon)
+    for (UpdateRange& range : all_.ranges) {
+      const ParameterEntry& entry = parameters.layout()[int(range.parameter)];
+      range.v_shift = entry.offset - entry.second_offset;
+    }
   for (const Shards::Part& part : parameters.shards().own()) own_.push_back(part_of(all_, part));
   if (parameters.storage().gradient_memory.transient && !parameters.storage().sums)
     for (const GradientBucket& b : parameters.buckets().all()) buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
@@ -56,6 +64,10 @@ Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
   for (UpdateRange range : all.ranges) {
     if (!inside(range)) continue;
     range.offset -= run.begin;
+    if (config_.name == OptimizerKind::muon) {
+      range.v_shift -= run.begin;
+      if (!parameters_.layout()[int(range.parameter)].is_hidden_matrix()) part.beside_muon.push_back(range);
+    }
     if (config_.scales_parameters()) range.tensor -= int32_t(part.first_tensor);
     part.ranges.push_back(range);
   }
@@ -153,14 +165,14 @@ Tensor Optimizer::measured_scales(const Buffers& b) const {
 void Optimizer::update(const Part& part, const Tensor& gradients, StepState* state) const {
   const Parameters& p = parameters_;
   const Run place = part.place.place();
-  const bool factored = p.storage().moments.second == SecondMoments::factored;
+  const bool of_all = p.storage().moments.second == SecondMoments::full;
   Buffers b{.part = part,
             .state = state,
             .weights = p.own_weights(part.place),
             .master = Parameters::part(p.master, place),
             .gradients = readable(gradients),
             .m = p.m.part(place.begin, place.count),
-            .v = factored ? p.v : p.v.part(place.begin, place.count)};
+            .v = of_all ? p.v.part(place.begin, place.count) : p.v};
   b.scales = measured_scales(b);
   switch (config_.name) {
     case OptimizerKind::adafactor:
@@ -169,20 +181,39 @@ void Optimizer::update(const Part& part, const Tensor& gradients, StepState* sta
       return sgd_update(b);
     case OptimizerKind::lion:
       return lion_update(b);
+    case OptimizerKind::muon:
+      return muon_update(b);
     default:
-      return adamw_update(b);
+      return adamw_update(b, part.ranges);
   }
 }
 
-void Optimizer::adamw_update(const Buffers& b) const {
+void Optimizer::muon_update(const Buffers& b) const {
+  const auto of = [](const Tensor& flat, const UpdateTensor& t) {
+    return flat ? Parameters::part(flat, {t.offset, t.count()}) : flat;
+  };
+  for (const UpdateTensor& t : b.part.tensors)
+    if (parameters_.layout()[int(t.parameter)].is_hidden_matrix())
+      muon(backend_, config_.muon,
+           {.state = b.state,
+            .weights = of(b.weights, t),
+            .master = of(b.master, t),
+            .gradients = of(b.gradients, t),
+            .m = of(b.m.values, t),
+            .tensor = t,
+            .seed = seed_});
+  adamw_update(b, b.part.beside_muon);
+}
+
+void Optimizer::adamw_update(const Buffers& b, const std::vector<UpdateRange>& ranges) const {
   adamw(backend_, {.state = b.state,
                    .weights = b.weights,
                    .master = b.master,
                    .gradients = b.gradients,
                    .m = b.m,
                    .v = b.v,
-                   .ranges = b.part.ranges.data(),
-                   .n_ranges = int64_t(b.part.ranges.size()),
+                   .ranges = ranges.data(),
+                   .n_ranges = int64_t(ranges.size()),
                    .beta1 = float(config_.betas[0]),
                    .beta2 = float(config_.betas[1]),
                    .eps = float(config_.eps),

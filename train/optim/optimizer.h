@@ -39,13 +39,14 @@ class Optimizer {
     int64_t first_tensor = 0, first_range = 0;  // of all
     std::vector<UpdateTensor> tensors;
     std::vector<UpdateRange> ranges;
+    std::vector<UpdateRange> beside_muon;  // those that AdamW updates then
   };
   // A part of each buffer, as rules take them.
   struct Buffers {
     const Part& part;
     StepState* state;
     Tensor weights, master, gradients, scales;
-    Moment m, v;  // v: whole where it is factored
+    Moment m, v;  // v: whole where it is not of every element
   };
   Part part_of(const Part& all, Shards::Part place) const;
   Tensor squares_of_own() const;
@@ -55,9 +56,10 @@ class Optimizer {
   void update(const Part& part, const Tensor& gradients, StepState* state) const;
   Tensor readable(const Tensor& gradients) const;
   Tensor measured_scales(const Buffers& b) const;
-  void adamw_update(const Buffers& b) const;
+  void adamw_update(const Buffers& b, const std::vector<UpdateRange>& ranges) const;
   void sgd_update(const Buffers& b) const;
   void lion_update(const Buffers& b) const;
+  void muon_update(const Buffers& b) const;
   void adafactor_update(const Buffers& b) const;
 
   OptimizerConfig config_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "core/ops/cast.h"
 #include "train/parallel/watchdog.h"
@@ -241,6 +242,19 @@ void GradientReducer::share_squares(const Tensor& squares) {
   const Phase phase("exchange of the gradients' norm", Phase::waits);
   if (device_) return device_->wait(device_->all_reduce(squares));
   ranks_.all_reduce(std::span(squares.data<int64_t>(), size_t(squares.count())));
+}
+
+// As integers they are ordered like the numbers.
+void GradientReducer::share_largest(const Tensor& values) {
+  if (backend_.planning() || ranks_.size() == 1) return;
+  const Phase phase("exchange of largest magnitudes", Phase::waits);
+  const auto n = size_t(values.count()), of_ranks = size_t(ranks_.size());
+  auto* const mine = reinterpret_cast<int32_t*>(values.raw());
+  bits_of_ranks_.resize(n * of_ranks);
+  std::memcpy(bits_of_ranks_.data() + n * size_t(ranks_.rank()), mine, n * sizeof(int32_t));
+  const std::vector<int64_t> bytes(of_ranks, int64_t(n * sizeof(int32_t)));
+  ranks_.all_gather(std::as_writable_bytes(std::span(bits_of_ranks_)), bytes);
+  for (size_t i = 0; i < bits_of_ranks_.size(); ++i) mine[i % n] = std::max(mine[i % n], bits_of_ranks_[i]);
 }
 
 double GradientReducer::total(std::span<const double> losses) {

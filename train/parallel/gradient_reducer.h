@@ -63,6 +63,8 @@ class GradientReducer final : public BucketListener {
   void finish_sums();
   // Of ranges (by core/ops/optimizer.h's range_squares) whose gradients this rank has, the others' being 0: all.
   void share_squares(const Tensor& squares);
+  // float32: the largest of all ranks, NaN being above infinity. No number is negative.
+  void share_largest(const Tensor& values);
   // The sum of the losses of all micro-batches of the step, in their order; `losses`: those of this rank's.
   double total(std::span<const double> losses);
   // After the update: the weights that other ranks have updated.
@@ -107,6 +109,7 @@ class GradientReducer final : public BucketListener {
   Exchange on_its_way_;
   int64_t job_ = 0;  // of it, or the device's ticket
   std::vector<int64_t> loss_bits_;
+  std::vector<int32_t> bits_of_ranks_;
 };
 
 }  // namespace mixtape

@@ -193,17 +193,17 @@ template <class Rule>
 HWY_INLINE void update_range(const FlatBuffers& b, const UpdateRange& range, const Rule& rule) {
   Room room;
   for (int64_t done = 0; done < range.count; done += moment_block) {
-    const int64_t n = std::min(moment_block, range.count - done), at = range.offset + done;
+    const int64_t n = std::min(moment_block, range.count - done), at = range.offset + done, of_v = at - range.v_shift;
     const Block block{.w = open_weights(b, at, n, room.w),
                       .g = widened(b.gradients, at, n, room.g),
                       .m = open_moment(b.m, at, n, room.m),
-                      .v = open_moment(b.v, at, n, room.v),
+                      .v = open_moment(b.v, of_v, n, room.v),
                       .n = n};
     rule(block);
     if (rounds_by_chance(b.m) || rounds_by_chance(b.v)) {
       const int64_t skip = draw_words<moments_a_draw>(b, range, Purpose::moments, range.first + done, n, room.words);
       if (b.m) close_moment<0>(b.m, at, n, block.m, room.words + skip);
-      if (b.v) close_moment<16>(b.v, at, n, block.v, room.words + skip);
+      if (b.v) close_moment<16>(b.v, of_v, n, block.v, room.words + skip);
     }
     close_weights(b, range, at, n, block.w, room);
   }
