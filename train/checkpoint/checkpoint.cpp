@@ -60,6 +60,12 @@ ParameterGetter getter_of(const CheckpointContents& contents) {
 
 }  // namespace
 
+FileRecord write_optimizer_file(const std::filesystem::path& path, std::span<const ConstTensorRef> tensors) {
+  std::vector<TensorSource> sources;
+  for (const ConstTensorRef& t : tensors) sources.push_back(tensor_source(t.name, t.dtype, t.shape, t.data));
+  return write_safetensors(path, std::move(sources));
+}
+
 std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, const CheckpointContents& contents) {
   CheckpointDraft draft(directory.root(), contents.state.updates);
   const ParameterGetter get = getter_of(contents);
@@ -73,10 +79,9 @@ std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, cons
     for (FileRecord& file : write_adapter(draft.path(), contents.spec, contents.lora, contents.ids.adapter_base, get))
       draft.add(std::move(file));
 
-  std::vector<TensorSource> optimizer;
-  for (const ConstTensorRef& t : contents.optimizer)
-    optimizer.push_back(tensor_source(t.name, t.dtype, t.shape, t.data));
-  draft.add(write_safetensors(draft.path() / "optimizer.safetensors", std::move(optimizer)));
+  const std::filesystem::path optimizer = draft.path() / "optimizer.safetensors";
+  draft.add(contents.write_optimizer ? contents.write_optimizer(optimizer)
+                                     : write_optimizer_file(optimizer, contents.optimizer));
   draft.add_text("config.resolved.yaml", contents.state.config);
   draft.add_text("state.json", to_json(contents.state));
   return draft.commit();

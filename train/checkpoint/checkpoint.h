@@ -12,6 +12,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,10 +46,15 @@ struct CheckpointContents {
   LoraSpec lora;                          // rank 0: no adapters
   std::vector<ConstTensorRef> model;      // every parameter of the spec and of adapters, by Mixtape's name and shape
   std::vector<ConstTensorRef> optimizer;  // masters and moments
+  // In place of these where no process has all of them: writes optimizer.safetensors to this path.
+  std::function<FileRecord(const std::filesystem::path&)> write_optimizer;
   RunState state;
   SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
 };
+
+// Of tensors in the caller's memory.
+FileRecord write_optimizer_file(const std::filesystem::path& path, std::span<const ConstTensorRef> tensors);
 
 // Writes a checkpoint of step state.updates into the directory and returns its path. CheckpointError if the disk is
 // full or fails: nothing is left behind then, the older checkpoints stay, and the caller may go on training.

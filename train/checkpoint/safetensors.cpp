@@ -137,8 +137,10 @@ TensorSource tensor_source(std::string name, DType type, Extents shape, const vo
   return {std::move(name), stored_type(type), std::move(shape), std::move(produce)};
 }
 
-FileRecord write_safetensors(const std::filesystem::path& path, std::vector<TensorSource> tensors,
-                             const std::map<std::string, std::string>& metadata) {
+namespace {
+
+// Sorts tensors as a file has them, and says where each is within the data; `what` for errors.
+std::vector<safetensors::Entry> place(std::vector<TensorSource>& tensors, const std::string& what) {
   // Large elements first: with the header a multiple of 8 long, every tensor is aligned to its own elements.
   std::ranges::sort(tensors, [](const TensorSource& a, const TensorSource& b) {
     return a.type != b.type ? a.type > b.type : a.name < b.name;
@@ -147,12 +149,29 @@ FileRecord write_safetensors(const std::filesystem::path& path, std::vector<Tens
   uint64_t position = 0;
   for (const TensorSource& tensor : tensors) {
     if (!entries.empty() && entries.back().name == tensor.name)
-      throw Error("{}: two tensors are named '{}'", path.string(), tensor.name);
-    const uint64_t end = position + safetensors::bytes_of(path.string(), tensor.name, tensor.type, tensor.shape);
+      throw Error("{}: two tensors are named '{}'", what, tensor.name);
+    const uint64_t end = position + safetensors::bytes_of(what, tensor.name, tensor.type, tensor.shape);
     entries.push_back({tensor.name, tensor.type, tensor.shape, position, end});
     position = end;
   }
+  return entries;
+}
 
+const std::map<std::string, std::string> usual_metadata = {{"format", "pt"}};
+
+}  // namespace
+
+SafetensorsLayout layout_safetensors(std::vector<TensorSource> tensors) {
+  const std::vector<safetensors::Entry> entries = place(tensors, "a checkpoint");
+  SafetensorsLayout layout{.header = safetensors::format_header(entries, usual_metadata)};
+  for (const safetensors::Entry& entry : entries) layout.places[entry.name] = layout.header.size() + entry.begin;
+  layout.bytes = layout.header.size() + (entries.empty() ? 0 : entries.back().end);
+  return layout;
+}
+
+FileRecord write_safetensors(const std::filesystem::path& path, std::vector<TensorSource> tensors,
+                             const std::map<std::string, std::string>& metadata) {
+  const std::vector<safetensors::Entry> entries = place(tensors, path.string());
   DurableFile file(path);
   file.write(safetensors::format_header(entries, metadata));
   for (size_t i = 0; i < tensors.size(); ++i) {

@@ -95,6 +95,14 @@ struct TensorSource {
 // A source whose bytes lie in memory until the file is written.
 TensorSource tensor_source(std::string name, DType type, Extents shape, const void* data);
 
+// A file's header and where its tensors lie, before their bytes are known: as write_safetensors would have it.
+struct SafetensorsLayout {
+  std::string header;                      // with which the file begins
+  std::map<std::string, uint64_t> places;  // of each tensor's first byte in the file
+  uint64_t bytes = 0;                      // of the file
+};
+SafetensorsLayout layout_safetensors(std::vector<TensorSource> tensors);
+
 // Writes one file, durably, hashing it on the way: header padded with blanks to a multiple of 8, metadata
 // {"format": "pt"}, tensors by type and name. Fails if a source gives fewer or more bytes than its shape says.
 FileRecord write_safetensors(const std::filesystem::path& path, std::vector<TensorSource> tensors,

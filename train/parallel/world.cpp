@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
+#include <vector>
 
 #include "core/base/error.h"
 #include "train/checkpoint/file.h"
@@ -83,10 +84,29 @@ int64_t broadcast_number(Communicator& ranks, int64_t number) {
   return number;
 }
 
-std::string broadcast_text(Communicator& ranks, std::string text) {
-  text.resize(size_t(broadcast_number(ranks, int64_t(text.size()))));
-  ranks.broadcast(std::as_writable_bytes(std::span(text)), 0);
+namespace {
+
+std::string broadcast_text_of(Communicator& ranks, std::string text, int root) {
+  auto length = int64_t(text.size());
+  ranks.broadcast(std::as_writable_bytes(std::span(&length, 1)), root);
+  text.resize(size_t(length));
+  ranks.broadcast(std::as_writable_bytes(std::span(text)), root);
   return text;
+}
+
+}  // namespace
+
+std::string broadcast_text(Communicator& ranks, std::string text) {
+  return broadcast_text_of(ranks, std::move(text), 0);
+}
+
+std::string first_text(Communicator& ranks, const std::string& text) {
+  std::vector<int64_t> lengths(size_t(ranks.size()));
+  lengths[size_t(ranks.rank())] = int64_t(text.size());
+  ranks.all_reduce(std::span(lengths));
+  for (int r = 0; r < ranks.size(); ++r)
+    if (lengths[size_t(r)] > 0) return broadcast_text_of(ranks, text, r);
+  return {};
 }
 
 bool on_any(Communicator& ranks, bool here) {

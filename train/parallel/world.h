@@ -24,6 +24,8 @@ RawMpi* raw_mpi();
 std::string broadcast_text(Communicator& ranks, std::string text);
 // Rank 0's number on every rank.
 int64_t broadcast_number(Communicator& ranks, int64_t number);
+// The text of the lowest rank that has one; empty: none has.
+std::string first_text(Communicator& ranks, const std::string& text);
 // Whether it is so on any rank.
 bool on_any(Communicator& ranks, bool here);
 
