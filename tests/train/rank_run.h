@@ -47,8 +47,7 @@ inline Batch random_micro_batch(const Config& config, uint64_t step, int64_t num
   fill(row.decoder_length, 2, b.decoder.tokens, b.decoder.positions, b.decoder.segments);
   if (row.decoder_length)
     for (int32_t r = 0; r < b.rows; ++r)
-      b.decoder.cross_segments.push_back(
-          {r * row.decoder_length, row.decoder_length, r * row.length, row.length});
+      b.decoder.cross_segments.push_back({r * row.decoder_length, row.decoder_length, r * row.length, row.length});
   const int32_t predicting = row.decoder_length ? row.decoder_length : row.length;
   for (int32_t i = 0; i < b.rows * predicting; ++i) {
     const bool none = i < 2 * number + int64_t(step) || (row.most_targets && i % predicting >= row.most_targets);
