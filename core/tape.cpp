@@ -118,7 +118,11 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
     values_[node.outputs[i]].wants_gradient = true;
     outputs[i] = outputs[i].as_value(node.outputs[i]);
   }
-  if (makes.renames) values_[node.outputs[0]].renamed = node.inputs[0].value;
+  if (makes.renames) {
+    Value& v = values_[node.outputs[0]];
+    v.renamed = node.inputs[0].value;
+    if (values_[data_value(v.renamed)].parameter >= 0) v.grad_dtype = DType::f32;
+  }
   const Needs needs = node.operation.needs;
   nodes_.push_back(std::move(node));
   const Node& recorded = nodes_.back();
@@ -221,10 +225,11 @@ void Tape::backward_from(size_t end) {
   }
 }
 
-// To the value's own type, which is what its maker's backward takes.
+// To the value's own type, which is what its maker's backward takes; a parameter's gradients are of a type of their
+// own.
 void Tape::round_gradient(int value) {
   Value& v = values_[value];
-  if (!v.grad || v.grad.dtype() == v.dtype) return;
+  if (!v.grad || v.grad.dtype() == v.dtype || values_[data_value(value)].parameter >= 0) return;
   const Tensor rounded = backend_.make(v.shape, v.dtype);
   backend_.cast().convert({.y = {rounded, Write::overwrite}, .x = v.grad});
   v.grad = rounded;

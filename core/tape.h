@@ -77,7 +77,8 @@ struct Makes {
   static constexpr int max = 4;
   std::vector<Make> outputs, saved;
   bool in_place = false;  // output 0 may take input 0's memory if nobody else holds it
-  bool renames = false;   // output 0 is input 0 under another name: the same data, a gradient of its own
+  // Output 0 is input 0 under another name: the same data, a gradient of its own, which of a parameter is float32.
+  bool renames = false;
 };
 
 class Outputs {

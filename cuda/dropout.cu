@@ -15,7 +15,8 @@ struct Mask {
   int threshold;
   uint32_t site;
   const StepState* state;
-  float scale;  // of what is kept
+  float scale;        // of what is kept
+  int64_t first = 0;  // the number of the first element
 
   __device__ std::array<uint32_t, 4> words(int64_t counter) const {
     return philox(state->philox, uint64_t(counter), site, Purpose::dropout);
@@ -34,7 +35,7 @@ struct DropoutBody {
   Mask mask;
   bool accumulate;
   __device__ void operator()(int64_t, int64_t item) const {
-    const auto words = mask.words(item);
+    const auto words = mask.words(mask.first / per_counter + item);
     const int64_t first = item * per_counter;
     if (first + per_counter > count) {
       for (int64_t i = first; i < count; ++i) put(y + i, mask.apply(to_float(x[i]), words, int(i - first)), accumulate);
@@ -60,7 +61,7 @@ struct DropoutOfViewBody {
   Mask mask;
   bool accumulate;
   __device__ void operator()(int64_t row, int64_t col) const {
-    const int64_t element = row * cols + col;
+    const int64_t element = mask.first + row * cols + col;
     put(y[row] + col, mask.apply(to_float(x[row][col]), mask.words(element / per_counter), int(element % per_counter)),
         accumulate);
   }
@@ -73,8 +74,8 @@ bool aligned(const Tensor& t) { return reinterpret_cast<uintptr_t>(t.raw()) % 16
 
 void CudaDropout::dropout(const Dropout& a) {
   if (backend_.planning() || !a.y) return;
-  const cuda::Mask mask{a.threshold, a.site, a.state, float(1 / (1 - a.threshold / 256.0))};
-  const bool one_row = a.x.contiguous() && a.y.tensor.contiguous();
+  const cuda::Mask mask{a.threshold, a.site, a.state, float(1 / (1 - a.threshold / 256.0)), a.first_element};
+  const bool one_row = a.x.contiguous() && a.y.tensor.contiguous() && a.first_element % cuda::per_counter == 0;
   dispatch<float, fp16, bf16>(a.x.dtype(), "dropout", [&]<class T>() {
     if (!one_row)
       return cuda::elementwise(backend_.runtime(), a.x.rows(), a.x.cols(),

@@ -52,8 +52,9 @@ void dropout(const Dropout& a) {
   dispatch<float, fp16, bf16>(a.x.dtype(), "dropout", [&]<class T>() {
     const Rows<const T> x(a.x);
     const Rows<T> y(a.y.tensor);
-    parallel_pieces({a.x, a.y.tensor},
-                    [&](int64_t r, int64_t c, int64_t n) { dropout_span<T>(a, x[r] + c, y[r] + c, r * cols + c, n); });
+    parallel_pieces({a.x, a.y.tensor}, [&](int64_t r, int64_t c, int64_t n) {
+      dropout_span<T>(a, x[r] + c, y[r] + c, a.first_element + r * cols + c, n);
+    });
   });
 }
 

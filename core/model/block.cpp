@@ -100,8 +100,9 @@ NormIds add_norm(const ModelSpec& spec, const std::string& prefix, ParameterLayo
   return ids;
 }
 
-Tensor normalise(Tape& tape, const ModelSpec& spec, const NormIds& ids, Stream& stream) {
-  const Tensor weight = ids.weight.on(tape), bias = ids.bias.on(tape);
+Tensor normalise(Tape& tape, const ModelSpec& spec, const NormIds& ids, Stream& stream,
+                 const TensorParallel& parallel) {
+  const Tensor weight = parallel.add_up(tape, ids.weight.on(tape)), bias = parallel.add_up(tape, ids.bias.on(tape));
   const float eps = float(spec.norm_eps);
   if (!stream.branch)
     return spec.norm == NormKind::layernorm ? layer_norm(tape, stream.h, weight, bias, eps)
@@ -174,20 +175,26 @@ Stream Block::forward(Tape& tape, Stream stream, const SequenceInputs& inputs) c
   const auto sublayer = [&](const NormIds& norm, auto&& branch) {
     if (post) {
       stream.branch = branch(stream.h);
-      stream = {normalise(tape, spec_, norm, stream), {}};
+      stream = {normalise(tape, spec_, norm, stream, parallel_), {}};
     } else {
-      const Tensor x = normalise(tape, spec_, norm, stream);
+      const Tensor x = normalise(tape, spec_, norm, stream, parallel_);
       stream.branch = branch(x);
     }
   };
   sublayer(norm1_, [&](const Tensor& x) { return attention_sublayer(tape, x, inputs); });
   if (cross_) sublayer(norm_cross_, [&](const Tensor& x) { return cross_attention_sublayer(tape, x, inputs); });
-  sublayer(norm2_, [&](const Tensor& x) { return feed_forward(tape, x); });
+  sublayer(norm2_, [&](const Tensor& x) { return feed_forward(tape, x, inputs.positions.count()); });
   return stream;
 }
 
+Tensor Block::into_stream(Tape& tape, const LinearIds& layer, const Tensor& x, int64_t rows) const {
+  const Tensor y = parallel_.sum(tape, apply(tape, layer, x));
+  return dropout(tape, y, dropout_threshold(spec_.dropout), parallel_.first_row(rows) * spec_.d_model);
+}
+
 Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const {
-  Tensor qkv = apply(tape, qkv_, parallel_.spread(tape, x));
+  const int64_t rows = inputs.positions.count();
+  Tensor qkv = apply(tape, qkv_, parallel_.spread(tape, x, rows));
   if (inputs.rope_table)
     qkv = rope(tape, std::move(qkv), inputs.positions, inputs.rope_table,
                {.heads = attention_.n_heads + attention_.n_kv_heads,
@@ -199,7 +206,7 @@ Tensor Block::attention_sublayer(Tape& tape, const Tensor& x, const SequenceInpu
                            ? inputs.cache->attend(tape, layer_, qkv, inputs.attention_bias, spec)
                            : attention(tape, qkv, inputs.segments, inputs.n_segments, inputs.attention_bias, spec);
   qkv = {};
-  return dropout(tape, parallel_.sum(tape, apply(tape, out_, mixed)), dropout_threshold(spec_.dropout));
+  return into_stream(tape, out_, mixed, rows);
 }
 
 Tensor Block::memory_of(Tape& tape, const Tensor& encoded) const { return apply(tape, cross_kv_, encoded); }
@@ -208,20 +215,21 @@ Tensor Block::cross_attention_sublayer(Tape& tape, const Tensor& x, const Sequen
   AttentionSpec spec = cross_attention_;
   spec.max_q_len = inputs.max_length;
   spec.max_k_len = inputs.max_memory_length;
-  Tensor q = apply(tape, cross_q_, parallel_.spread(tape, x));
+  const int64_t rows = inputs.positions.count();
+  Tensor q = apply(tape, cross_q_, parallel_.spread(tape, x, rows));
   const Tensor mixed = inputs.cache ? inputs.cache->attend_memory(tape, layer_, q, spec)
                                     : cross_attention(tape, q, memory_of(tape, inputs.memory), inputs.cross_segments,
                                                       inputs.n_cross_segments, spec);
   q = {};
-  return dropout(tape, parallel_.sum(tape, apply(tape, cross_out_, mixed)), dropout_threshold(spec_.dropout));
+  return into_stream(tape, cross_out_, mixed, rows);
 }
 
-Tensor Block::feed_forward(Tape& tape, const Tensor& x) const {
+Tensor Block::feed_forward(Tape& tape, const Tensor& x, int64_t rows) const {
   const Unary kind = unary_of(spec_.activation);
   const bool gated = is_gated(spec_.activation);
-  Tensor inner = apply(tape, up_, parallel_.spread(tape, x), gated ? Unary::none : kind);
+  Tensor inner = apply(tape, up_, parallel_.spread(tape, x, rows), gated ? Unary::none : kind);
   if (gated) inner = gated_activation(tape, inner, kind);
-  return dropout(tape, parallel_.sum(tape, apply(tape, down_, inner)), dropout_threshold(spec_.dropout));
+  return into_stream(tape, down_, inner, rows);
 }
 
 }  // namespace mixtape

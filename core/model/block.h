@@ -72,7 +72,9 @@ class Block {
  private:
   Tensor attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const;
   Tensor cross_attention_sublayer(Tape& tape, const Tensor& x, const SequenceInputs& inputs) const;
-  Tensor feed_forward(Tape& tape, const Tensor& x) const;
+  Tensor feed_forward(Tape& tape, const Tensor& x, int64_t rows) const;
+  // A product that ends a sub-layer, on its way into the stream of so many rows.
+  Tensor into_stream(Tape& tape, const LinearIds& layer, const Tensor& x, int64_t rows) const;
 
   const ModelSpec& spec_;
   TensorParallel parallel_;
@@ -95,8 +97,9 @@ Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary activati
 Init matrix_init(const ModelSpec& spec, int64_t inputs);
 // What the activation does to one number; gated ones to their gate.
 Unary unary_of(Activation activation);
-// The norm of h + branch; the stream becomes the sum.
-Tensor normalise(Tape& tape, const ModelSpec& spec, const NormIds& ids, Stream& stream);
+// The norm of h + branch; the stream becomes the sum. `parallel`: the ranks that have other rows of the stream.
+Tensor normalise(Tape& tape, const ModelSpec& spec, const NormIds& ids, Stream& stream,
+                 const TensorParallel& parallel = TensorParallel());
 // h + branch, as one tensor.
 Tensor joined(Tape& tape, const Stream& stream);
 

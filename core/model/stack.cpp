@@ -84,9 +84,10 @@ Tensor Stack::embed(Tape& tape, const Tensor& token_table, const StackInputs& in
   x = axes_.parallel.sum(tape, std::move(x));
   if (spec_.embedding_norm) {
     Stream stream{x, {}};
-    x = normalise(tape, spec_, embedding_norm_, stream);
+    x = normalise(tape, spec_, embedding_norm_, stream, axes_.parallel);
   }
-  return dropout(tape, x, dropout_threshold(spec_.dropout));
+  const int64_t first_row = axes_.parallel.first_row(inputs.tokens.count());
+  return dropout(tape, x, dropout_threshold(spec_.dropout), first_row * spec_.d_model);
 }
 
 SequenceInputs Stack::sequence(Tape& tape, const StackInputs& inputs, const Memory& memory, KvCache* cache) const {
@@ -129,7 +130,7 @@ Tensor Stack::forward(Tape& tape, const Tensor& token_table, const StackInputs& 
       stream = blocks_[size_t(layer)].forward(tape, std::move(stream), shared);
     }
   }
-  return spec_.final_norm ? normalise(tape, spec_, final_norm_, stream) : joined(tape, stream);
+  return spec_.final_norm ? normalise(tape, spec_, final_norm_, stream, axes_.parallel) : joined(tape, stream);
 }
 
 void Stack::remember(Tape& tape, const Tensor& encoded, KvCache& cache, int slot) const {

@@ -38,7 +38,8 @@ class Stack {
   // Makes the tables that forward reads.
   void make_tables(Backend& backend);
 
-  // The last hidden states, [rows, d_model], after the final norm. `memory` where the stack has cross-attention.
+  // The last hidden states, [rows, d_model], after the final norm; in training of the rows that this rank has of the
+  // stream (tensor_parallel.h). `memory` where the stack has cross-attention.
   Tensor forward(Tape& tape, const Tensor& token_table, const StackInputs& inputs, const Memory& memory,
                  KvCache* cache) const;
   // Generation: what the layers will read of an encoder's output goes into the cache.

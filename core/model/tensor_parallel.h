@@ -1,13 +1,14 @@
-// Tensor parallelism: several ranks share out each layer of one model (Shoeybi et al., arXiv 1909.08053).
+// Tensor parallelism: several ranks share out each layer of one model (Shoeybi et al., arXiv 1909.08053), and in
+// training the rows of the residual stream between layers (Korthikanti et al., arXiv 2205.05198).
 //
-// Each rank has some heads, some columns of the feed-forward layer and some rows of the vocabulary, and all of what
-// lies between: the residual stream, norms, positions. So of two products that follow one another the first makes a
-// rank's part from what all have, and the second makes a rank's summand of what all get:
+// Each rank has some heads, some columns of the feed-forward layer and some rows of the vocabulary. So of two products
+// that follow one another the first makes a rank's part from what all have, and the second a rank's summand of what all
+// get. What is done to single rows (residual sums, norms, dropout) each does to a run of them:
 //
-//   y = sum over ranks of  act(spread(x) A_r^T) B_r^T
+//   x_r = rows r of the stream;   y_r = rows r of  sum over ranks of  act(spread(x_r) A^T) B^T
 //
-// `spread` is nothing in forward and a sum over ranks in backward, `sum` the reverse. Which rows or columns a rank has
-// of a tensor is the layout's to know (Cut in core/parameters.h). docs/parallelism.md.
+// Which rows or columns a rank has of a tensor is the layout's to know (Cut in core/parameters.h). Outside of training
+// each rank has the whole stream. docs/parallelism.md.
 #pragma once
 
 #include "core/communicator.h"
@@ -24,17 +25,25 @@ class TensorParallel {
   int size() const { return ranks_->size(); }
   Communicator& ranks() const { return *ranks_; }
   Sharding slice() const { return {ranks_->rank(), ranks_->size()}; }
-  // This rank's of n heads or tokens.
+  // This rank's of n heads, tokens or rows.
   Run part(int64_t n) const { return part_of(n, slice()); }
+  // In training: of a stream of so many rows.
+  int64_t first_row(int64_t rows) const { return part(rows).begin; }
 
-  // x, the same on all ranks, for a product with a rank's part of a layer. The gradients are summed.
-  Tensor spread(Tape& tape, const Tensor& x) const;
-  // The sum of what each rank has, in fp32.
+  // From the rank's rows of a stream all `rows`, for a product with its part of a layer. In backward the gradients that
+  // ranks have are summed, in fp32, and each gets that of its rows.
+  Tensor spread(Tape& tape, const Tensor& x, int64_t rows) const;
+  // The sum of what each rank has, in fp32, and of that the rank's rows. In backward all rows.
   Tensor sum(Tape& tape, Tensor x) const;
+  // As spread, for what all ranks do alike: they have the same gradient, and each takes that of its rows.
+  Tensor whole(Tape& tape, const Tensor& x, int64_t rows) const;
+  // x itself, which all have; its gradient is the sum of the ranks', in fp32. Absent if x is.
+  Tensor add_up(Tape& tape, const Tensor& x) const;
   // Of logits [rows, tokens of this rank] those of all `tokens`; nothing is recorded.
   Tensor gather(Backend& backend, const Tensor& logits, int64_t tokens) const;
 
  private:
+  bool cuts_stream(const Tape& tape) const { return size() > 1 && tape.training(); }
   Communicator* ranks_;
 };
 

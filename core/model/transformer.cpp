@@ -76,8 +76,9 @@ void Transformer::make_tables(Backend& backend) {
 Tensor Transformer::hidden(Tape& tape, const ModelInputs& inputs) const {
   const Tensor table = token_table_.on(tape);
   if (stacks_.size() == 1) return stacks_[0].forward(tape, table, inputs.main, {}, nullptr);
-  const Memory memory{parallel_.spread(tape, stacks_[0].forward(tape, table, inputs.main, {}, nullptr)),
-                      inputs.cross_segments, inputs.n_cross_segments};
+  const Memory memory{
+      parallel_.spread(tape, stacks_[0].forward(tape, table, inputs.main, {}, nullptr), inputs.main.tokens.count()),
+      inputs.cross_segments, inputs.n_cross_segments};
   tape.sum_gradient_in_float32(memory.hidden);  // every layer of the decoder reads it
   return stacks_[1].forward(tape, table, inputs.decoder, memory, nullptr);
 }
@@ -109,7 +110,8 @@ Tensor Transformer::before_head(Tape& tape, const Tensor& hidden) const {
 }
 
 Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoothing, bool predict) const {
-  Tensor h = hidden(tape, inputs);
+  const StackInputs& last = stacks_.size() > 1 ? inputs.decoder : inputs.main;
+  Tensor h = parallel_.whole(tape, hidden(tape, inputs), last.tokens.count());
   if (inputs.target_rows) h = gather_rows(tape, h, inputs.target_rows);
   h = before_head(tape, h);
   LossSpec loss{.logit_scale = float(spec_.logit_factor()),
@@ -117,7 +119,7 @@ Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoot
                 .chunk_rows = loss_chunk_rows_,
                 .predict = predict};
   if (shares_vocabulary()) {
-    h = parallel_.spread(tape, h);
+    h = parallel_.add_up(tape, h);
     loss.first_token = parallel_.part(spec_.vocab_size).begin;
     loss.vocabulary = spec_.vocab_size;
     loss.ranks = &parallel_.ranks();
@@ -165,17 +167,27 @@ double Transformer::attention_flops(const SequenceLengths& lengths) const {
   return 12 * pairs * double(spec_.n_heads * spec_.head_width());
 }
 
-double Transformer::summed_elements(const SequenceLengths& lengths, bool recomputes) const {
-  double rows = 0;  // of d_model numbers
+RankTraffic Transformer::rank_traffic(const SequenceLengths& lengths, double sequences, RecomputePolicy policy) const {
+  RankTraffic t;
+  if (parallel_.size() == 1) return t;
+  const bool again = policy == RecomputePolicy::full, remakes = policy == RecomputePolicy::selective;
   for (const StackAxes& stack : stacks_of(spec_)) {
-    const auto here = double(stack.cross_attention ? lengths.decoder : lengths.main);
+    const auto rows = double(stack.cross_attention ? lengths.decoder : lengths.main);
     const auto sublayers = double(stack.n_layers * (stack.cross_attention ? 3 : 2));
-    rows += here * (1 + sublayers * (recomputes ? 3 : 2));  // the embedding, what comes out of and went into sub-layers
-    if (stack.cross_attention) rows += double(lengths.main);
+    // In forward spread and sum, in backward sum and spread, and what is made again; of the embedding sum alone.
+    t.gathered += rows * (sublayers * (2 + again + remakes) + 1);
+    t.scattered += rows * (sublayers * (2 + again) + 1);
+    if (stack.cross_attention) t.gathered += double(lengths.main) * (1 + remakes), t.scattered += double(lengths.main);
   }
-  const int64_t predicting = stacks_.size() > 1 ? lengths.decoder : lengths.main;
-  if (spec_.head == Head::vocabulary) rows += double(lengths.targets ? lengths.targets : predicting);
-  return rows * double(spec_.d_model);
+  const auto predicting = double(stacks_.size() > 1 ? lengths.decoder : lengths.main);
+  t.gathered += predicting;
+  if (shares_vocabulary()) t.summed += lengths.targets ? double(lengths.targets) : predicting;
+  const double numbers = sequences * double(spec_.d_model);
+  t.gathered *= numbers, t.scattered *= numbers, t.summed *= numbers;
+  for (const ParameterEntry& entry : layout_.entries())  // gradients of norms, whose rows ranks share out
+    if (entry.name.find("norm") != entry.name.npos && !entry.name.starts_with("mlm_head.") && entry.learns)
+      t.summed += double(entry.count());
+  return t;
 }
 
 }  // namespace mixtape

@@ -26,6 +26,16 @@ struct SequenceLengths {
   int64_t targets = 0;  // of a sequence; 0: all that the last stack has
 };
 
+// Numbers that ranks exchange: those that all get from all, those of which each gets the sum of its part, and those of
+// which all get the sum.
+struct RankTraffic {
+  double gathered = 0, scattered = 0, summed = 0;
+  // What a rank sends, and receives; a sum for all is a sum of parts that all then get.
+  double bytes(int ranks, DType type) const {
+    return double(ranks - 1) / ranks * (double(size_of(type)) * gathered + 4 * scattered + 8 * summed);
+  }
+};
+
 class Transformer {
  public:
   // `row_length`: the longest sequence of a batch; `decoder_length`: that of a decoder after an encoder; `parallel`:
@@ -68,9 +78,9 @@ class Transformer {
     return (product_flops(lengths) + attention_flops(lengths)) / double(lengths.main);
   }
 
-  // How many numbers the ranks that share out its layers sum up for a sequence, in forward and backward; `recomputes`:
-  // in forward again. What they tell each other of losses is little beside that.
-  double summed_elements(const SequenceLengths& lengths, bool recomputes) const;
+  // Of the ranks that share out its layers, in a micro-batch of so many sequences. What they tell each other of losses
+  // is little beside that.
+  RankTraffic rank_traffic(const SequenceLengths& lengths, double sequences, RecomputePolicy policy) const;
 
  private:
   void add_head();

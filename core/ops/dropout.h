@@ -13,8 +13,10 @@ namespace mixtape {
 // k in p = k / 256, the nearest to what was asked for.
 int dropout_threshold(double p);
 
-// y = x * mask / (1 - p). Returns x itself where threshold is 0 or the tape does not train.
-Tensor dropout(Tape& tape, const Tensor& x, int threshold);
+// y = x * mask / (1 - p). Returns x itself where threshold is 0 or the tape does not train. `first_element`: of a part
+// of a tensor, rows that follow one another, the number of its first element in the whole, which elements are counted
+// by.
+Tensor dropout(Tape& tape, const Tensor& x, int threshold, int64_t first_element = 0);
 
 // What a device provides; the same function serves backward, with dy for x.
 struct Dropout {
@@ -23,6 +25,7 @@ struct Dropout {
   int threshold;
   uint32_t site;
   const StepState* state;
+  int64_t first_element = 0;
 };
 
 class DropoutKernels {

@@ -32,6 +32,7 @@ class Twin final : public Communicator {
   }
   void broadcast(std::span<std::byte>, int) override {}
   void barrier() override {}
+  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
   void abort(int) override {}
 };
 

@@ -41,6 +41,21 @@ const OpTest dropout_test{
 };
 MIXTAPE_OP_TEST(dropout_test);
 
+// Rows of a longer tensor, whose elements are counted from its beginning; at a Philox call's first element, and not.
+TEST(OpHarness, dropout_of_a_part) {
+  for (const int64_t first : {48, 37}) {
+    OpTest test = dropout_test;
+    test.name = "dropout of a part";
+    test.op = [first](Tape& tape, const Tensors& in, Sizes) { return Tensors{dropout(tape, in[0], threshold, first)}; };
+    test.reference = [first](const Arrays& in, Sizes) {
+      Array a(in[0].shape());
+      for (int64_t i = 0; i < a.count(); ++i) a[i] = in[0][i] * kept(first + i, 0, threshold);
+      return Arrays{a};
+    };
+    check_op(test);
+  }
+}
+
 TEST(Dropout, Thresholds) {
   EXPECT_EQ(dropout_threshold(0), 0);
   EXPECT_EQ(dropout_threshold(0.1), 26);

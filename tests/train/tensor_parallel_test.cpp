@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <numeric>
 
 #include "tests/checkpoint/temporary_directory.h"
 #include "tests/support/thread_ranks.h"
@@ -146,7 +148,7 @@ TEST_P(TensorParallelOf, TrainsAsOneProcess) {
 // A rank's communicator that counts what is exchanged while a model is computed, and can leave one of it out.
 struct Exchanges {
   int calls = 0, left_out = -1;
-  int64_t floats = 0;
+  int64_t summed = 0, scattered = 0, gathered_bytes = 0;
   bool leaves_out() { return calls++ == left_out; }
 };
 class Watched final : public Communicator {
@@ -157,7 +159,7 @@ class Watched final : public Communicator {
   int rank() const override { return ranks_.rank(); }
   int size() const override { return ranks_.size(); }
   void all_reduce(std::span<float> values) override {
-    exchanges_.floats += int64_t(values.size());
+    exchanges_.summed += int64_t(values.size());
     if (!exchanges_.leaves_out()) ranks_.all_reduce(values);
   }
   void all_reduce(std::span<int64_t> values) override { ranks_.all_reduce(values); }
@@ -165,11 +167,17 @@ class Watched final : public Communicator {
     ranks_.all_to_all(from, counts, to);
   }
   void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
-    ranks_.reduce_scatter(from, counts, to);
+    exchanges_.scattered += int64_t(from.size());
+    if (!exchanges_.leaves_out()) return ranks_.reduce_scatter(from, counts, to);
+    const int64_t at = std::accumulate(counts.begin(), counts.begin() + rank(), int64_t(0));
+    std::copy_n(from.begin() + at, to.size(), to.begin());  // this rank's summand alone
   }
   void all_gather(std::span<std::byte> all, std::span<const int64_t> bytes) override {
+    exchanges_.gathered_bytes += int64_t(all.size());
     if (!exchanges_.leaves_out()) return ranks_.all_gather(all, bytes);
-    std::memset(all.data(), 0, all.size());  // of the others nothing has come, and of this one nothing is left
+    int64_t at = 0;
+    for (int r = 0; r < size(); at += bytes[size_t(r++)])  // of the others nothing has come
+      if (r != rank()) std::memset(all.data() + at, 0, size_t(bytes[size_t(r)]));
   }
   void broadcast(std::span<std::byte> data, int root) override { ranks_.broadcast(data, root); }
   void barrier() override { ranks_.barrier(); }
@@ -204,10 +212,16 @@ TEST_P(TensorParallelOf, NeedsEachExchangeAndThePlanKnowsThem) {
   Exchanges all;
   EXPECT_LT(difference(watched_step(config, all), one), tolerance);
 
-  const EngineOptions options = training_options(config);
-  const Transformer model(options.model, options.row_length, options.decoder_length);
+  const auto ranks = planned_rank(2);
+  const RankGrid grid(*ranks, 2);
+  const EngineOptions options = training_options(config, grid);
+  const Transformer model(options.model, options.row_length, options.decoder_length, {}, options.parallel);
+  const RankTraffic traffic = model.rank_traffic(options.lengths(), double(options.rows), options.recompute);
+  EXPECT_EQ(double(all.summed), traffic.summed);
+  EXPECT_EQ(double(all.scattered), traffic.scattered);
+  const int64_t of_losses = random_micro_batch(config, 0, 0).n_targets * 2 * 32;  // from each rank, 32 bytes a target
+  EXPECT_EQ(double(all.gathered_bytes - of_losses), 4 * traffic.gathered);
   const bool recomputes = config.memory.recompute == RecomputeMode::full;
-  EXPECT_EQ(double(all.floats), double(options.rows) * model.summed_elements(options.lengths(), recomputes));
   EXPECT_GT(all.calls, 4 * 2);
   int idle = 0;
   for (int left_out = 0; left_out < all.calls; ++left_out) {

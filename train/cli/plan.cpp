@@ -54,8 +54,8 @@ Exchange exchange_of(const Config& config, const EngineOptions& options, const T
   const double once = double(groups - 1) / groups * double(model.layout().learning_flat_count());
   Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * groups)),
              .stage = config.parallel.zero_stage};
-  e.layers = 4 * 2 * double(sharing - 1) / sharing * e.rounds * double(options.rows) *
-             model.summed_elements(options.lengths(), options.recompute == RecomputePolicy::full);
+  e.layers = e.rounds * model.rank_traffic(options.lengths(), double(options.rows), options.recompute)
+                            .bytes(sharing, options.types.compute);
   e.gradients = 4 * once * (e.stage == 0 ? 2 : e.stage == 1 ? 1 : e.rounds);
   e.weights = double(size_of(options.types.compute)) * once * (e.stage == 0 ? 0 : e.stage == 3 ? 2 * e.rounds : 1);
   return e;
