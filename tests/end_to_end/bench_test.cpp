@@ -65,6 +65,7 @@ TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
                                                           "norm",
                                                           "linear_activation",
                                                           "parameter_scales",
+                                                          "quantised_linear",
                                                           "residual_norm",
                                                           "rope",
                                                           "sgd"}));

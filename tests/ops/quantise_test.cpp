@@ -107,7 +107,9 @@ TEST_P(Quantising, TakesTheScaleOfItsOwnLargest) {
         const Floats y = read(b, to);
         const float s = code_scale(codes, largest(x)), by = 1 / s;
         for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(y[i], stored(type, coded(codes, x[i] * by) * s)) << device.name;
-        if (unknown) EXPECT_EQ(b.get<float>(scale)[0], 0) << "written";
+        if (unknown) {
+          EXPECT_EQ(b.get<float>(scale)[0], 0) << "written";
+        }
         // A row each; one of them of zeros, one with the largest elsewhere, in a view.
         const Tensor view = from.reshaped({3, 131}).columns(1, 129), rows = to.reshaped({3, 131}).columns(2, 129);
         (*b).zero(from.reshaped({3, 131}).slice(1, 1));

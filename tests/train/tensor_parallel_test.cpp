@@ -141,8 +141,9 @@ TEST_P(TensorParallelOf, TrainsAsOneProcess) {
   EXPECT_LT(difference(train(config_for(settings, 2), 2), one), tolerance) << "2 ranks";
   for (const int stage : {0, 1, 2, 3})
     EXPECT_LT(difference(train(config_for(settings, 2, stage), 4), one), tolerance) << "2 x 2 ranks, stage " << stage;
-  if (settings.find("n_kv_heads=2") == std::string::npos)
+  if (settings.find("n_kv_heads=2") == std::string::npos) {
     EXPECT_LT(difference(train(config_for(settings, 4), 4), one), tolerance) << "4 ranks";
+  }
 }
 
 // A rank's communicator that counts what is exchanged while a model is computed, and can leave one of it out.
