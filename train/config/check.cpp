@@ -302,7 +302,7 @@ void check_cudnn(const Config& c, Rules& rules) {
     rules.refuse("attention.implementation", fmt::format("but {}; use native", because));
   };
   if (c.device == "cpu") refuse("device is cpu");
-  if (c.precision.mode != PrecisionMode::bf16 && c.precision.mode != PrecisionMode::fp16)
+  if (c.precision.mode == PrecisionMode::fp32 || c.precision.mode == PrecisionMode::tf32)
     refuse(fmt::format("precision.mode is {}, and cuDNN's attention is in bf16 or fp16", c.precision.mode));
   if (m.position == Position::alibi || m.position == Position::relative_bias)
     refuse(fmt::format("cuDNN does not have the bias of model.position {}", m.position));

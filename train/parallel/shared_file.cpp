@@ -59,7 +59,8 @@ std::optional<SharedFile> SharedFile::create(Communicator& ranks, const std::fil
   }
   file.descriptor_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
   struct stat status {};
-  const bool seen = file.descriptor_ >= 0 && ::fstat(file.descriptor_, &status) == 0 && uint64_t(status.st_size) == bytes;
+  const bool seen =
+      file.descriptor_ >= 0 && ::fstat(file.descriptor_, &status) == 0 && uint64_t(status.st_size) == bytes;
   if (!on_any(ranks, !seen)) return file;
   if (ranks.rank() == 0) ::unlink(path.c_str());
   return {};
