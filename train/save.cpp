@@ -2,8 +2,8 @@
 #include <map>
 #include <optional>
 
-#include "train/parallel/shared_file.h"
 #include "train/parallel/shards.h"
+#include "train/parallel/shared_file.h"
 #include "train/parallel/world.h"
 #include "train/resume.h"
 #include "train/saved_state.h"

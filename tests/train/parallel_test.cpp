@@ -45,10 +45,12 @@ std::vector<std::byte> whole(RankRun& run, const Moment& moment) {
 
 void collect(RankRun& run, Outcome& of_rank_0) {
   const Parameters& p = run.engine.parameters();
-  Outcome now{.losses = of_rank_0.losses, .norms = of_rank_0.norms};
+  Outcome now;
   now.weights = whole(run, p.weights), now.master = whole(run, p.master);
   now.m = whole(run, p.m), now.v = whole(run, p.v);
-  if (run.ranks.rank() == 0) of_rank_0 = std::move(now);
+  if (run.ranks.rank() > 0) return;  // rank 0 may still add a loss
+  now.losses = std::move(of_rank_0.losses), now.norms = std::move(of_rank_0.norms);
+  of_rank_0 = std::move(now);
 }
 
 // Steps of these numbers of micro-batches.
