@@ -12,7 +12,8 @@
 namespace mixtape {
 
 // Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added). Of several
-// ranks all call it: rank 0 gets what others have a part of, and writes; the others return an empty path.
+// ranks all call it: all write masters and moments, into one file where they see it, and rank 0 the rest; the others
+// return an empty path.
 std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunState& state,
                                const CheckpointDirectory& directory, const SpecialIds& ids,
                                const std::vector<std::filesystem::path>& tokenizer_files);

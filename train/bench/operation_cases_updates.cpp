@@ -34,7 +34,7 @@ OperationCase gradient_norm_case(int64_t count, DType type) {
 }
 
 // What an update that treats each element alone finds in memory.
-struct Stored {
+struct StoredAs {
   const char* name;
   DType weights = DType::f32;
   MasterWeights master = MasterWeights::none;
@@ -47,7 +47,7 @@ double bytes_of(MomentFormat format) {
   return double(size_of(m.values.dtype())) + (m.blocks() ? double(sizeof(float)) / moment_block : 0);
 }
 
-Work work_of(int64_t count, const Stored& s, int moments) {
+Work work_of(int64_t count, const StoredAs& s, int moments) {
   const double master = s.master == MasterWeights::fp32 ? 4 : s.master == MasterWeights::remainder16 ? 2 : 0;
   return update_work(count, {.weight = s.weights,
                              .master = master,
@@ -57,7 +57,7 @@ Work work_of(int64_t count, const Stored& s, int moments) {
 
 // The buffers that all of these rules have.
 template <class Rule>
-Rule with_buffers(const CaseContext& c, int64_t count, const Stored& s) {
+Rule with_buffers(const CaseContext& c, int64_t count, const StoredAs& s) {
   Rule rule{.state = c.state,
             .weights = random_tensor(c, {count}, s.weights, 0.02f),
             .gradients = random_tensor(c, {count}, s.gradients)};
@@ -85,7 +85,7 @@ std::function<Tensors(Tape&)> over_chunks(Rule rule, int64_t count, void (*updat
   };
 }
 
-OperationCase update_case(const char* operation, int64_t count, const Stored& s, int moments,
+OperationCase update_case(const char* operation, int64_t count, const StoredAs& s, int moments,
                           std::function<std::function<Tensors(Tape&)>(const CaseContext&)> prepare) {
   return {.operation = operation,
           .shape = numbers(count) + ", " + s.name,
@@ -94,7 +94,7 @@ OperationCase update_case(const char* operation, int64_t count, const Stored& s,
           .prepare = std::move(prepare)};
 }
 
-OperationCase adamw_case(int64_t count, const Stored& s) {
+OperationCase adamw_case(int64_t count, const StoredAs& s) {
   return update_case("adamw", count, s, 2, [=](const CaseContext& c) {
     AdamW a = with_buffers<AdamW>(c, count, s);
     a.m = moment(c, count, first_moment_type(s.moments));
@@ -104,7 +104,7 @@ OperationCase adamw_case(int64_t count, const Stored& s) {
   });
 }
 
-OperationCase lion_case(int64_t count, const Stored& s) {
+OperationCase lion_case(int64_t count, const StoredAs& s) {
   return update_case("lion", count, s, 1, [=](const CaseContext& c) {
     Lion a = with_buffers<Lion>(c, count, s);
     a.m = moment(c, count, first_moment_type(s.moments));
@@ -113,7 +113,7 @@ OperationCase lion_case(int64_t count, const Stored& s) {
   });
 }
 
-OperationCase sgd_case(int64_t count, const Stored& s) {
+OperationCase sgd_case(int64_t count, const StoredAs& s) {
   return update_case("sgd", count, s, 1, [=](const CaseContext& c) {
     Sgd a = with_buffers<Sgd>(c, count, s);
     a.m = moment(c, count, first_moment_type(s.moments));
@@ -185,24 +185,24 @@ OperationCase parameter_scales_case(const CaseSizes& s, int64_t count) {
 void add_update_cases(const CaseSizes& s, std::vector<OperationCase>& cases) {
   // Enough to fill no cache, and to leave memory to others.
   const int64_t count = std::min<int64_t>(s.parameters, int64_t(16) << 20);
-  const Stored fp32{"fp32"}, bf16_master{"bf16, fp32 master", DType::bf16, MasterWeights::fp32};
+  const StoredAs fp32{"fp32"}, bf16_master{"bf16, fp32 master", DType::bf16, MasterWeights::fp32};
   cases.push_back(gradient_norm_case(count, DType::f32));
   cases.push_back(gradient_norm_case(count, DType::bf16));
-  for (const Stored& stored : {
+  for (const StoredAs& stored : {
            fp32,
-           Stored{"fp32, int8 moments", DType::f32, MasterWeights::none, DType::f32, MomentFormat::int8},
+           StoredAs{"fp32, int8 moments", DType::f32, MasterWeights::none, DType::f32, MomentFormat::int8},
            bf16_master,
-           Stored{"bf16, remainder, bf16 gradients and moments", DType::bf16, MasterWeights::remainder16, DType::bf16,
-                  MomentFormat::bf16},
-           Stored{"bf16, no master, bf16 gradients and moments", DType::bf16, MasterWeights::none, DType::bf16,
-                  MomentFormat::bf16},
-           Stored{"bf16, no master, bf16 gradients, int8 moments", DType::bf16, MasterWeights::none, DType::bf16,
-                  MomentFormat::int8},
-           Stored{"bf16, no master, bf16 gradients, fp8 moments", DType::bf16, MasterWeights::none, DType::bf16,
-                  MomentFormat::fp8},
+           StoredAs{"bf16, remainder, bf16 gradients and moments", DType::bf16, MasterWeights::remainder16, DType::bf16,
+                    MomentFormat::bf16},
+           StoredAs{"bf16, no master, bf16 gradients and moments", DType::bf16, MasterWeights::none, DType::bf16,
+                    MomentFormat::bf16},
+           StoredAs{"bf16, no master, bf16 gradients, int8 moments", DType::bf16, MasterWeights::none, DType::bf16,
+                    MomentFormat::int8},
+           StoredAs{"bf16, no master, bf16 gradients, fp8 moments", DType::bf16, MasterWeights::none, DType::bf16,
+                    MomentFormat::fp8},
        })
     cases.push_back(adamw_case(count, stored));
-  for (const Stored& stored : {fp32, bf16_master}) {
+  for (const StoredAs& stored : {fp32, bf16_master}) {
     cases.push_back(lion_case(count, stored));
     cases.push_back(sgd_case(count, stored));
   }

@@ -1,4 +1,4 @@
-// Flat buffers between rank 0, which reads and writes files, and ranks that have them whole or in parts.
+// Flat buffers between rank 0, which reads files and writes weights, and ranks that have them whole or in parts.
 #pragma once
 
 #include <cstddef>
