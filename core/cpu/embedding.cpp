@@ -16,6 +16,21 @@
 namespace mixtape {
 namespace {
 constexpr int64_t strip_cols = 32;
+
+// Which row of a table of `rows` was looked up for row r of dy: index[r] + offset, or row 0 where there is no index. -1
+// is none: what `present` says is not there, the padding token, and rows of other ranks' parts of the table.
+struct Lookup {
+  const int32_t *present, *index;
+  int64_t offset, rows;
+  int64_t pad_id = -1;
+
+  int64_t operator()(int64_t r) const {
+    if (present[r] < 0) return -1;
+    if (!index) return 0;
+    const int64_t row = index[r] + offset;
+    return index[r] == pad_id || row < 0 || row >= rows ? -1 : row;
+  }
+};
 }
 }  // namespace mixtape
 #endif
@@ -69,10 +84,9 @@ void gather(const GatherRows& a) {
   });
 }
 
-// Adds scale * dy[r, c] to columns [begin, end) of row rows(r) of the table, for all r in order; rows(r) < 0 adds
-// nothing.
-template <class G, class T, class RowOf>
-void scatter_columns(const Rows<G>& table, const Rows<const T>& dy, int64_t n, float scale, RowOf&& row_of,
+// Adds scale * dy[r, c] to columns [begin, end) of row row_of(r) of the table, for all r in order.
+template <class G, class T>
+void scatter_columns(const Rows<G>& table, const Rows<const T>& dy, int64_t n, float scale, const Lookup& row_of,
                      int64_t begin, int64_t end) {
   const Vec factor = set(scale);
   for (int64_t r = 0; r < n; ++r) {
@@ -85,8 +99,8 @@ void scatter_columns(const Rows<G>& table, const Rows<const T>& dy, int64_t n, f
   }
 }
 
-template <class G, class T, class RowOf>
-void scatter(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
+template <class G, class T>
+void scatter(const Grad& to, const Tensor& dy, float scale, const Lookup& row_of) {
   const Rows<G> table(to.tensor);
   const int64_t d = to.tensor.cols();
   if (!to.accumulates())
@@ -102,8 +116,8 @@ void scatter(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
 
 // A table of 16 bits: columns at a time are summed in float32, so that an element is rounded once however often its row
 // is looked up. `strips`: float32 [threads, rows of a table * strip_cols].
-template <class T, class RowOf>
-void scatter_rounded_once(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of, const Tensor& strips) {
+template <class T>
+void scatter_rounded_once(const Grad& to, const Tensor& dy, float scale, const Lookup& row_of, const Tensor& strips) {
   const Rows<T> table(to.tensor);
   const int64_t n_rows = to.tensor.rows(), d = to.tensor.cols();
   parallel_tasks((d + strip_cols - 1) / strip_cols, [&](int64_t strip) {
@@ -121,16 +135,16 @@ void scatter_rounded_once(const Grad& to, const Tensor& dy, float scale, RowOf&&
   });
 }
 
-template <class T, class RowOf>
-void scatter_table(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of, const Tensor& strips) {
+template <class T>
+void scatter_table(const Grad& to, const Tensor& dy, float scale, const Lookup& row_of, const Tensor& strips) {
   if (!to) return;
   if (to.tensor.dtype() == DType::f32) return scatter<float, T>(to, dy, scale, row_of);
   if (to.tensor.dtype() == dy.dtype()) return scatter_rounded_once<T>(to, dy, scale, row_of, strips);
   throw Error("embedding: a gradient is {}, expected fp32 or {}", to.tensor.dtype(), dy.dtype());
 }
 
-template <class T, class RowOf>
-void scatter_any(const Grad& to, const Tensor& dy, float scale, RowOf&& row_of) {
+template <class T>
+void scatter_any(const Grad& to, const Tensor& dy, float scale, const Lookup& row_of) {
   if (!to) return;
   if (to.tensor.dtype() == dy.dtype()) return scatter<T, T>(to, dy, scale, row_of);
   if (to.tensor.dtype() == DType::f32) return scatter<float, T>(to, dy, scale, row_of);
@@ -151,19 +165,14 @@ void embedding_backward(const EmbedBackward& a, const Tensor& strips) {
   const int32_t* ids = a.ids.tokens.data<int32_t>();
   const int32_t* position = a.dpositions ? a.ids.positions.data<int32_t>() : nullptr;
   const int32_t* type = a.ids.types ? a.ids.types.data<int32_t>() : nullptr;
-  const int64_t first = a.spec.first_token, n_tokens = a.dtokens ? a.dtokens.tensor.rows() : 0;
-  const auto token_row = [&](int64_t r) -> int64_t {
-    const int64_t row = ids[r] - first;
-    return ids[r] == a.spec.pad_id || row < 0 || row >= n_tokens ? -1 : row;
-  };
-  const auto position_row = [&](int64_t r) -> int64_t {
-    return ids[r] < 0 ? -1 : position[r] + a.spec.position_offset;
-  };
-  const auto type_row = [&](int64_t r) -> int64_t { return ids[r] < 0 ? -1 : type ? type[r] : 0; };
+  const auto rows = [](const Grad& table) { return table ? table.tensor.rows() : 0; };
+  const Lookup tokens{ids, ids, -a.spec.first_token, rows(a.dtokens), a.spec.pad_id};
+  const Lookup positions{ids, position, a.spec.position_offset, rows(a.dpositions)};
+  const Lookup types{ids, type, 0, rows(a.dtypes)};
   dispatch<float, fp16, bf16>(a.dy.dtype(), "embedding_backward", [&]<class T>() {
-    scatter_table<T>(a.dtokens, a.dy, a.spec.scale, token_row, strips);
-    scatter_table<T>(a.dpositions, a.dy, 1, position_row, strips);
-    scatter_table<T>(a.dtypes, a.dy, 1, type_row, strips);
+    scatter_table<T>(a.dtokens, a.dy, a.spec.scale, tokens, strips);
+    scatter_table<T>(a.dpositions, a.dy, 1, positions, strips);
+    scatter_table<T>(a.dtypes, a.dy, 1, types, strips);
   });
 }
 
@@ -174,7 +183,7 @@ void gather_rows(const GatherRows& a) {
 void gather_rows_backward(const GatherRowsBackward& a) {
   const int32_t* index = a.index.data<int32_t>();
   dispatch<float, fp16, bf16>(a.dy.dtype(), "gather_rows_backward", [&]<class T>() {
-    scatter_any<T>(a.dx, a.dy, 1, [&](int64_t i) -> int64_t { return index[i]; });
+    scatter_any<T>(a.dx, a.dy, 1, {index, index, 0, a.dx ? a.dx.tensor.rows() : 0});
   });
 }
 

@@ -23,42 +23,57 @@ HWY_INLINE Vec rounded(Width, Vec v) {
   }
 }
 
-struct Identity {
-  static HWY_INLINE Vec value(Vec x) { return x; }
-};
-
-template <class T, class Kind>
+template <class T>
 void bias_activation_rows(const BiasActivation& a) {
   const T* bias = reinterpret_cast<const T*>(a.bias);
+  alignas(64) float room[activation_block];
   for (int64_t r = 0; r < a.rows; ++r) {
     const float* sums = a.sums.row<float>(r);
     T* y = a.y.row<T>(r);
     T* pre = a.pre ? a.pre.row<T>(r) : nullptr;
-    each_vector(a.cols, [&](auto w, int64_t i) HWY_ATTR {
-      Vec u = w.load(sums + i);
-      if (bias) u = hn::Add(u, w.load(bias + i));
-      u = rounded<T>(w, u);
-      if (pre) w.store(u, pre + i);
-      w.store(Kind::value(u), y + i);
+    each_block(a.cols, [&](int64_t first, int64_t n) {
+      float* u = room;
+      if constexpr (std::is_same_v<T, float>) u = y + first;
+      each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+        Vec v = w.load(sums + first + i);
+        if (bias) v = hn::Add(v, w.load(bias + first + i));
+        v = rounded<T>(w, v);
+        if (pre) w.store(v, pre + first + i);
+        w.store(v, u + i);
+      });
+      if (a.activation != Unary::none) activation_values(a.activation, u, u, n);
+      if constexpr (!std::is_same_v<T, float>)
+        each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(w.load(u + i), y + first + i); });
     });
   }
 }
 
-template <class T, class Out, class Pre, class Kind>
+// act'(pre) of a block.
+const float* slopes(const ActivationSlope& a, int64_t row, int64_t first, int64_t n, float* room) {
+  if (a.activation == Unary::none) return nullptr;
+  dispatch<float, fp16, bf16>(a.pre.type, "linear_backward", [&]<class T>() {
+    activation_slopes(a.activation, as_floats(a.pre.row<const T>(row) + first, n, room), nullptr, room, n);
+  });
+  return room;
+}
+
+template <class T, class Out>
 void activation_slope_rows(const ActivationSlope& a) {
   if (a.column_sums) std::fill_n(a.column_sums, a.cols, 0.f);
-  for (int64_t r = 0; r < a.rows; ++r) {
-    const T* dy = a.dy.row<T>(r);
-    Out* du = a.du ? a.du.row<Out>(r) : nullptr;
-    float* sums = a.column_sums;
-    each_vector(a.cols, [&](auto w, int64_t i) HWY_ATTR {
-      Vec v = w.load(dy + i);
-      if constexpr (!std::is_same_v<Kind, Identity>)
-        v = hn::Mul(v, Kind::both(w.load(a.pre.row<Pre>(r) + i)).derivative);
-      if (du) w.store(v, du + i);
-      if (sums) w.store(hn::Add(w.load(sums + i), v), sums + i);
+  alignas(64) float room[activation_block];
+  for (int64_t r = 0; r < a.rows; ++r)
+    each_block(a.cols, [&](int64_t first, int64_t n) {
+      const float* slope = slopes(a, r, first, n, room);
+      const T* dy = a.dy.row<T>(r) + first;
+      Out* du = a.du ? a.du.row<Out>(r) + first : nullptr;
+      float* sums = a.column_sums ? a.column_sums + first : nullptr;
+      each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+        Vec v = w.load(dy + i);
+        if (slope) v = hn::Mul(v, w.load(slope + i));
+        if (du) w.store(v, du + i);
+        if (sums) w.store(hn::Add(w.load(sums + i), v), sums + i);
+      });
     });
-  }
 }
 
 template <class To, class From>
@@ -70,35 +85,22 @@ void copy_rows(const Block& to, const Block& from, int64_t rows, int64_t cols, b
   }
 }
 
-template <class Body>
-void dispatch_kind(Unary kind, Body&& body) {
-  if (kind == Unary::none) return body.template operator()<Identity>();
-  dispatch_activation(kind, body);
-}
-
 }  // namespace
 
 void bias_activation(const BiasActivation& a) {
-  dispatch<float, fp16, bf16>(a.y.type, "linear", [&]<class T>() {
-    dispatch_kind(a.activation, [&]<class Kind>() { bias_activation_rows<T, Kind>(a); });
-  });
+  dispatch<float, fp16, bf16>(a.y.type, "linear", [&]<class T>() { bias_activation_rows<T>(a); });
 }
 
 // The combinations of types that linear_backward makes: du is what the products take, so fp32, or bf16 where the CPU
 // multiplies it; dy is fp32 where a gradient of narrower values is summed in fp32.
 void activation_slope(const ActivationSlope& a) {
   const DType out = a.du ? a.du.type : DType::f32;
-  const DType pre = a.pre ? a.pre.type : a.dy.type;
-  dispatch_kind(a.activation, [&]<class Kind>() {
-    dispatch<float, fp16, bf16>(pre, "linear_backward", [&]<class Pre>() {
-      if (a.dy.type == DType::f32 && out == DType::f32) return activation_slope_rows<float, float, Pre, Kind>(a);
-      if (a.dy.type == DType::f32 && out == DType::bf16) return activation_slope_rows<float, bf16, Pre, Kind>(a);
-      if constexpr (!std::is_same_v<Pre, float>) {
-        if (a.dy.type == pre && out == DType::f32) return activation_slope_rows<Pre, float, Pre, Kind>(a);
-        if (a.dy.type == pre && out == pre) return activation_slope_rows<Pre, Pre, Pre, Kind>(a);
-      }
-      throw Error("linear_backward: dy is {}, pre {}, the products {}", a.dy.type, pre, out);
-    });
+  dispatch<float, fp16, bf16>(a.dy.type, "linear_backward", [&]<class T>() {
+    if (out == DType::f32) return activation_slope_rows<T, float>(a);
+    if (out == DType::bf16 && !std::is_same_v<T, fp16>) return activation_slope_rows<T, bf16>(a);
+    if constexpr (std::is_same_v<T, fp16>)
+      if (out == DType::f16) return activation_slope_rows<fp16, fp16>(a);
+    throw Error("linear_backward: dy is {}, the products {}", a.dy.type, out);
   });
 }
 

@@ -1,0 +1,116 @@
+// The activations on vectors of floats: value and derivative of each.
+#include "core/cpu/targets.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "core/cpu/activation_math.cpp"
+#include "hwy/foreach_target.h"
+//
+#include "core/base/error.h"
+#include "core/cpu/activation_math.h"
+#include "core/cpu/vector_math.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace mixtape::HWY_NAMESPACE {
+namespace {
+
+struct ActivationValue {
+  Vec value, derivative;
+};
+
+// 1 / (1 + exp(-x)): 0 and 1 at the ends, without overflow on the way.
+HWY_INLINE Vec Sigmoid(Vec x) {
+  const Vec one = set(1);
+  return hn::Div(one, hn::Add(one, FastExp(FloatTag(), hn::Neg(x))));
+}
+
+struct Relu {
+  static HWY_INLINE Vec value(Vec x) { return hn::IfThenElse(hn::Lt(x, set(0)), set(0), x); }  // NaN stays NaN
+  static HWY_INLINE ActivationValue both(Vec x) { return {value(x), hn::IfThenElseZero(hn::Gt(x, set(0)), set(1))}; }
+};
+
+struct Gelu {
+  // The normal distribution's function.
+  static HWY_INLINE Vec phi(Vec x) {
+    const Vec half = set(0.5f);
+    return hn::MulAdd(half, Erf(FloatTag(), hn::Mul(x, set(0.707106781f))), half);
+  }
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, phi(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec p = phi(x);
+    const Vec density = hn::Mul(set(0.398942280f), FastExp(FloatTag(), hn::Mul(hn::Mul(x, x), set(-0.5f))));
+    return {hn::Mul(x, p), hn::MulAdd(x, density, p)};
+  }
+};
+
+// x/2 (1 + tanh(u)) is x sigmoid(2u): one exponential, and exact where tanh is near -1.
+struct GeluTanh {
+  static constexpr float linear = 1.59576912f;      // 2 sqrt(2/pi)
+  static constexpr float cubic = 0.0713548162726f;  // 2 sqrt(2/pi) 0.044715
+
+  static HWY_INLINE Vec gate(Vec x) { return Sigmoid(hn::Mul(x, hn::MulAdd(hn::Mul(x, x), set(cubic), set(linear)))); }
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, gate(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec s = gate(x);
+    // Beyond +-16 the slope's factor s (1 - s) is 0: there the square must not be infinite.
+    const Vec z = Limit(FloatTag(), x, -16.f, 16.f);
+    const Vec slope = hn::MulAdd(hn::Mul(z, z), set(3 * cubic), set(linear));  // of 2u
+    const Vec change = hn::Mul(hn::Mul(s, hn::Sub(set(1), s)), slope);
+    return {hn::Mul(x, s), hn::MulAdd(z, change, s)};
+  }
+};
+
+struct Silu {
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, Sigmoid(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec s = Sigmoid(x);
+    return {hn::Mul(x, s), hn::MulAdd(hn::Mul(x, s), hn::Sub(set(1), s), s)};
+  }
+};
+
+struct HyperbolicTangent {
+  static HWY_INLINE Vec value(Vec x) { return Tanh(FloatTag(), x); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec y = value(x);
+    return {y, hn::NegMulAdd(y, y, set(1))};
+  }
+};
+
+// body.operator()<Kind>() for the activation's type.
+template <class Body>
+void dispatch_activation(Unary kind, Body&& body) {
+  switch (kind) {
+    case Unary::relu:
+      return body.template operator()<Relu>();
+    case Unary::gelu:
+      return body.template operator()<Gelu>();
+    case Unary::gelu_tanh:
+      return body.template operator()<GeluTanh>();
+    case Unary::silu:
+      return body.template operator()<Silu>();
+    case Unary::tanh:
+      return body.template operator()<HyperbolicTangent>();
+    case Unary::none:
+      break;
+  }
+  throw Error("activation: none was given");
+}
+
+}  // namespace
+
+void activation_values(Unary kind, const float* x, float* y, int64_t n) {
+  dispatch_activation(kind, [&]<class Kind>() {
+    each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(Kind::value(w.load(x + i)), y + i); });
+  });
+}
+
+void activation_slopes(Unary kind, const float* x, float* value, float* slope, int64_t n) {
+  dispatch_activation(kind, [&]<class Kind>() {
+    each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+      const ActivationValue both = Kind::both(w.load(x + i));
+      if (value) w.store(both.value, value + i);
+      w.store(both.derivative, slope + i);
+    });
+  });
+}
+
+}  // namespace mixtape::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
