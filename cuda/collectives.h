@@ -22,9 +22,11 @@ class Collectives {
   Collectives(const Collectives&) = delete;
   Collectives& operator=(const Collectives&) = delete;
 
-  // As DeviceExchange's, queued. `own`: where this rank's sum goes.
+  // As Exchange's, queued. `own`: where this rank's sum goes.
   void all_reduce(float* values, int64_t count);
   void all_reduce(int64_t* values, int64_t count);
+  void largest(int32_t* values, int64_t count);
+  void all_to_all(const float* from, std::span<const int64_t> counts, float* to);
   void reduce_scatter(const float* from, std::span<const int64_t> counts, float* own);
   void all_gather(std::byte* all, std::span<const int64_t> bytes);
   std::string fault();

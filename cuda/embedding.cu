@@ -18,15 +18,16 @@ struct EmbedBody {
   Rows<const T> tokens, types;
   Rows<const P> positions;
   const int32_t *ids, *position, *type;
-  int64_t vocabulary, places, kinds, offset;
+  int64_t first_token, tokens_here, vocabulary, places, kinds, offset;  // of the vocabulary those here are some
   float scale;
 
   __device__ void operator()(int64_t row, int64_t item) const {
     const int64_t col = item * N;
     float v[N] = {}, w[N];
-    if (ids[row] >= 0) {
-      require(ids[row] < vocabulary, "embedding: a token outside the vocabulary");
-      load(v, tokens[ids[row]] + col);
+    require(ids[row] < vocabulary, "embedding: a token outside the vocabulary");
+    const int64_t token = ids[row] - first_token;
+    if (ids[row] >= 0 && token >= 0 && token < tokens_here) {
+      load(v, tokens[token] + col);
 #pragma unroll
       for (int i = 0; i < N; ++i) v[i] *= scale;
       if (positions) {
@@ -67,12 +68,15 @@ struct Target {
   const int32_t* ids;    // of this table; null: row 0 of the table
   const int32_t* guard;  // rows with a negative number here give nothing; may be null
   int64_t offset, skipped_id, rows;
+  bool is_part = false;  // ids outside of the table are another rank's
 
   __device__ int of(int64_t row) const {
     if (guard && guard[row] < 0) return int(rows);
     const int64_t id = ids ? ids[row] : 0;
     if (id == skipped_id || (!guard && id < 0)) return int(rows);
-    require(id + offset >= 0 && id + offset < rows, "embedding_backward: an id outside the table");
+    const bool inside = id + offset >= 0 && id + offset < rows;
+    if (is_part && !inside) return int(rows);
+    require(inside, "embedding_backward: an id outside the table");
     return int(id + offset);
   }
 };
@@ -221,7 +225,9 @@ void embed(Runtime& runtime, const Embed& a) {
                                    .ids = data_of<int32_t>(a.ids.tokens),
                                    .position = data_of<int32_t>(a.ids.positions),
                                    .type = data_of<int32_t>(a.ids.types),
-                                   .vocabulary = t.tokens.rows(),
+                                   .first_token = a.spec.first_token,
+                                   .tokens_here = t.tokens.rows(),
+                                   .vocabulary = a.spec.vocabulary ? a.spec.vocabulary : t.tokens.rows(),
                                    .places = t.positions ? t.positions.rows() : 0,
                                    .kinds = t.types ? t.types.rows() : 0,
                                    .offset = a.spec.position_offset,
@@ -235,8 +241,6 @@ void embed(Runtime& runtime, const Embed& a) {
 }  // namespace cuda
 
 void CudaEmbedding::embedding(const Embed& a) {
-  if (a.tables.tokens.rows() < a.spec.vocabulary)
-    throw Error("embedding: ranks share out a table of tokens on CPUs only");
   if (backend_.planning()) return;
   const bool wide = a.tables.positions && a.tables.positions.dtype() == DType::f32;
   dispatch<float, fp16, bf16>(a.y.dtype(), "embedding", [&]<class T>() {
@@ -250,8 +254,9 @@ void CudaEmbedding::embedding(const Embed& a) {
 void CudaEmbedding::embedding_backward(const EmbedBackward& a) {
   const auto ids = [&](const Tensor& t) { return backend_.planning() ? nullptr : cuda::data_of<int32_t>(t); };
   const int32_t* tokens = ids(a.ids.tokens);
+  const bool is_part = a.dtokens && a.dtokens.tensor.rows() < a.spec.vocabulary;
   cuda::scatter_rows(backend_, "embedding_backward", a.dtokens, a.dy, a.spec.scale,
-                     {tokens, tokens, 0, a.spec.pad_id, 0});
+                     {tokens, tokens, -a.spec.first_token, a.spec.pad_id, 0, is_part});
   cuda::scatter_rows(backend_, "embedding_backward", a.dpositions, a.dy, 1,
                      {ids(a.ids.positions), tokens, a.spec.position_offset, INT64_MIN, 0});
   cuda::scatter_rows(backend_, "embedding_backward", a.dtypes, a.dy, 1, {ids(a.ids.types), tokens, 0, INT64_MIN, 0});

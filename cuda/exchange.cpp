@@ -17,7 +17,11 @@ void expect_parts(const char* what, const Tensor& whole, std::span<const int64_t
 }  // namespace
 
 QueuedExchange::QueuedExchange(Runtime& runtime, Communicator& ranks)
-    : runtime_(runtime), collectives_(runtime, ranks), asked_(runtime.make_event()) {
+    : runtime_(runtime),
+      rank_(ranks.rank()),
+      size_(ranks.size()),
+      collectives_(runtime, ranks),
+      asked_(runtime.make_event()) {
   for (Event& event : done_) event = runtime.make_event();
 }
 
@@ -39,6 +43,26 @@ QueuedExchange::Ticket QueuedExchange::all_reduce(const Tensor& values) {
     collectives_.all_reduce(values.data<int64_t>(), values.count());
   else
     throw Error("all_reduce: {}, expected fp32 or i64", values.dtype());
+  return end();
+}
+
+// As integers they are ordered like the numbers, with NaN above infinity.
+QueuedExchange::Ticket QueuedExchange::largest(const Tensor& values) {
+  if (values.dtype() != DType::f32) throw Error("largest: {}, expected fp32", values.dtype());
+  begin();
+  collectives_.largest(reinterpret_cast<int32_t*>(values.raw()), values.count());
+  return end();
+}
+
+QueuedExchange::Ticket QueuedExchange::all_to_all(const Tensor& from, std::span<const int64_t> counts,
+                                                  const Tensor& to) {
+  expect_parts("all_to_all", from, counts);
+  const int64_t own = counts[size_t(rank_)];
+  if (from.dtype() != DType::f32 || (own > 0 && to.dtype() != DType::f32))
+    throw Error("all_to_all: {}, expected fp32", from.dtype());
+  if ((to ? to.count() : 0) != own * size_) throw Error("all_to_all: {} elements each from {} ranks", own, size_);
+  begin();
+  collectives_.all_to_all(from.data<float>(), counts, to ? to.data<float>() : nullptr);
   return end();
 }
 

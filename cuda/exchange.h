@@ -9,11 +9,15 @@
 
 namespace mixtape::cuda {
 
-class QueuedExchange final : public DeviceExchange {
+class QueuedExchange final : public Exchange {
  public:
   QueuedExchange(Runtime& runtime, Communicator& ranks);
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
 
   Ticket all_reduce(const Tensor& values) override;
+  Ticket largest(const Tensor& values) override;
+  Ticket all_to_all(const Tensor& from, std::span<const int64_t> counts, const Tensor& to) override;
   Ticket reduce_scatter(const Tensor& from, std::span<const int64_t> counts, const Tensor& to) override;
   Ticket all_gather(const Tensor& all, std::span<const int64_t> counts) override;
   Ticket copy(const Tensor& to, const Tensor& from) override;
@@ -27,6 +31,7 @@ class QueuedExchange final : public DeviceExchange {
   // An exchange that is further back than these is waited for by the oldest of them, which is behind it.
   static constexpr int64_t remembered = 16;
   Runtime& runtime_;
+  const int rank_, size_;
   Collectives collectives_;
   Event asked_;  // what `compute` had been asked for
   std::array<Event, remembered> done_;

@@ -8,6 +8,12 @@
 //
 // How many rows have a target is known on the device alone, so the products are made for all rows; where few have one
 // (masked LM), the model gathers them before.
+//
+// Where ranks share out the vocabulary the block's two passes are two kernels, with an exchange of 20 bytes a row and
+// rank between them.
+#include <vector>
+
+#include "core/shards.h"
 #include "core/step_state.h"
 #include "cuda/column_sums.h"
 #include "cuda/device/reduce.h"
@@ -29,7 +35,7 @@ struct RowsOfLoss {
   float *row_loss, *row_nll;
   int32_t* predictions;  // may be null
   const StepState* state;
-  int64_t vocabulary;
+  int64_t vocabulary, first_token, all_tokens;  // those here are some of all
   float logit_scale, smoothing;
 
   __device__ float logit(int64_t row, int64_t v) const {
@@ -49,14 +55,14 @@ struct RowsOfLoss {
 __device__ inline int64_t first_column() { return int64_t(threadIdx.x) * logits_a_load; }
 __device__ inline int64_t column_step() { return int64_t(blockDim.x) * logits_a_load; }
 
-struct RowStats {
+struct ThreadStats {
   float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
 };
 
 // Of the calling thread's columns, in one pass.
 template <class T>
-__device__ inline RowStats stats_of(const RowsOfLoss<T>& a, int64_t row) {
-  RowStats s{-INFINITY, 0, 0};
+__device__ inline ThreadStats stats_of(const RowsOfLoss<T>& a, int64_t row) {
+  ThreadStats s{-INFINITY, 0, 0};
 #pragma unroll 4
   for (int64_t v = first_column(); v < a.vocabulary; v += column_step()) {
     float x[logits_a_load];
@@ -95,7 +101,7 @@ __device__ inline int64_t first_of_largest(const RowsOfLoss<T>& a, int64_t row, 
 template <class T>
 __device__ inline void store_gradients(const RowsOfLoss<T>& a, int64_t row, int64_t target, float log_sum) {
   const float scale = a.state ? a.state->loss_scale * a.state->inverse_targets * a.logit_scale : a.logit_scale;
-  const float uniform = a.smoothing / float(a.vocabulary);
+  const float uniform = a.smoothing / float(a.all_tokens);
 #pragma unroll 4
   for (int64_t v = first_column(); v < a.vocabulary; v += column_step()) {
     float x[logits_a_load];
@@ -109,37 +115,86 @@ __device__ inline void store_gradients(const RowsOfLoss<T>& a, int64_t row, int6
   }
 }
 
+// What is known of a row from the tokens that a rank has, or all together.
+struct RowStats {
+  float max, sum, sum_z;
+  float target_z;  // 0 where the target is another rank's
+  int32_t best;    // the token
+};
+
+__device__ inline RowStats joined(const RowStats& a, const RowStats& b) {
+  const float max = fmaxf(a.max, b.max);
+  return {max, a.sum * expf(a.max - max) + b.sum * expf(b.max - max), a.sum_z + b.sum_z, a.target_z + b.target_z,
+          b.max > a.max ? b.best : a.best};
+}
+
+template <class T>
+__device__ inline RowStats row_stats(const RowsOfLoss<T>& a, int64_t row, int64_t target, float* scratch) {
+  require(target < a.all_tokens, "cross_entropy: a target outside the vocabulary");
+  const int64_t here = target - a.first_token;
+  RowStats s = {};
+  // Before the barriers: later its place holds a gradient.
+  if (here >= 0 && here < a.vocabulary) s.target_z = a.logit(row, here);
+  const ThreadStats mine = stats_of(a, row);
+  s.max = block_max(mine.max, scratch);
+  s.sum = block_sum(mine.sum * expf(mine.max - s.max), scratch);
+  if (a.smoothing != 0) s.sum_z = block_sum(mine.sum_z, scratch);
+  if (a.predictions) s.best = int32_t(a.first_token + first_of_largest(a, row, s.max, scratch));
+  return s;
+}
+
+template <class T>
+__device__ inline void finish_row(const RowsOfLoss<T>& a, int64_t row, int64_t target, const RowStats& s) {
+  const float log_sum = s.max + logf(s.sum);
+  if (threadIdx.x == 0) {
+    a.row_loss[row] = log_sum - (1.f - a.smoothing) * s.target_z - a.smoothing * (s.sum_z / float(a.all_tokens));
+    if (a.row_nll) a.row_nll[row] = log_sum - s.target_z;
+    if (a.predictions) a.predictions[row] = s.best;
+  }
+  if (a.g) store_gradients(a, row, target - a.first_token, log_sum);
+}
+
+// Of a row without a target.
+template <class T>
+__device__ inline void clear_row(const RowsOfLoss<T>& a, int64_t row) {
+  if (threadIdx.x == 0) a.row_loss[row] = 0;
+  if (threadIdx.x == 0 && a.row_nll) a.row_nll[row] = 0;
+  if (threadIdx.x == 0 && a.predictions) a.predictions[row] = -1;
+  constexpr float zeros[logits_a_load] = {};
+  for (int64_t v = first_column(); a.g && v < a.vocabulary; v += column_step()) store(a.g[row] + v, zeros);
+}
+
+struct LossStorage {
+  float scratch[warp_size];
+};
+
+// In each of these a block is a row, and takes the same branch.
 template <class T>
 __global__ void __launch_bounds__(most_row_threads) loss_rows_kernel(RowsOfLoss<T> a) {
-  struct Storage {
-    float scratch[warp_size];
-  };
-  Storage& s = shared_memory<Storage>();
+  LossStorage& s = shared_memory<LossStorage>();
   const int64_t row = blockIdx.x, target = a.targets[row];
-  if (target < 0) {  // the whole block
-    if (threadIdx.x == 0) a.row_loss[row] = 0;
-    if (threadIdx.x == 0 && a.row_nll) a.row_nll[row] = 0;
-    if (threadIdx.x == 0 && a.predictions) a.predictions[row] = -1;
-    constexpr float zeros[logits_a_load] = {};
-    for (int64_t v = first_column(); a.g && v < a.vocabulary; v += column_step()) store(a.g[row] + v, zeros);
-    return;
-  }
-  require(target < a.vocabulary, "cross_entropy: a target outside the vocabulary");
-  const float target_z = a.logit(row, target);  // before the barriers: later its place holds a gradient
-  const RowStats mine = stats_of(a, row);
-  const float max = block_max(mine.max, s.scratch);
-  const float sum = block_sum(mine.sum * expf(mine.max - max), s.scratch);
-  const float log_sum = max + logf(sum);
-  const float mean_z = a.smoothing != 0 ? block_sum(mine.sum_z, s.scratch) / float(a.vocabulary) : 0.f;
-  if (threadIdx.x == 0) {
-    a.row_loss[row] = log_sum - (1.f - a.smoothing) * target_z - a.smoothing * mean_z;
-    if (a.row_nll) a.row_nll[row] = log_sum - target_z;
-  }
-  if (a.predictions) {
-    const int64_t best = first_of_largest(a, row, max, s.scratch);
-    if (threadIdx.x == 0) a.predictions[row] = int32_t(best);
-  }
-  if (a.g) store_gradients(a, row, target, log_sum);
+  if (target < 0) return clear_row(a, row);
+  finish_row(a, row, target, row_stats(a, row, target, s.scratch));
+}
+
+template <class T>
+__global__ void __launch_bounds__(most_row_threads) loss_stats_kernel(RowsOfLoss<T> a, RowStats* stats) {
+  LossStorage& s = shared_memory<LossStorage>();
+  const int64_t row = blockIdx.x, target = a.targets[row];
+  if (target < 0) return;  // its stats are never read
+  const RowStats here = row_stats(a, row, target, s.scratch);
+  if (threadIdx.x == 0) stats[row] = here;
+}
+
+// stats: [ranks, rows], which are joined in the ranks' order.
+template <class T>
+__global__ void __launch_bounds__(most_row_threads)
+    loss_of_ranks_kernel(RowsOfLoss<T> a, const RowStats* stats, int ranks) {
+  const int64_t row = blockIdx.x, target = a.targets[row];
+  if (target < 0) return clear_row(a, row);
+  RowStats all = stats[row];
+  for (int r = 1; r < ranks; ++r) all = joined(all, stats[int64_t(r) * gridDim.x + row]);
+  finish_row(a, row, target, all);
 }
 
 // mean = sum of losses / targets, in an order that the number of rows fixes. One block.
@@ -164,18 +219,25 @@ int64_t rows_per_chunk(int64_t rows, int64_t vocabulary, const LossSpec& spec) {
   return std::max<int64_t>(1, divide_up(rows, chunks));
 }
 
+// That a rank has, so that chunks are the same on all.
+int64_t most_tokens(const CrossEntropy& a) {
+  return a.spec.ranks ? part_of(a.spec.vocabulary, {0, a.spec.ranks->size()}).count : a.weight.rows();
+}
+
 // The workspace of a call.
 struct LossWorkspace {
   int64_t chunk;
-  Tensor z, g, nll, bias_parts, products;
+  Tensor z, g, nll, bias_parts, products, rank_stats;
   Tensor dweight, dbias;  // sums over chunks, of what is stored in 16 bits
 
   LossWorkspace(CudaBackend& backend, const CrossEntropy& a)
-      : chunk(rows_per_chunk(a.hidden.rows(), a.weight.rows(), a.spec)) {
+      : chunk(rows_per_chunk(a.hidden.rows(), most_tokens(a), a.spec)) {
     const int64_t vocabulary = a.weight.rows(), padded = divide_up(vocabulary, 8) * 8;
     const bool narrow = a.hidden.dtype() != DType::f32, gradients = a.dhidden || a.dweight || a.dbias;
     z = backend.workspace({chunk, padded}, DType::f32).columns(0, vocabulary);
     if (gradients) g = narrow ? backend.workspace({chunk, padded}, a.hidden.dtype()).columns(0, vocabulary) : z;
+    if (a.spec.ranks)
+      rank_stats = backend.workspace({a.spec.ranks->size() * chunk * int64_t(sizeof(RowStats))}, DType::u8);
     if (a.nll && a.spec.label_smoothing != 0) nll = backend.workspace({a.hidden.rows()}, DType::f32);
     if (a.dweight && a.dweight.tensor.dtype() != DType::f32)
       dweight = backend.workspace({vocabulary, a.hidden.cols()}, DType::f32);
@@ -192,21 +254,35 @@ unsigned threads_of_row(int64_t vocabulary) {
   return unsigned(std::clamp<int64_t>(wanted, warp_size, most_row_threads));
 }
 
+template <class T>
+RowsOfLoss<T> rows_of_loss(const CrossEntropy& a, const LossWorkspace& w, int64_t first) {
+  return {.z = rows_of<const float>(w.z),
+          .g = rows_of<T>(w.g),
+          .bias = data_of<T>(a.bias),
+          .targets = a.targets.data<int32_t>() + first,
+          .row_loss = a.row_loss.data<float>() + first,
+          .row_nll = w.nll ? w.nll.data<float>() + first : nullptr,
+          .predictions = a.predictions ? a.predictions.data<int32_t>() + first : nullptr,
+          .state = a.state,
+          .vocabulary = a.weight.rows(),
+          .first_token = a.spec.first_token,
+          .all_tokens = a.spec.vocabulary ? a.spec.vocabulary : a.weight.rows(),
+          .logit_scale = a.spec.logit_scale,
+          .smoothing = a.spec.label_smoothing};
+}
+
 void loss_rows(Runtime& runtime, const CrossEntropy& a, const LossWorkspace& w, int64_t first, int64_t n) {
+  const dim3 rows(static_cast<unsigned>(n)), threads(threads_of_row(a.weight.rows()));
+  constexpr size_t shared = sizeof(LossStorage);
   dispatch<float, fp16, bf16>(a.hidden.dtype(), "cross_entropy", [&]<class T>() {
-    launch(runtime, loss_rows_kernel<T>, dim3(unsigned(n)), dim3(threads_of_row(a.weight.rows())),
-           warp_size * sizeof(float),
-           RowsOfLoss<T>{.z = rows_of<const float>(w.z),
-                         .g = rows_of<T>(w.g),
-                         .bias = data_of<T>(a.bias),
-                         .targets = a.targets.data<int32_t>() + first,
-                         .row_loss = a.row_loss.data<float>() + first,
-                         .row_nll = w.nll ? w.nll.data<float>() + first : nullptr,
-                         .predictions = a.predictions ? a.predictions.data<int32_t>() + first : nullptr,
-                         .state = a.state,
-                         .vocabulary = a.weight.rows(),
-                         .logit_scale = a.spec.logit_scale,
-                         .smoothing = a.spec.label_smoothing});
+    const RowsOfLoss<T> of = rows_of_loss<T>(a, w, first);
+    if (!a.spec.ranks) return launch(runtime, loss_rows_kernel<T>, rows, threads, shared, of);
+    Exchange& ranks = *a.spec.ranks;
+    auto* const stats = reinterpret_cast<RowStats*>(w.rank_stats.raw());
+    launch(runtime, loss_stats_kernel<T>, rows, threads, shared, of, stats + ranks.rank() * n);
+    const std::vector<int64_t> bytes(size_t(ranks.size()), n * int64_t(sizeof(RowStats)));
+    ranks.wait(ranks.all_gather(Tensor(w.rank_stats.raw(), {ranks.size() * bytes[0]}, DType::u8), bytes));
+    launch(runtime, loss_of_ranks_kernel<T>, rows, threads, 0, of, stats, ranks.size());
   });
 }
 
@@ -241,7 +317,6 @@ void mean_of(Runtime& runtime, const Tensor& mean, const Tensor& losses, const S
 }  // namespace cuda
 
 void CudaLoss::cross_entropy(const CrossEntropy& a) {
-  if (a.spec.ranks) throw Error("cross_entropy: ranks share out the vocabulary on CPUs only");
   const cuda::LossWorkspace w(backend_, a);
   if (backend_.planning()) return;
   const int64_t rows = a.hidden.rows();

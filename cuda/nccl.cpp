@@ -26,6 +26,8 @@ struct Library {
   decltype(&ncclAllReduce) all_reduce = nullptr;
   decltype(&ncclReduce) reduce = nullptr;
   decltype(&ncclBroadcast) broadcast = nullptr;
+  decltype(&ncclSend) send = nullptr;
+  decltype(&ncclRecv) receive = nullptr;
   decltype(&ncclGroupStart) group_start = nullptr;
   decltype(&ncclGroupEnd) group_end = nullptr;
   std::string missing;  // why there is none
@@ -52,6 +54,8 @@ Library load() {
   find(l.all_reduce, "ncclAllReduce");
   find(l.reduce, "ncclReduce");
   find(l.broadcast, "ncclBroadcast");
+  find(l.send, "ncclSend");
+  find(l.receive, "ncclRecv");
   find(l.group_start, "ncclGroupStart");
   find(l.group_end, "ncclGroupEnd");
   return l;
@@ -81,17 +85,23 @@ struct Collectives::State {
     }
     if (result != ncclSuccess) fail(what, result);
   }
-  // `call` once for each part that has anything in it, as one launch.
-  template <class Call>
-  void for_each_part(const char* what, std::span<const int64_t> counts, Call&& call) const {
+  // calls(call): what it gives to `call` is one launch.
+  template <class Calls>
+  void group(const char* what, Calls&& calls) const {
     finish(what, nccl.group_start());
-    int64_t offset = 0;
-    for (int r = 0; r < int(counts.size()); offset += counts[size_t(r++)])
-      if (counts[size_t(r)] > 0)
-        if (const ncclResult_t result = call(r, offset, size_t(counts[size_t(r)]));
-            result != ncclSuccess && result != ncclInProgress)
-          fail(what, result);
+    calls([&](ncclResult_t result) {
+      if (result != ncclSuccess && result != ncclInProgress) fail(what, result);
+    });
     finish(what, nccl.group_end());
+  }
+  // each(rank, offset, count) for each part that has anything in it.
+  template <class Each>
+  void for_each_part(const char* what, std::span<const int64_t> counts, Each&& each) const {
+    group(what, [&](auto&& call) {
+      int64_t offset = 0;
+      for (int r = 0; r < int(counts.size()); offset += counts[size_t(r++)])
+        if (counts[size_t(r)] > 0) call(each(r, offset, size_t(counts[size_t(r)])));
+    });
   }
 };
 
@@ -121,6 +131,24 @@ void Collectives::all_reduce(float* values, int64_t count) {
 void Collectives::all_reduce(int64_t* values, int64_t count) {
   State& s = *state_;
   s.finish("all-reduce", s.nccl.all_reduce(values, values, size_t(count), ncclInt64, ncclSum, s.ranks, s.stream));
+}
+
+void Collectives::largest(int32_t* values, int64_t count) {
+  State& s = *state_;
+  s.finish("maximum", s.nccl.all_reduce(values, values, size_t(count), ncclInt32, ncclMax, s.ranks, s.stream));
+}
+
+void Collectives::all_to_all(const float* from, std::span<const int64_t> counts, float* to) {
+  State& s = *state_;
+  const auto own = size_t(counts[size_t(s.rank)]);
+  s.group("all-to-all", [&](auto&& call) {
+    int64_t offset = 0;
+    for (int r = 0; r < int(counts.size()); offset += counts[size_t(r++)]) {
+      if (counts[size_t(r)] > 0)
+        call(s.nccl.send(from + offset, size_t(counts[size_t(r)]), ncclFloat, r, s.ranks, s.stream));
+      if (own > 0) call(s.nccl.receive(to + own * size_t(r), own, ncclFloat, r, s.ranks, s.stream));
+    }
+  });
 }
 
 // Parts differ in length, which NCCL's own reduce-scatter cannot.

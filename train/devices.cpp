@@ -57,7 +57,7 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<DeviceExchange> make_exchange(Backend& backend, Communicator& ranks) {
+std::unique_ptr<Exchange> make_exchange(Backend& backend, Communicator& ranks) {
   auto* const gpu = dynamic_cast<CudaBackend*>(&backend);
   return gpu ? std::make_unique<cuda::QueuedExchange>(gpu->runtime(), ranks) : nullptr;
 }
@@ -75,7 +75,7 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
 
 }  // namespace
 
-std::unique_ptr<DeviceExchange> make_exchange(Backend&, Communicator&) { return nullptr; }
+std::unique_ptr<Exchange> make_exchange(Backend&, Communicator&) { return nullptr; }
 
 Gpus find_gpus() { return {.names = {}, .none_because = "this build has no CUDA back end"}; }
 #endif

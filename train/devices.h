@@ -28,7 +28,7 @@ DeviceOptions device_options(const Config& config, const Communicator& ranks = s
 std::unique_ptr<Backend> make_backend(const DeviceOptions& options);
 
 // What exchanges the memory of this back end with the ranks; null where that is the host's. All ranks make it together.
-std::unique_ptr<DeviceExchange> make_exchange(Backend& backend, Communicator& ranks);
+std::unique_ptr<Exchange> make_exchange(Backend& backend, Communicator& ranks);
 
 // The GPUs that this build can use on this machine; if there are none, why.
 struct Gpus {

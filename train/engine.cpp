@@ -6,18 +6,36 @@
 
 namespace mixtape {
 
+namespace {
+
+std::unique_ptr<Exchange> exchange_of(Backend& backend, const EngineOptions& options, bool planning) {
+  if (options.layers->size() == 1) return nullptr;
+  std::unique_ptr<Exchange> of_gpus = planning ? nullptr : make_exchange(backend, *options.layers);
+  return of_gpus ? std::move(of_gpus) : host_exchange(*options.layers);
+}
+
+Transformer model_of(const EngineOptions& options, Exchange* exchange) {
+  const TensorParallel parallel(options.layer_slice());
+  return Transformer(options.model, options.row_length, options.decoder_length, options.lora,
+                     exchange ? parallel.through(*exchange) : parallel);
+}
+
+}  // namespace
+
 Engine::Engine(const EngineOptions& options)
     : options_(options),
       backend_(make_backend(options.device)),
-      model_(options.model, options.row_length, options.decoder_length, options.lora, options.parallel) {
+      exchange_(exchange_of(*backend_, options, true)),
+      model_(model_of(options, exchange_.get())) {
   make_buffers();
 }
 
 Engine::Engine(const EngineOptions& options, int64_t capacity)
     : options_(options),
       backend_(make_backend(options.device)),
+      exchange_(exchange_of(*backend_, options, false)),
       arena_(backend_->reserve(capacity), capacity),
-      model_(options.model, options.row_length, options.decoder_length, options.lora, options.parallel) {
+      model_(model_of(options, exchange_.get())) {
   make_buffers();
 }
 

@@ -26,8 +26,8 @@ struct EngineOptions {
   // In training: of masters and moments; summed gradients; and weights.
   Sharding sharding = {};
   bool sums = false, shards_weights = false;
-  TensorParallel parallel = TensorParallel();  // the ranks that share out its layers
-  bool gradients = false;                      // gradients without the rest (parity checks)
+  Communicator* layers = &single_process();  // the ranks that share out its layers; not owned
+  bool gradients = false;                    // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence
@@ -42,6 +42,7 @@ struct EngineOptions {
   int64_t loss_chunk_rows = 0;
 
   SequenceLengths lengths() const { return {row_length, decoder_length, most_targets}; }
+  Sharding layer_slice() const { return {layers->rank(), layers->size()}; }
 };
 
 class Engine {
@@ -60,6 +61,8 @@ class Engine {
   const Transformer& model() const { return model_; }
   Parameters& parameters() { return *parameters_; }
   Tape& tape() { return *tape_; }
+  // What the ranks that share out its layers exchange through; null: there is one.
+  Exchange* layer_exchange() { return exchange_.get(); }
   // Null: no layer rounds its operands.
   Quantisation* quantisation() { return quantisation_.get(); }
 
@@ -111,6 +114,7 @@ class Engine {
 
   EngineOptions options_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Exchange> exchange_;
   Arena arena_;
   Transformer model_;
   Tensor state_;

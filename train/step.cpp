@@ -19,14 +19,8 @@ uint64_t exact_updates(const TrainConfig& train, const ScheduleConfig& schedule)
   return train.clip_pass == ClipPass::always ? std::numeric_limits<uint64_t>::max() : uint64_t(schedule.warmup_steps);
 }
 
-// What GPUs exchange with. Layers are shared out between CPUs alone.
-std::unique_ptr<DeviceExchange> exchange_of(Backend& backend, const RankGrid& ranks, const Config& config) {
-  if (ranks.tensor().size() > 1 && backend.name() != "cpu")
-    throw ConfigError(
-        "parallel.tensor_parallel_size: {} on GPUs, which do not share out layers so far; set it to 1, or device: cpu",
-        config.parallel.tensor_parallel_size);
-  if (ranks.data().size() > 1 && backend.name() != "cpu" && config.precision.mode == PrecisionMode::fp8)
-    throw ConfigError("precision.mode: fp8 on several GPUs, which do not exchange largest magnitudes so far; use bf16");
+// What GPUs exchange gradients and weights with.
+std::unique_ptr<Exchange> exchange_of(Backend& backend, const RankGrid& ranks) {
   return ranks.data().size() > 1 && !backend.planning() ? make_exchange(backend, ranks.data()) : nullptr;
 }
 
@@ -39,10 +33,10 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid&
       scale_rule_(loss_scale_rule(config.precision)),
       fused_(config.precision.gradients == GradientStorage::fused),
       exact_updates_(fused_ ? exact_updates(config.train, config.schedule) : 0),
-      optimizer_(config, engine.parameters(), engine.backend()),
-      device_(exchange_of(engine.backend(), ranks, config)),
+      optimizer_(config, engine.parameters(), engine.backend(), engine.layer_exchange()),
+      device_(exchange_of(engine.backend(), ranks)),
       reducer_(config, engine.parameters(), engine.backend(), ranks.data(), device_.get()) {
-  if (device_) Watchdog::ask([device = device_.get()] { return device->fault(); });
+  watch_exchanges();
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
   if (engine.options().shards_weights)
@@ -52,7 +46,20 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid&
 
 TrainingStep::~TrainingStep() {
   if (fused_) engine_.parameters().buckets().set_listener(nullptr);
-  if (device_) Watchdog::ask(nullptr);
+  if (device_ || engine_.layer_exchange()) Watchdog::ask(nullptr);
+}
+
+void TrainingStep::watch_exchanges() {
+  std::vector<Exchange*> exchanges;
+  for (Exchange* e : {device_.get(), engine_.layer_exchange()})
+    if (e) exchanges.push_back(e);
+  if (exchanges.empty()) return;
+  Watchdog::ask([exchanges] {
+    std::string fault;
+    for (Exchange* e : exchanges)
+      if (fault.empty()) fault = e->fault();
+    return fault;
+  });
 }
 
 StepResult TrainingStep::run(const GlobalBatch& batch, double learning_rate) {
@@ -139,8 +146,8 @@ void TrainingStep::bucket_complete(int bucket) {
 
 void TrainingStep::update() {
   if (!fused_) {
-    optimizer_.measure_gradients(
-        engine_.device_state(), [&](const Tensor& squares) { reducer_.share_squares(squares); }, grid_.tensor());
+    optimizer_.measure_gradients(engine_.device_state(),
+                                 [&](const Tensor& squares) { reducer_.share_squares(squares); });
     optimizer_.update(engine_.device_state());
   }
   if (const Quantisation* const q = engine_.quantisation(); q && q->amax) {
@@ -200,20 +207,20 @@ EngineOptions training_options(const Config& config, const RankGrid& grid) {
   }();
   const RowShape row = row_shape(config);
   const LoraSpec lora = lora_of(config);
-  const TensorParallel parallel(grid.tensor());
-  Transformer model(config.model, row.length, row.decoder_length, lora, parallel);
+  Communicator& layers = grid.tensor();
+  Transformer model(config.model, row.length, row.decoder_length, lora, TensorParallel({layers.rank(), layers.size()}));
   const std::vector<std::string> frozen = frozen_parameters(model.layout(), config);
   if (!frozen.empty()) model.freeze(frozen);
   const bool sums = sums_each_micro_batch(config, ranks);
   return {.model = config.model,
-          .device = device_options(config, ranks),
+          .device = device_options(config, grid.all()),
           .types = compute_types(config.precision),
           .training = true,
           .moments = moments_of(config),
           .sharding = sharding_of(config, ranks),
           .sums = sums,
           .shards_weights = sums && config.parallel.zero_stage == 3,
-          .parallel = parallel,
+          .layers = &layers,
           .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,

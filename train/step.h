@@ -40,6 +40,7 @@ class TrainingStep : private BucketListener {
   const RankGrid& grid() const { return grid_; }
 
  private:
+  void watch_exchanges();
   bool measures_first() const;
   // Of fused gradients: a forward and backward for their norm alone. False if they are not finite.
   bool measure(const GlobalBatch& batch);
@@ -62,7 +63,7 @@ class TrainingStep : private BucketListener {
   bool measuring_ = false;
   uint64_t exact_updates_;  // so many at first are clipped by their own norm, though gradients are fused
   Optimizer optimizer_;
-  std::unique_ptr<DeviceExchange> device_;  // of several GPUs
+  std::unique_ptr<Exchange> device_;  // of several GPUs
   GradientReducer reducer_;
   std::optional<WeightGatherer> gatherer_;  // with parallel.zero_stage 3
   Batch nothing_;                           // for a rank whose turn it is when no micro-batch is left

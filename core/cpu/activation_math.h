@@ -1,5 +1,5 @@
-// The activations over floats, with their derivatives: shared by the activation kernels and the matmul's fused epilogue,
-// which bring other types here and back through the first-level cache. Include after hwy/foreach_target.h.
+// The activations over floats, with their derivatives: shared by the activation kernels and the matmul's fused
+// epilogue, which bring other types here and back through the first-level cache. Include after hwy/foreach_target.h.
 #if defined(MIXTAPE_CPU_ACTIVATION_MATH_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MIXTAPE_CPU_ACTIVATION_MATH_H
 #undef MIXTAPE_CPU_ACTIVATION_MATH_H

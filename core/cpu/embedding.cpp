@@ -31,7 +31,7 @@ struct Lookup {
     return index[r] == pad_id || row < 0 || row >= rows ? -1 : row;
   }
 };
-}
+}  // namespace
 }  // namespace mixtape
 #endif
 

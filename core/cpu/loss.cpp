@@ -373,7 +373,8 @@ void CrossEntropyRun::row_stats() {
 void CrossEntropyRun::share_stats() {
   if (!a_.spec.ranks) return;
   const std::vector<int64_t> bytes(size_t(ranks_), n_ * int64_t(sizeof(RankStats)));
-  a_.spec.ranks->all_gather({rank_stats_.raw(), size_t(ranks_ * bytes[0])}, bytes);
+  const Tensor all(rank_stats_.raw(), {ranks_ * bytes[0]}, DType::u8);
+  a_.spec.ranks->wait(a_.spec.ranks->all_gather(all, bytes));
 }
 
 // Joins what the ranks know of a row, in their order, and turns it into the gradient's factors.

@@ -9,16 +9,14 @@ namespace {
 
 constexpr int64_t piece_elements = 1 << 20;  // of 16 bits, that are widened at a time
 
-std::span<float> floats_of(const Tensor& t) { return {t.data<float>(), size_t(t.count())}; }
-
 void copy(Backend& backend, const Tensor& to, const Tensor& from) {
   backend.cast().convert({.y = {to, Write::overwrite}, .x = from});
 }
 
 // In place. 16 bits are summed in fp32 and rounded once.
-void sum_over(Communicator& ranks, Backend& backend, const Tensor& t) {
+void sum_over(Exchange& ranks, Backend& backend, const Tensor& t) {
   if (t.dtype() == DType::f32) {
-    if (!backend.planning()) ranks.all_reduce(floats_of(t));
+    if (!backend.planning()) ranks.wait(ranks.all_reduce(t));
     return;
   }
   const int64_t count = t.count();
@@ -29,34 +27,34 @@ void sum_over(Communicator& ranks, Backend& backend, const Tensor& t) {
     const Tensor piece = flat.columns(at, std::min(piece_elements, count - at));
     const Tensor sum = wide.columns(0, piece.count());
     copy(backend, sum, piece);
-    ranks.all_reduce(floats_of(sum));
+    ranks.wait(ranks.all_reduce(sum));
     copy(backend, piece, sum);
   }
 }
 
 // A matrix whose rows ranks share out.
 struct Rows {
-  const Communicator& ranks;
+  const Exchange& ranks;
   int64_t rows, cols;
   Run of(int rank) const { return part_of(rows, {rank, ranks.size()}); }
   Run here() const { return of(ranks.rank()); }
-  std::vector<int64_t> counts(int64_t each) const {
+  std::vector<int64_t> counts() const {
     std::vector<int64_t> counts;
-    for (int r = 0; r < ranks.size(); ++r) counts.push_back(of(r).count * cols * each);
+    for (int r = 0; r < ranks.size(); ++r) counts.push_back(of(r).count * cols);
     return counts;
   }
 };
 
 // to = all rows, of which each rank has its own.
-void gather_rows(Communicator& ranks, Backend& backend, const Tensor& to, const Tensor& own) {
+void gather_rows(Exchange& ranks, Backend& backend, const Tensor& to, const Tensor& own) {
   const Rows rows{ranks, to.rows(), to.cols()};
   if (backend.planning()) return;
   copy(backend, to.slice(rows.here().begin, own.rows()), own);
-  ranks.all_gather({to.raw(), size_t(to.bytes())}, rows.counts(size_of(to.dtype())));
+  ranks.wait(ranks.all_gather(to, rows.counts()));
 }
 
 // own = this rank's rows of the sum.
-void scatter_sum(Communicator& ranks, Backend& backend, const Tensor& own, const Tensor& from) {
+void scatter_sum(Exchange& ranks, Backend& backend, const Tensor& own, const Tensor& from) {
   const Rows rows{ranks, from.rows(), from.cols()};
   Tensor wide = from, sum = own;
   if (from.dtype() != DType::f32) {
@@ -65,12 +63,12 @@ void scatter_sum(Communicator& ranks, Backend& backend, const Tensor& own, const
   }
   if (backend.planning()) return;
   if (from.dtype() != DType::f32) copy(backend, wide, from);
-  ranks.reduce_scatter(floats_of(wide), rows.counts(1), floats_of(sum));
+  ranks.wait(ranks.reduce_scatter(wide, rows.counts(), sum));
   if (from.dtype() != DType::f32) copy(backend, own, sum);
 }
 
 struct RanksSpec {
-  Communicator* ranks;
+  Exchange* ranks;
 };
 
 constexpr Operation<RanksSpec> spread_operation{
@@ -136,28 +134,40 @@ constexpr Operation<RanksSpec> add_up_operation{
 
 }  // namespace
 
+TensorParallel TensorParallel::through(Exchange& exchange) const {
+  if (exchange.size() != size()) throw Error("tensor parallel: {} ranks, of which {} meet", size(), exchange.size());
+  TensorParallel connected = *this;
+  connected.exchange_ = &exchange;
+  return connected;
+}
+
+Exchange& TensorParallel::exchange() const {
+  if (!exchange_) throw Error("tensor parallel: {} ranks have nothing to exchange through", size());
+  return *exchange_;
+}
+
 Tensor TensorParallel::spread(Tape& tape, const Tensor& x, int64_t rows) const {
   if (!cuts_stream(tape)) return x;
-  return tape.run(spread_operation, {x}, Makes{.outputs = {{{rows, x.cols()}, x.dtype()}}}, RanksSpec{ranks_});
+  return tape.run(spread_operation, {x}, Makes{.outputs = {{{rows, x.cols()}, x.dtype()}}}, RanksSpec{&exchange()});
 }
 
 Tensor TensorParallel::sum(Tape& tape, Tensor x) const {
   if (size() == 1) return x;
   if (!tape.training())  // a copy into the list, not a move: the tape counts both holders (Makes::in_place)
-    return tape.run(sum_of_all_operation, {x}, Makes{.outputs = {like(x)}, .in_place = true}, RanksSpec{ranks_});
+    return tape.run(sum_of_all_operation, {x}, Makes{.outputs = {like(x)}, .in_place = true}, RanksSpec{&exchange()});
   if (x.rows() < size()) throw Error("tensor parallel: {} rows for {} ranks", x.rows(), size());
   return tape.run(sum_operation, {x}, Makes{.outputs = {{{part(x.rows()).count, x.cols()}, x.dtype()}}},
-                  RanksSpec{ranks_});
+                  RanksSpec{&exchange()});
 }
 
 Tensor TensorParallel::whole(Tape& tape, const Tensor& x, int64_t rows) const {
   if (!cuts_stream(tape)) return x;
-  return tape.run(whole_operation, {x}, Makes{.outputs = {{{rows, x.cols()}, x.dtype()}}}, RanksSpec{ranks_});
+  return tape.run(whole_operation, {x}, Makes{.outputs = {{{rows, x.cols()}, x.dtype()}}}, RanksSpec{&exchange()});
 }
 
 Tensor TensorParallel::add_up(Tape& tape, const Tensor& x) const {
   if (!cuts_stream(tape) || !x) return x;
-  return tape.run(add_up_operation, {x}, Makes{.outputs = {like(x)}, .renames = true}, RanksSpec{ranks_});
+  return tape.run(add_up_operation, {x}, Makes{.outputs = {like(x)}, .renames = true}, RanksSpec{&exchange()});
 }
 
 Tensor TensorParallel::gather(Backend& backend, const Tensor& logits, int64_t tokens) const {
@@ -168,7 +178,7 @@ Tensor TensorParallel::gather(Backend& backend, const Tensor& logits, int64_t to
     backend.zero(all);
     copy(backend, all.columns(here.begin, here.count), logits);
   }
-  sum_over(*ranks_, backend, all);
+  sum_over(exchange(), backend, all);
   return all;
 }
 

@@ -11,7 +11,7 @@
 // each rank has the whole stream. docs/parallelism.md.
 #pragma once
 
-#include "core/communicator.h"
+#include "core/exchange.h"
 #include "core/shards.h"
 #include "core/tape.h"
 
@@ -19,12 +19,14 @@ namespace mixtape {
 
 class TensorParallel {
  public:
-  // Not owned.
-  explicit TensorParallel(Communicator& ranks = single_process()) : ranks_(&ranks) {}
+  // Which part of layers this rank has. Of one rank, or for layouts: what runs layers needs through().
+  explicit TensorParallel(Sharding slice = {}) : slice_(slice) {}
+  // The same ranks, which exchange through this; it must outlive what runs.
+  TensorParallel through(Exchange& exchange) const;
 
-  int size() const { return ranks_->size(); }
-  Communicator& ranks() const { return *ranks_; }
-  Sharding slice() const { return {ranks_->rank(), ranks_->size()}; }
+  int size() const { return slice_.ranks; }
+  Exchange& exchange() const;
+  Sharding slice() const { return slice_; }
   // This rank's of n heads, tokens or rows.
   Run part(int64_t n) const { return part_of(n, slice()); }
   // In training: of a stream of so many rows.
@@ -44,7 +46,8 @@ class TensorParallel {
 
  private:
   bool cuts_stream(const Tape& tape) const { return size() > 1 && tape.training(); }
-  Communicator* ranks_;
+  Sharding slice_;
+  Exchange* exchange_ = nullptr;
 };
 
 }  // namespace mixtape

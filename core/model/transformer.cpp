@@ -122,7 +122,7 @@ Loss Transformer::loss(Tape& tape, const ModelInputs& inputs, double label_smoot
     h = parallel_.add_up(tape, h);
     loss.first_token = parallel_.part(spec_.vocab_size).begin;
     loss.vocabulary = spec_.vocab_size;
-    loss.ranks = &parallel_.ranks();
+    loss.ranks = &parallel_.exchange();
   }
   return cross_entropy(tape, h, output_.weight.on(tape), output_.bias.on(tape), inputs.targets, loss);
 }

@@ -19,7 +19,7 @@
 #pragma once
 
 #include "core/backend.h"
-#include "core/communicator.h"
+#include "core/exchange.h"
 #include "core/tape.h"
 
 namespace mixtape {
@@ -32,7 +32,7 @@ struct LossSpec {
   // Where ranks share out the vocabulary, in their order: the token of the first row here, how many tokens there are in
   // all, and the ranks. Null: all are here.
   int64_t first_token = 0, vocabulary = 0;
-  Communicator* ranks = nullptr;
+  Exchange* ranks = nullptr;
 };
 
 struct Loss {

@@ -1,6 +1,7 @@
 // MPI's collectives, on the memory that plays the device's.
 #include "cuda/collectives.h"
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
@@ -23,6 +24,25 @@ void Collectives::all_reduce(float* values, int64_t count) {
 
 void Collectives::all_reduce(int64_t* values, int64_t count) {
   state_->queue([=, s = state_.get()] { s->ranks.all_reduce(std::span(values, size_t(count))); });
+}
+
+void Collectives::largest(int32_t* values, int64_t count) {
+  state_->queue([=, s = state_.get()] {
+    const auto n = size_t(count);
+    std::vector<int32_t> all(n * size_t(s->ranks.size()));
+    std::copy_n(values, n, all.begin() + ptrdiff_t(n) * s->ranks.rank());
+    s->ranks.all_gather(std::as_writable_bytes(std::span(all)),
+                        std::vector(size_t(s->ranks.size()), int64_t(n * sizeof(int32_t))));
+    for (size_t i = 0; i < all.size(); ++i) values[i % n] = std::max(values[i % n], all[i]);
+  });
+}
+
+void Collectives::all_to_all(const float* from, std::span<const int64_t> counts, float* to) {
+  state_->queue([=, s = state_.get(), counts = std::vector(counts.begin(), counts.end())] {
+    const int64_t all = std::accumulate(counts.begin(), counts.end(), int64_t(0));
+    const auto arrives = size_t(counts[size_t(s->ranks.rank())]) * size_t(s->ranks.size());
+    s->ranks.all_to_all({from, size_t(all)}, counts, {to, arrives});
+  });
 }
 
 void Collectives::reduce_scatter(const float* from, std::span<const int64_t> counts, float* own) {

@@ -45,6 +45,27 @@ TEST(CudaEmbedding, GradientsOfPadding) {
   }
 }
 
+// Where ranks share out the tokens each has its own rows, and the sum over ranks is the lookup and the gradient.
+TEST(CudaEmbedding, PartsOfATableAddUp) {
+  Device d = emulated();
+  const std::vector<int32_t> ids{0, 3, 6, -1, 2, 3};
+  const EmbeddingIds at{d.upload(ids), d.upload(std::vector<int32_t>{0, 1, 2, 3, 4, 5}), {}};
+  const Tensor table = d.normal({7, 5}, DType::f32, 1), positions = d.normal({6, 5}, DType::f32, 2),
+               dy = d.normal({6, 5}, DType::f32, 3);
+  const auto of = [&](int64_t first, int64_t count) {
+    const EmbeddingSpec spec{.first_token = first, .vocabulary = 7};
+    const Tensor y = d.make({6, 5}, DType::f32), dtokens = d.make({count, 5}, DType::f32);
+    d->embedding().embedding({.y = y, .ids = at, .tables = {table.slice(first, count), positions, {}}, .spec = spec});
+    d->embedding().embedding_backward({.dtokens = {dtokens, Write::overwrite}, .dy = dy, .ids = at, .spec = spec});
+    return std::pair(d.values<float>(y), d.values<float>(dtokens));
+  };
+  const auto all = of(0, 7), low = of(0, 3), high = of(3, 4);
+  for (size_t i = 0; i < 30; ++i) EXPECT_EQ(low.first[i] + high.first[i], all.first[i]) << i;
+  std::vector<float> both = low.second;
+  both.insert(both.end(), high.second.begin(), high.second.end());
+  EXPECT_EQ(both, all.second);
+}
+
 // Gradients of a table by random rows, on the CPU, which adds in the order of the rows, and on the emulated GPU.
 struct TableGradients {
   std::vector<float> cpu, gpu;

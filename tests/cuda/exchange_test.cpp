@@ -23,7 +23,9 @@ class Twin final : public Communicator {
   void all_reduce(std::span<int64_t> values) override {
     for (int64_t& v : values) v *= 2;
   }
-  void all_to_all(std::span<const float>, std::span<const int64_t>, std::span<float>) override {}
+  void all_to_all(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
+    for (size_t i = 0; i < to.size(); ++i) to[i] = from[size_t(counts[0]) + i % (to.size() / 2)];
+  }
   void reduce_scatter(std::span<const float> from, std::span<const int64_t> counts, std::span<float> to) override {
     for (size_t i = 0; i < to.size(); ++i) to[i] = 2 * from[size_t(counts[0]) + i];
   }
@@ -68,6 +70,9 @@ std::vector<float> exchanged(uint64_t seed, emulator::LeftOut mistake) {
     exchange.copy(tensor(copied, {6}, DType::f32), all);
     exchange.wait(exchange.all_gather(tensor(copied, {6}, DType::f32), counts));
     keep(copied);
+    exchange.largest(tensor(copied, {6}, DType::f32));
+    exchange.wait(exchange.all_to_all(tensor(copied, {6}, DType::f32), counts, all));
+    keep(values);
   }
   runtime.synchronize();
   emulator::leave_out(emulator::LeftOut::nothing);
@@ -79,7 +84,7 @@ const std::vector<float> expected = [] {
   for (const float ten : {10.f, 20.f}) {
     for (int i = 0; i < 6; ++i) all.push_back(2 * (ten + float(i)));
     all.insert(all.end(), {ten / 5, 2 * ten});
-    for (int r = 0; r < 2; ++r)
+    for (int r = 0; r < 4; ++r)  // gathered, and exchanged
       for (int i = 3; i < 6; ++i) all.push_back(4 * (ten + float(i)) + (i == 3 ? 1 : 0));
   }
   return all;

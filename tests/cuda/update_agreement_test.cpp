@@ -249,6 +249,7 @@ Updated adafactor_update(Device d, DType type, bool momentum, int32_t finite) {
 TEST(UpdateAgreement, Adafactor) {
   for (const DType type : {DType::f32, DType::bf16})
     for (const bool momentum : {false, true}) {
+      if (sanitized && (type == DType::f32 || !momentum)) continue;  // the other has all kernels
       const Updated want = adafactor_update(cpu(), type, momentum, 1);
       const Updated got = adafactor_update(emulated(), type, momentum, 1);
       const Updated before = adafactor_update(cpu(), type, momentum, 0);

@@ -29,6 +29,9 @@ TEST(Nccl, OneRankExchangesWithItself) {
     backend.copy_from_host(x, values.data());
     exchange.all_reduce(x);
     exchange.reduce_scatter(x, counts, x);
+    exchange.largest(y);
+    exchange.all_to_all(x, counts, y);
+    exchange.all_to_all(y, counts, x);
     exchange.copy(y, x);
     exchange.wait(exchange.all_gather(y, counts));
     backend.copy_to_host(got.data(), y);

@@ -1,11 +1,8 @@
 #include "core/ops/loss.h"
 
 #include <limits>
-#include <mutex>
 
-#include "core/shards.h"
 #include "tests/support/op_test.h"
-#include "tests/support/thread_ranks.h"
 
 namespace mixtape {
 namespace {
@@ -208,93 +205,6 @@ TEST_F(LossTest, PredictionsAreTheLargestLogits) {
       EXPECT_EQ(loss.predictions.data<int32_t>()[r], r == 2 ? -1 : best) << r;
     }
     EXPECT_EQ(loss.predictions.data<int32_t>()[5], 600);
-  }
-}
-
-// Ranks that have some of the vocabulary each, in runs of unlike lengths: losses, predictions and gradients are those
-// of one that has all.
-TEST(SharedVocabulary, GivesTheSameAsOneRank) {
-  constexpr int64_t rows = 11, d = 8, vocabulary = 1300;
-  std::vector<float> hidden(rows * d), weight(vocabulary * d), bias(vocabulary);
-  uint32_t bits = 1;
-  for (auto* values : {&hidden, &weight, &bias})
-    for (float& v : *values) v = float((bits = bits * 1664525 + 1013904223) >> 8) * 0x1p-23f - 1;
-  // The best of row 5 twice, on two ranks.
-  for (int64_t i = 0; i < d; ++i) hidden[5 * d + i] = weight[100 * d + i] = weight[1200 * d + i] = 3;
-  bias[100] = bias[1200] = 1;
-  std::vector<int32_t> targets;
-  for (int64_t r = 0; r < rows; ++r) targets.push_back(r == 2 ? -1 : int32_t(r * 127));  // of all ranks
-  struct Found {
-    std::vector<float> losses, nll, dhidden, dweight, dbias;
-    std::vector<int32_t> predictions;
-  };
-  const auto find = [&](int n) {
-    Found all{.dhidden = std::vector<float>(rows * d)};
-    std::mutex one_at_a_time;
-    ThreadRanks::run(n, [&](Communicator& ranks) {
-      HostMemory memory(int64_t(8) << 20);
-      Arena arena(memory.data(), memory.bytes(), Arena::Guards::on);
-      CpuBackend backend({.threads = 1});
-      backend.bind(arena);
-      const auto here = part_of(vocabulary, {ranks.rank(), n});
-      const auto make = [&](Shape shape, const float* from) {
-        const Tensor t = backend.make(shape, DType::f32);
-        if (from) backend.copy_from_host(t, from);
-        return t;
-      };
-      const Tensor ids = backend.make({rows}, DType::i32), best = backend.make({rows}, DType::i32);
-      backend.copy_from_host(ids, targets.data());
-      const Tensor losses = make({rows}, nullptr), nll = make({1}, nullptr), dhidden = make({rows, d}, nullptr),
-                   dweight = make({here.count, d}, nullptr), dbias = make({here.count}, nullptr);
-      backend.loss().cross_entropy({.mean = make({1}, nullptr),
-                                    .row_loss = losses,
-                                    .nll = nll,
-                                    .predictions = best,
-                                    .dhidden = {dhidden, Write::overwrite},
-                                    .dweight = {dweight, Write::overwrite},
-                                    .dbias = {dbias, Write::overwrite},
-                                    .hidden = make({rows, d}, hidden.data()),
-                                    .weight = make({here.count, d}, weight.data() + here.begin * d),
-                                    .bias = make({here.count}, bias.data() + here.begin),
-                                    .targets = ids,
-                                    .spec = {.label_smoothing = 0.1f,
-                                             .chunk_rows = 4,
-                                             .first_token = here.begin,
-                                             .vocabulary = vocabulary,
-                                             .ranks = n > 1 ? &ranks : nullptr},
-                                    .state = &test_state()});
-      const auto floats = [](const Tensor& t) {
-        return std::vector<float>(t.data<float>(), t.data<float>() + t.count());
-      };
-      for (int turn = 0; turn < n; ++turn, ranks.barrier()) {  // in the order of the vocabulary
-        if (turn != ranks.rank()) continue;
-        const std::lock_guard lock(one_at_a_time);
-        for (const auto& [to, from] : {std::pair{&all.dweight, dweight}, {&all.dbias, dbias}})
-          for (const float v : floats(from)) to->push_back(v);
-        for (int64_t i = 0; i < rows * d; ++i) all.dhidden[size_t(i)] += dhidden.data<float>()[i];
-        const std::vector<int32_t> predictions(best.data<int32_t>(), best.data<int32_t>() + rows);
-        if (turn > 0) {
-          EXPECT_EQ(floats(losses), all.losses);
-          EXPECT_EQ(predictions, all.predictions);
-        }
-        all.losses = floats(losses), all.nll = floats(nll), all.predictions = predictions;
-      }
-    });
-    return all;
-  };
-  const Found one = find(1);
-  EXPECT_EQ(one.predictions[5], 100);
-  EXPECT_EQ(one.predictions[2], -1);
-  for (const int n : {2, 3, 4}) {
-    const Found several = find(n);
-    const auto near = [&](const std::vector<float>& a, const std::vector<float>& b) {
-      ASSERT_EQ(a.size(), b.size());
-      for (size_t i = 0; i < a.size(); ++i)
-        ASSERT_NEAR(a[i], b[i], 2e-6f * (1 + std::abs(b[i]))) << n << " ranks, " << i;
-    };
-    near(several.losses, one.losses), near(several.nll, one.nll), near(several.dhidden, one.dhidden);
-    near(several.dweight, one.dweight), near(several.dbias, one.dbias);
-    EXPECT_EQ(several.predictions, one.predictions) << n;
   }
 }
 

@@ -216,7 +216,8 @@ TEST_P(TensorParallelOf, NeedsEachExchangeAndThePlanKnowsThem) {
   const auto ranks = planned_rank(2);
   const RankGrid grid(*ranks, 2);
   const EngineOptions options = training_options(config, grid);
-  const Transformer model(options.model, options.row_length, options.decoder_length, {}, options.parallel);
+  const Transformer model(options.model, options.row_length, options.decoder_length, {},
+                          TensorParallel(options.layer_slice()));
   const RankTraffic traffic = model.rank_traffic(options.lengths(), double(options.rows), options.recompute);
   EXPECT_EQ(double(all.summed), traffic.summed);
   EXPECT_EQ(double(all.scattered), traffic.scattered);
@@ -375,7 +376,7 @@ TEST(TensorParallel, CutsMatricesAndTheVocabulary) {
   ThreadRanks::run(2, [&](Communicator& ranks) {
     const RankGrid grid(ranks, 2);
     const EngineOptions options = training_options(config, grid);
-    const Transformer model(options.model, options.row_length, 0, {}, options.parallel);
+    const Transformer model(options.model, options.row_length, 0, {}, TensorParallel(options.layer_slice()));
     const ParameterLayout& layout = model.layout();
     const auto shape = [&](const char* name) { return layout[layout.find(name)].shape; };
     EXPECT_EQ(shape("layers.0.attention.qkv.weight"), (Shape{(2 + 1 + 1) * 16, 64}));

@@ -50,7 +50,7 @@ struct Exchange {
   int64_t stage = 0;
 };
 Exchange exchange_of(const Config& config, const EngineOptions& options, const Transformer& model, int world) {
-  const int sharing = options.parallel.size(), groups = world / sharing;
+  const int sharing = options.layers->size(), groups = world / sharing;
   const double once = double(groups - 1) / groups * double(model.layout().learning_flat_count());
   Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * groups)),
              .stage = config.parallel.zero_stage};
@@ -134,7 +134,8 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const std::unique_ptr<Communicator> ranks = planned_rank(a.world);
   const RankGrid grid(*ranks, int(config.parallel.tensor_parallel_size));
   const EngineOptions options = training_options(config, grid);
-  Transformer model(options.model, options.row_length, options.decoder_length, options.lora, options.parallel);
+  Transformer model(options.model, options.row_length, options.decoder_length, options.lora,
+                    TensorParallel(options.layer_slice()));
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
   if (!a.fit.empty()) return print_fit(config, a.fit);

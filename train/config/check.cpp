@@ -373,7 +373,6 @@ void check_tensor_parallel(const Config& c, Rules& rules) {
        {std::pair{"model.n_heads", m.n_heads}, {"model.n_kv_heads", fewer}, {"model.d_ff", m.ff_width()}})
     if (n % size) refuse(fmt::format("expected a divisor of {} ({}), which ranks share out", key, n));
   if (m.vocab_size < size) refuse(fmt::format("expected at most model.vocab_size ({})", m.vocab_size));
-  if (c.device.starts_with("cuda")) refuse(fmt::format("but device is {}, and so far it is for CPUs only", c.device));
   if (c.lora.rank > 0) refuse("but lora.rank adds matrices that are not cut; use 1");
   using enum OptimizerKind;
   const OptimizerKind rule = c.optimizer.name;
@@ -381,6 +380,8 @@ void check_tensor_parallel(const Config& c, Rules& rules) {
     refuse(fmt::format("but optimizer.name {} looks at whole tensors; use adamw, adam, lion or sgd", rule));
   else if (c.optimizer.scales_parameters())
     refuse("but optimizer.scale_parameter looks at whole tensors; use 1");
+  if (c.precision.gradients == GradientStorage::fused)
+    refuse("but precision.gradients is fused: buckets would be clipped by the norm of a rank's part alone; use fp32");
   if (c.precision.mode == PrecisionMode::fp8 || c.precision.mode == PrecisionMode::int8_qat)
     refuse(fmt::format("but precision.mode {} has scales of whole tensors and rows; use bf16", c.precision.mode));
   if (c.precision.moments == MomentFormat::int8 || c.precision.moments == MomentFormat::fp8)

@@ -1,7 +1,6 @@
 #include "train/optim/optimizer.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "core/ops/cast.h"
 #include "train/optim/muon.h"
@@ -26,12 +25,13 @@ Moments moments_of(const Config& config) {
   }
 }
 
-Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& backend)
+Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& backend, Exchange* layers)
     : config_(config.optimizer),
       clip_(float(config.train.clip_grad)),
       seed_(uint64_t(config.seed)),
       parameters_(parameters),
-      backend_(backend) {
+      backend_(backend),
+      layers_(layers) {
   const std::vector<ParameterFactors> factors = parameter_factors(parameters.layout(), config.parameters);
   const auto decay = float(config_.weight_decay);
   all_ = {.place = {{0, parameters.layout().learning_flat_count()}},
@@ -47,6 +47,8 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
   for (const Shards::Part& part : parameters.shards().own()) own_.push_back(part_of(all_, part));
   if (parameters.storage().gradient_memory.transient && !parameters.storage().sums)
     for (const GradientBucket& b : parameters.buckets().all()) buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
+  for (int64_t r = 0; layers && r < layers->size(); ++r)
+    of_layers_.push_back({.offset = r * chunk_elements, .count = 1});
   if (scaled) scales_ = backend.make({int64_t(all_.tensors.size())}, DType::f32, Category::optimizer);
 }
 
@@ -71,35 +73,37 @@ Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
     if (config_.scales_parameters()) range.tensor -= int32_t(part.first_tensor);
     part.ranges.push_back(range);
   }
+  part.counted = counted(part.ranges);
   return part;
 }
 
-void Optimizer::measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share,
-                                  Communicator& slices) const {
+void Optimizer::measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share) const {
   const bool parts = parameters_.shards().sharding().ranks > 1;
-  if (!parts && slices.size() == 1) return measure(all_, parameters_.gradients, false, state);
+  if (!parts && !layers_) return measure(all_, parameters_.gradients, false, state);
   const Tensor squares = squares_of_own();
   if (parts) share(squares);
-  slices.size() == 1 ? measure(squares, all_.ranges, state) : join_norms(squares, slices, state);
+  measure(squares, all_.ranges, state);
+  if (layers_) join_norms(state);
 }
 
-// Each rank adds up what it has; what all have the first one counts. Then all add these sums, in the order of ranks.
-void Optimizer::join_norms(const Tensor& squares, Communicator& slices, StepState* state) const {
-  const auto n = int64_t(slices.size());
-  std::vector<UpdateRange> of_ranks;
-  for (int64_t r = 0; r < n; ++r) of_ranks.push_back({.offset = r * chunk_elements, .count = 1});
-  if (!backend_.planning() && slices.rank() > 0)
-    for (size_t i = 0; i < all_.ranges.size(); ++i)
-      if (parameters_.layout()[int(all_.ranges[i].parameter)].cut == Cut::none) squares.data<int64_t>()[i] = 0;
-  measure(squares, all_.ranges, state);
-  const Tensor sums = backend_.workspace({n}, DType::i64);
+// Of ranks that share out layers each counts what it alone has; what all have the first one counts.
+std::vector<UpdateRange> Optimizer::counted(std::vector<UpdateRange> ranges) const {
+  if (!layers_ || layers_->rank() == 0) return ranges;
+  for (UpdateRange& range : ranges)
+    if (parameters_.layout()[int(range.parameter)].cut == Cut::none) range.count = 0;
+  return ranges;
+}
+
+// From the sum that each of the ranks has made, in their order.
+void Optimizer::join_norms(StepState* state) const {
+  const Tensor sums = backend_.workspace({int64_t(of_layers_.size())}, DType::i64);
   if (!backend_.planning()) {
-    const std::span<int64_t> bits(sums.data<int64_t>(), size_t(n));
-    std::ranges::fill(bits, 0);
-    bits[size_t(slices.rank())] = std::bit_cast<int64_t>(state->grad_squares);
-    slices.all_reduce(bits);
+    const Tensor own(reinterpret_cast<std::byte*>(&state->grad_squares), {1}, DType::i64);
+    backend_.zero(sums);
+    backend_.copy(sums.columns(layers_->rank(), 1), own);
+    layers_->wait(layers_->all_reduce(sums));
   }
-  measure(sums, of_ranks, state);
+  measure(sums, of_layers_, state);
 }
 
 void Optimizer::measure(const Tensor& squares, const std::vector<UpdateRange>& ranges, StepState* state) const {
@@ -115,8 +119,8 @@ Tensor Optimizer::squares_of_own() const {
   for (const Part& part : own_)
     range_squares(backend_, {.squares = squares.columns(part.first_range, int64_t(part.ranges.size())),
                              .gradients = parameters_.own_gradients(part.place),
-                             .ranges = part.ranges.data(),
-                             .n_ranges = int64_t(part.ranges.size())});
+                             .ranges = part.counted.data(),
+                             .n_ranges = int64_t(part.counted.size())});
   return squares;
 }
 

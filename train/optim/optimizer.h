@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/communicator.h"
+#include "core/exchange.h"
 #include "core/parameters.h"
 #include "train/config/config.h"
 
@@ -16,13 +16,12 @@ Moments moments_of(const Config& config);
 
 class Optimizer {
  public:
-  Optimizer(const Config& config, Parameters& parameters, Backend& backend);
+  // `layers`: what the ranks that share out each layer exchange through; null: this one has all. Not owned.
+  Optimizer(const Config& config, Parameters& parameters, Backend& backend, Exchange* layers = nullptr);
 
   // The norm of the gradients, whether all are finite, and the factor that clips them. `state` is on the device. Of
-  // several ranks that have parts of the gradients `share` adds up the squares that they have made (RangeSquares);
-  // `slices`: the ranks that share out each layer, whose norm is of all.
-  void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {},
-                         Communicator& slices = single_process()) const;
+  // several ranks that have parts of the gradients `share` adds up the squares that they have made (RangeSquares).
+  void measure_gradients(StepState* state, const std::function<void(const Tensor& squares)>& share = {}) const;
   // One update, unless the gradients were not finite.
   void update(StepState* state) const;
   // Of gradients that are there a bucket at a time: measures a bucket as a part of the step's.
@@ -40,6 +39,7 @@ class Optimizer {
     std::vector<UpdateTensor> tensors;
     std::vector<UpdateRange> ranges;
     std::vector<UpdateRange> beside_muon;  // those that AdamW updates then
+    std::vector<UpdateRange> counted;      // empty where another rank counts their squares
   };
   // A part of each buffer, as rules take them.
   struct Buffers {
@@ -50,7 +50,8 @@ class Optimizer {
   };
   Part part_of(const Part& all, Shards::Part place) const;
   Tensor squares_of_own() const;
-  void join_norms(const Tensor& squares, Communicator& slices, StepState* state) const;
+  std::vector<UpdateRange> counted(std::vector<UpdateRange> ranges) const;
+  void join_norms(StepState* state) const;
   void measure(const Tensor& squares, const std::vector<UpdateRange>& ranges, StepState* state) const;
   void measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const;
   void update(const Part& part, const Tensor& gradients, StepState* state) const;
@@ -71,6 +72,8 @@ class Optimizer {
   std::vector<Part> own_;      // this rank's parts of it
   std::vector<Part> buckets_;  // where each is applied alone
   Tensor scales_;              // of the tensors, where steps are relative to them
+  Exchange* const layers_;
+  std::vector<UpdateRange> of_layers_;  // a sum of each rank that shares out layers
 };
 
 }  // namespace mixtape

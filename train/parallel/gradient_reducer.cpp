@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "core/ops/cast.h"
 #include "train/parallel/watchdog.h"
@@ -17,11 +16,6 @@ std::vector<int64_t> micro_batch_counts(const Config& config) {
   std::vector<int64_t> counts;  // beyond two in each lane nothing new is needed
   for (int64_t n = 1; n <= std::min<int64_t>(most, 2 * LaneFold::lanes); ++n) counts.push_back(n);
   return counts;
-}
-
-// By the thread that communicates, beside those that compute: memory is the limit.
-void add(std::span<float> to, std::span<const float> from) {
-  for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
 }
 
 std::vector<int64_t> bytes_of(const std::vector<int64_t>& counts, int64_t size) {
@@ -45,18 +39,17 @@ bool sums_each_micro_batch(const Config& config, const Communicator& ranks) {
 }
 
 GradientReducer::GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks,
-                                 DeviceExchange* device)
+                                 Exchange* device)
     : parameters_(parameters),
       backend_(backend),
       ranks_(ranks),
       device_(device),
+      host_(host_exchange(ranks)),
       on_gpu_(backend.name() != "cpu"),
       stage_(int(config.parallel.zero_stage)),
       sums_each_(sums_each_micro_batch(config, ranks)),
       shards_(parameters.buckets().all(), parameters.layout().learning_flat_count(), {ranks.rank(), ranks.size()}),
       ready_(size_t(parameters.buckets().size())) {
-  if (ranks.size() > 1 && on_gpu_ && config.determinism == Determinism::strict)
-    throw ConfigError("determinism: strict with several GPUs, which add gradients in NCCL's order; use fast");
   if (ranks.size() > 1) parameters.buckets().set_listener(this);
   // Gradients that are fused into the update are of one micro-batch, whose order is its own.
   if (config.determinism != Determinism::strict || config.precision.gradients == GradientStorage::fused) return;
@@ -122,7 +115,7 @@ void GradientReducer::apply_moves(const Tensor& gradients, Run run) {
 void GradientReducer::exchange(int bucket, const Tensor& gradients) {
   collect();
   const int64_t own = shards_.of_bucket(bucket, ranks_.rank()).run.count;
-  const int64_t arrives = on_gpu_ ? 0 : lanes_ ? own * ranks_.size() : stage_ > 0 ? own : 0;
+  const int64_t arrives = lanes_ ? own * ranks_.size() : stage_ > 0 && !on_gpu_ ? own : 0;
   on_its_way_ = {bucket, now_, gradients, {}};
   if (arrives > 0) on_its_way_.scratch = backend_.workspace({arrives}, DType::f32);
   if (backend_.planning()) return;
@@ -139,6 +132,9 @@ void GradientReducer::exchange(int bucket, const Tensor& gradients) {
 void GradientReducer::collect() {
   if (device_ && on_its_way_.gradients) {
     device_->wait(job_);
+    if (lanes_) add_arrived(on_its_way_);
+    if (lanes_ && stage_ == 0)
+      gathered_ = device_->all_gather(on_its_way_.gradients, shards_.counts_of(on_its_way_.bucket));
   } else if (!backend_.planning() && on_its_way_.gradients) {
     const Phase phase("sum of gradients over ranks", Phase::waits);
     ranks_.wait(job_);
@@ -147,20 +143,21 @@ void GradientReducer::collect() {
 }
 
 // Where the sum of this rank's part of the bucket belongs.
-Tensor GradientReducer::own_of(const Exchange& e) const {
+Tensor GradientReducer::own_of(const OnItsWay& e) const {
   const Shards::Part& own = shards_.of_bucket(e.bucket, ranks_.rank());
   if (sums_each_) return Parameters::part(parameters_.sums, own.place());
   return own_gradients(e);
 }
 
 // This rank's part of the bucket's gradients.
-Tensor GradientReducer::own_gradients(const Exchange& e) const {
+Tensor GradientReducer::own_gradients(const OnItsWay& e) const {
   const Run own = shards_.of_bucket(e.bucket, ranks_.rank()).run;
   return Parameters::part(e.gradients, {own.begin - parameters_.buckets()[e.bucket].run.begin, own.count});
 }
 
 // What this rank has summed up so far it adds to what it gives: so nothing is left to add when the sum arrives.
-int64_t GradientReducer::sum_on_device(const Exchange& e) {
+int64_t GradientReducer::sum_on_device(const OnItsWay& e) {
+  if (lanes_) return device_->all_to_all(e.gradients, shards_.counts_of(e.bucket), e.scratch);
   if (stage_ == 0) return device_->all_reduce(e.gradients);
   const Tensor own = own_of(e);
   if (sums_each_ && e.micro_batch > 0 && own.count() > 0)
@@ -168,54 +165,68 @@ int64_t GradientReducer::sum_on_device(const Exchange& e) {
   return device_->reduce_scatter(e.gradients, shards_.counts_of(e.bucket), own);
 }
 
-void GradientReducer::sum_in_library_order(Communicator& c, const Exchange& e) {
+void GradientReducer::sum_in_library_order(Communicator& c, const OnItsWay& e) {
   if (stage_ == 0) return c.all_reduce(floats_of(e.gradients));
-  const std::span<float> own = floats_of(own_of(e)), sum = e.scratch ? floats_of(e.scratch) : std::span<float>();
-  c.reduce_scatter(floats_of(e.gradients), shards_.counts_of(e.bucket), sum);
-  if (sums_each_ && e.micro_batch > 0)
-    add(own, sum);
-  else
-    std::ranges::copy(sum, own.begin());
+  const Tensor own = own_of(e);
+  c.reduce_scatter(floats_of(e.gradients), shards_.counts_of(e.bucket),
+                   e.scratch ? floats_of(e.scratch) : std::span<float>());
+  sums_each_&& e.micro_batch > 0 ? add(own, e.scratch) : copy(own, e.scratch);
 }
 
 // Each rank gets its part of the bucket from all, and adds them in the order of the lanes.
-void GradientReducer::sum_in_lane_order(Communicator& c, const Exchange& e) {
+void GradientReducer::sum_in_lane_order(Communicator& c, const OnItsWay& e) {
   const std::vector<int64_t> counts = shards_.counts_of(e.bucket);
-  const std::span<float> own = floats_of(own_of(e)), parts = e.scratch ? floats_of(e.scratch) : std::span<float>();
-  c.all_to_all(floats_of(e.gradients), counts, parts);
-  if (sums_each_) return fold(e);
-  add_ranks_as_tree(parts, int64_t(own.size()));
-  std::ranges::copy(parts.first(own.size()), own.begin());
+  c.all_to_all(floats_of(e.gradients), counts, e.scratch ? floats_of(e.scratch) : std::span<float>());
+  add_arrived(e);
   if (stage_ == 0) c.all_gather(memory_of(e.gradients), bytes_of(counts, sizeof(float)));
 }
 
 // What is left of the tree of lanes when each rank has added its own.
-void GradientReducer::add_ranks_as_tree(std::span<float> parts, int64_t count) const {
-  const auto part = [&](int64_t r) { return parts.subspan(size_t(r * count), size_t(count)); };
+void GradientReducer::add_arrived(const OnItsWay& e) {
+  if (sums_each_) return fold(e);
+  const Tensor own = own_of(e);
+  const int64_t count = own.count();
+  const auto part = [&](int64_t r) { return Parameters::part(e.scratch, {r * count, count}); };
+  if (count == 0) return;
   for (int64_t width = 1; width < ranks_.size(); width *= 2)
     for (int64_t r = 0; r + width < ranks_.size(); r += 2 * width) add(part(r), part(r + width));
+  copy(own, part(0));
 }
 
 // The parts are of micro-batches that follow one another: a rank each.
-void GradientReducer::fold(const Exchange& e) {
+void GradientReducer::fold(const OnItsWay& e) {
   const Shards::Part& own = shards_.of_bucket(e.bucket, ranks_.rank());
-  const auto count = size_t(own.run.count);
+  const int64_t count = own.run.count;
   if (count == 0) return;
   for (int r = 0; r < ranks_.size(); ++r) {
     const int64_t number = e.micro_batch * ranks_.size() + r;
     if (number >= micro_batches_) return;
-    const std::span<float> gradients = floats_of(e.scratch).subspan(size_t(r) * count, count);
+    const Tensor gradients = Parameters::part(e.scratch, {r * count, count});
     for (const LaneFold::Move& move : lanes_->moves(number)) {
-      const std::span<float> place = floats_of(Parameters::part(kept_[size_t(move.place)], own.place()));
+      const Tensor place = Parameters::part(kept_[size_t(move.place)], own.place());
       if (move.kind == LaneFold::Move::add)
         add(gradients, place);
       else if (move.kind == LaneFold::Move::take)
-        std::ranges::copy(place, gradients.begin());
+        copy(gradients, place);
       else
-        std::ranges::copy(gradients, place.begin());
+        copy(place, gradients);
     }
-    if (number + 1 == micro_batches_) std::ranges::copy(gradients, floats_of(own_of(e)).begin());
+    if (number + 1 == micro_batches_) copy(own_of(e), gradients);
   }
+}
+
+// On the host by the thread that communicates, beside those that compute: memory is the limit.
+void GradientReducer::add(const Tensor& to, const Tensor& from) const {
+  if (to.count() == 0) return;
+  if (on_gpu_) return backend_.cast().convert({.y = {to, Write::accumulate}, .x = from});
+  float* const sum = to.data<float>();
+  const float* const more = from.data<float>();
+  for (int64_t i = 0; i < to.count(); ++i) sum[i] += more[i];
+}
+
+void GradientReducer::copy(const Tensor& to, const Tensor& from) const {
+  if (to.count() == 0) return;
+  on_gpu_ ? backend_.copy(to, from) : void(std::ranges::copy(floats_of(from), to.data<float>()));
 }
 
 // -0 is what can be added to any number without changing a bit of it; 0 would turn -0 into 0.
@@ -234,6 +245,7 @@ void GradientReducer::finish_sums() {
     for (int b = 0; b < parameters_.buckets().size(); ++b) exchange(b, parameters_.buckets().gradients(b));
   }
   collect();
+  if (device_ && lanes_ && stage_ == 0) device_->wait(gathered_);
 }
 
 // A sum of bit patterns, each of them zero on all ranks but one, is exact.
@@ -244,17 +256,11 @@ void GradientReducer::share_squares(const Tensor& squares) {
   ranks_.all_reduce(std::span(squares.data<int64_t>(), size_t(squares.count())));
 }
 
-// As integers they are ordered like the numbers.
 void GradientReducer::share_largest(const Tensor& values) {
   if (backend_.planning() || ranks_.size() == 1) return;
   const Phase phase("exchange of largest magnitudes", Phase::waits);
-  const auto n = size_t(values.count()), of_ranks = size_t(ranks_.size());
-  auto* const mine = reinterpret_cast<int32_t*>(values.raw());
-  bits_of_ranks_.resize(n * of_ranks);
-  std::memcpy(bits_of_ranks_.data() + n * size_t(ranks_.rank()), mine, n * sizeof(int32_t));
-  const std::vector<int64_t> bytes(of_ranks, int64_t(n * sizeof(int32_t)));
-  ranks_.all_gather(std::as_writable_bytes(std::span(bits_of_ranks_)), bytes);
-  for (size_t i = 0; i < bits_of_ranks_.size(); ++i) mine[i % n] = std::max(mine[i % n], bits_of_ranks_[i]);
+  Exchange& exchange = device_ ? *device_ : *host_;
+  exchange.wait(exchange.largest(values));
 }
 
 double GradientReducer::total(std::span<const double> losses) {

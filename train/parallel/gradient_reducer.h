@@ -14,11 +14,12 @@
 // meanwhile. Stages 0 and 1 do so in the last micro-batch, stages 2 and 3 in each. One exchange is on its way while the
 // next bucket fills: before a bucket is posted the one before is waited for.
 //
-// On GPUs exchanges are queued beside the computing in place of jobs, in fast mode alone, and the host waits for none.
+// On GPUs exchanges are queued beside the computing in place of jobs, the device adds, and the host waits for none.
 //
 // With one rank, and in fast mode, all of it is nothing but additions in order.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -46,7 +47,7 @@ class GradientReducer final : public BucketListener {
  public:
   // `device`: of memory that is not the host's, or null.
   GradientReducer(const Config& config, Parameters& parameters, Backend& backend, Communicator& ranks,
-                  DeviceExchange* device = nullptr);
+                  Exchange* device = nullptr);
   ~GradientReducer() override;
 
   StepCounts begin(const GlobalBatch& batch);
@@ -74,7 +75,7 @@ class GradientReducer final : public BucketListener {
 
  private:
   // A bucket on its way.
-  struct Exchange {
+  struct OnItsWay {
     int bucket = 0;
     int64_t micro_batch = 0;
     Tensor gradients, scratch;
@@ -82,20 +83,23 @@ class GradientReducer final : public BucketListener {
   void exchange_in_order(int bucket);
   void exchange(int bucket, const Tensor& gradients);
   void collect();
-  int64_t sum_on_device(const Exchange& e);
-  void sum_in_library_order(Communicator& c, const Exchange& e);
-  void sum_in_lane_order(Communicator& c, const Exchange& e);
-  void add_ranks_as_tree(std::span<float> parts, int64_t count) const;
-  void fold(const Exchange& e);
+  int64_t sum_on_device(const OnItsWay& e);
+  void sum_in_library_order(Communicator& c, const OnItsWay& e);
+  void sum_in_lane_order(Communicator& c, const OnItsWay& e);
+  void add_arrived(const OnItsWay& e);
+  void fold(const OnItsWay& e);
+  void add(const Tensor& to, const Tensor& from) const;
+  void copy(const Tensor& to, const Tensor& from) const;
   void apply_moves(const Tensor& gradients, Run run);
-  Tensor own_of(const Exchange& e) const;
-  Tensor own_gradients(const Exchange& e) const;
+  Tensor own_of(const OnItsWay& e) const;
+  Tensor own_gradients(const OnItsWay& e) const;
   void fill_with_nothing();
 
   Parameters& parameters_;
   Backend& backend_;
   Communicator& ranks_;
-  DeviceExchange* const device_;
+  Exchange* const device_;
+  const std::unique_ptr<Exchange> host_;
   const bool on_gpu_;  // also in a plan, which has no device_
   const int stage_;
   const bool sums_each_;
@@ -106,10 +110,10 @@ class GradientReducer final : public BucketListener {
   int64_t now_ = -1;                                               // the micro-batch of this rank that is on; -1: none
   int next_bucket_ = 0;
   std::vector<Tensor> ready_;  // gradients of buckets that are complete, and not their turn yet
-  Exchange on_its_way_;
-  int64_t job_ = 0;  // of it, or the device's ticket
+  OnItsWay on_its_way_;
+  int64_t job_ = 0;       // of it, or the device's ticket
+  int64_t gathered_ = 0;  // the device's ticket of the last bucket whose sum all have
   std::vector<int64_t> loss_bits_;
-  std::vector<int32_t> bits_of_ranks_;
 };
 
 }  // namespace mixtape

@@ -7,7 +7,7 @@
 
 namespace mixtape {
 
-WeightGatherer::WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, DeviceExchange* device)
+WeightGatherer::WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, Exchange* device)
     : parameters_(parameters), backend_(backend), ranks_(ranks), device_(device) {
   parameters.set_weight_source(this);
 }

@@ -17,7 +17,7 @@ namespace mixtape {
 class WeightGatherer final : public WeightSource {
  public:
   // Takes its place as the source of the weights, while it lives. `device`: of memory that is not the host's, or null.
-  WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, DeviceExchange* device = nullptr);
+  WeightGatherer(Parameters& parameters, Backend& backend, Communicator& ranks, Exchange* device = nullptr);
   ~WeightGatherer() override;
 
   // A micro-batch of training, between the two.
@@ -43,7 +43,7 @@ class WeightGatherer final : public WeightSource {
   Parameters& parameters_;
   Backend& backend_;
   Communicator& ranks_;
-  DeviceExchange* const device_;
+  Exchange* const device_;
   Held now_, next_;
   bool training_ = false;
   bool knows_order_ = false;

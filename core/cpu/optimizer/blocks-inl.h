@@ -49,7 +49,8 @@ void update_blocks(const FlatBuffers& b, const UpdateRange* ranges, int64_t n_ra
   parallel_tasks(n_ranges, [&](int64_t r) HWY_ATTR {
     const auto rule = rule_of(ranges[r]);
     using Rule = decltype(rule);
-    update_range(b, ranges[r], {&rule, [](const void* of, const Block& block) HWY_ATTR { (*static_cast<Rule*>(of))(block); }});
+    update_range(b, ranges[r],
+                 {&rule, [](const void* of, const Block& block) HWY_ATTR { (*static_cast<Rule*>(of))(block); }});
   });
 }
 

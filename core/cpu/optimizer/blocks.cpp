@@ -146,8 +146,7 @@ HWY_INLINE void close_by_chance(T* to, int64_t n, const float* w, const uint16_t
   }
 }
 
-void close_weights(const FlatBuffers& b, const UpdateRange& range, int64_t at, int64_t n, float* w,
-                              Room& room) {
+void close_weights(const FlatBuffers& b, const UpdateRange& range, int64_t at, int64_t n, float* w, Room& room) {
   if (b.weights.dtype() == DType::f32) return;
   dispatch<fp16, bf16>(b.weights.dtype(), "update", [&]<class T>() HWY_ATTR {
     whole_vectors(b.weights.data<T>() + at, n, true, [&](T* to) HWY_ATTR {
