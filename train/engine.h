@@ -26,6 +26,8 @@ struct EngineOptions {
   // In training: of masters and moments; summed gradients; and weights.
   Sharding sharding = {};
   bool sums = false, shards_weights = false;
+  bool offload = false;                        // the optimizer's state is outside of the device's memory
+  std::string offload_directory = {};          // of a CPU: in a file there
   TensorParallel parallel = TensorParallel();  // the ranks that share out its layers
   bool gradients = false;                      // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};

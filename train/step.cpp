@@ -42,6 +42,10 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid&
       optimizer_(config, engine.parameters(), engine.backend()),
       device_(exchange_of(engine.backend(), ranks, config)),
       reducer_(config, engine.parameters(), engine.backend(), ranks.data(), device_.get()) {
+  if (config.memory.offload_directory && engine.backend().name() != "cpu")
+    throw ConfigError(
+        "memory.offload_directory: {}, but the state of a GPU is kept in memory of the host; leave it out",
+        *config.memory.offload_directory);
   if (device_) Watchdog::ask([device = device_.get()] { return device->fault(); });
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
@@ -213,6 +217,8 @@ EngineOptions training_options(const Config& config, const RankGrid& grid) {
           .sharding = sharding_of(config, ranks),
           .sums = sums,
           .shards_weights = sums && config.parallel.zero_stage == 3,
+          .offload = config.memory.offload == OffloadMode::optimizer,
+          .offload_directory = config.memory.offload_directory.value_or(config.run_directory().string()),
           .parallel = parallel,
           .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
@@ -248,6 +254,7 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config, con
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();
   plan.at_peak = dry.arena().at_peak();
+  plan.offloaded = dry.parameters().offloaded_bytes();
   return plan;
 }
 
