@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "tests/checkpoint/temporary_directory.h"
+#include "tests/support/thread_ranks.h"
 #include "tests/train/rank_run.h"
 #include "tests/train/tiny_run.h"
+#include "train/parallel/communication_thread.h"
 #include "train/parallel/world.h"
 #include "train/resume.h"
 
@@ -126,6 +128,29 @@ TEST(Offload, SavesAndLoadsAsStateInMemoryDoes) {
     advance(run, 2, losses);
     EXPECT_EQ(losses, never_stopped.losses) << before << after;
     EXPECT_EQ(all_bytes(run.engine), never_stopped.bytes) << before << after;
+  }
+}
+
+// Each rank has its own shards in a file of its own; of 4 ranks some have none.
+TEST(Offload, RanksOffloadTheirShards) {
+  const TemporaryDirectory directory;
+  for (const int stage : {0, 1, 2, 3}) {
+    using PerRank = std::array<std::vector<std::vector<std::byte>>, 4>;
+    PerRank held, outside;
+    for (const bool offload : {false, true}) {
+      const Config config =
+          offload_config({fmt::format("precision.mode=bf16 precision.moments=int8 parallel.zero_stage={}", stage)},
+                         offload, directory);
+      PerRank& bytes = offload ? outside : held;
+      ThreadRanks::run(4, [&](Communicator& others) {
+        CommunicationThread ranks(others);
+        RankRun run(config, ranks);
+        for (int i = 0; i < 2; ++i) run.advance(8);
+        EXPECT_EQ(run.engine.arena().peak(), run.plan.peak) << ranks.rank();
+        bytes[size_t(ranks.rank())] = all_bytes(run.engine);
+      });
+    }
+    for (size_t r = 0; r < held.size(); ++r) EXPECT_EQ(outside[r], held[r]) << "stage " << stage << ", rank " << r;
   }
 }
 
