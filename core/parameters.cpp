@@ -112,7 +112,8 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
                          Category::parameters);
   const Shape flat{shards_->own_count()};
   if (storage.master != MasterWeights::none)
-    master = backend.make(flat, storage.master == MasterWeights::fp32 ? DType::f32 : DType::u16, Category::master);
+    master =
+        make_state(storage.master == MasterWeights::fp32 ? DType::f32 : DType::u16, flat.count(), Category::master);
   if (storage.gradients) gradients = buckets_->flat();
   if (storage.sums) sums = backend.make(flat, DType::f32, Category::gradients);
   const MomentFormat format = storage.moments.format;
@@ -120,20 +121,44 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
   if (storage.moments.second == SecondMoments::full) v = make_moment(second_moment_type(format));
   if (storage.moments.second == SecondMoments::factored || storage.moments.second == SecondMoments::without_hidden) {
     if (storage.sharding.ranks > 1) throw Error("parameters: second moments of some are not cut into shards");
-    v = storage.moments.second == SecondMoments::factored
-            ? backend.make({layout.factored_count()}, DType::f32, Category::optimizer)
-            : backend.make({layout.without_hidden_count()}, second_moment_type(format), Category::optimizer);
+    const bool factored = storage.moments.second == SecondMoments::factored;
+    v.values = {backend, backend.make({factored ? layout.factored_count() : layout.without_hidden_count()},
+                                      factored ? DType::f32 : second_moment_type(format), Category::optimizer)};
   }
+  if (offloaded_bytes_ > 0 && !backend.planning()) take_outside();
   // The padding between parameters is never written again, so it stays 0 and out of every sum.
-  for (const Tensor& t : {weights, master, sums, m.values, m.scales, v.values, v.scales})
+  for (const Tensor& t :
+       {weights, sums, master.memory(), m.values.memory(), m.scales.memory(), v.values.memory(), v.scales.memory()})
     if (t && !backend.planning()) backend.zero(t);
 }
 
-Moment Parameters::make_moment(DType type) const {
+// Each begins with a page, so that no two share one.
+FlatState Parameters::make_state(DType type, int64_t count, Category category) {
+  if (!storage_.offload) return {backend_, backend_.make({count}, type, category)};
+  constexpr int64_t page = 4096;
+  const FlatState state(type, count, offloaded_bytes_);
+  offloaded_bytes_ += (state.bytes() + page - 1) / page * page;
+  return state;
+}
+
+MomentState Parameters::make_moment(DType type) {
   const int64_t n = shards_->own_count();
-  Moment moment(backend_.make({n}, type, Category::optimizer));
-  if (moment.blocks()) moment.scales = backend_.make({Moment::blocks_of(n)}, DType::f32, Category::optimizer);
+  MomentState moment{make_state(type, n, Category::optimizer), {}};
+  if (size_of(type) == 1) moment.scales = make_state(DType::f32, Moment::blocks_of(n), Category::optimizer);
   return moment;
+}
+
+void Parameters::take_outside() {
+  outside_ = backend_.offload(offloaded_bytes_, storage_.offload_directory);
+  for (FlatState* state : {&master, &m.values, &m.scales, &v.values, &v.scales})
+    if (state->offloaded()) state->set_outside(outside_.get());
+}
+
+UpdateState Parameters::held_state(Run place) const {
+  const bool of_all = storage_.moments.second == SecondMoments::full;
+  const auto moment = [](const MomentState& s) { return Moment(s.values.memory(), s.scales.memory()); };
+  return {part(master.memory(), place), moment(m).part(place.begin, place.count),
+          of_all ? moment(v).part(place.begin, place.count) : moment(v)};
 }
 
 Tensor Parameters::slice(const Tensor& flat, int id) const {
@@ -231,14 +256,14 @@ void Parameters::load(int id, const float* whole) {
     for (const Run& run : layout_.runs(id)) slice.insert(slice.end(), whole + run.begin, whole + run.end());
   const float* const values = entry.cut != Cut::none ? slice.data() : whole;
   // Into elements [to.begin, to.end()) of a flat buffer, as this function of each number.
-  const auto put = [&]<class T>(const Tensor& flat, Run to, const float* from, T (*stored)(float)) {
+  const auto put = [&]<class T>(const FlatState& flat, Run to, const float* from, T (*stored)(float)) {
     std::vector<T> converted(size_t(to.count));
     std::transform(from, from + to.count, converted.begin(), stored);
-    backend_.copy_from_host(part(flat, to), converted.data());
+    flat.write(to.begin, to.count, converted.data());
   };
   const auto put_weights = [&](Run to, const float* from) {
     dispatch<float, fp16, bf16>(weights.dtype(), "parameters",
-                                [&]<class T>() { put(weights, to, from, rounded_weight<T>); });
+                                [&]<class T>() { put(FlatState(backend_, weights), to, from, rounded_weight<T>); });
   };
   if (!entry.learns) return put_weights({frozen_at(id), entry.count()}, values);
   if (!storage_.shards_weights) put_weights({entry.offset, entry.count()}, values);
@@ -249,7 +274,7 @@ void Parameters::load(int id, const float* whole) {
     const Run place{own.at + begin - own.run.begin, count};
     const float* const from = values + (begin - entry.offset);
     if (storage_.shards_weights) put_weights(place, from);
-    if (master && master.dtype() == DType::f32) backend_.copy_from_host(part(master, place), from);
+    if (master && master.dtype() == DType::f32) master.write(place.begin, place.count, from);
     if (master && master.dtype() == DType::u16) put(master, place, from, remainder_of);
   }
 }
@@ -258,16 +283,17 @@ void Parameters::store(int id, float* values) const {
   const bool has_master = master && layout_[id].learns;
   if (has_master && storage_.sharding.ranks > 1)
     throw Error("parameters: this rank has a part of the masters only, and {} is asked for", layout_[id].name);
-  const bool from_master = has_master && master.dtype() == DType::f32;
-  const Tensor from = from_master ? slice(master, id) : weight(id);
+  const int64_t begin = layout_[id].offset, count = layout_[id].count();
+  if (has_master && master.dtype() == DType::f32) return master.read(values, begin, count);
+  const Tensor from = weight(id);
   dispatch<float, fp16, bf16>(from.dtype(), "parameters", [&]<class T>() {
     std::vector<T> raw(from.count());
     backend_.copy_to_host(raw.data(), from);
     for (int64_t i = 0; i < from.count(); ++i) values[i] = float(raw[i]);
   });
-  if (!has_master || from_master) return;
-  std::vector<uint16_t> remainders(size_t(from.count()));
-  backend_.copy_to_host(remainders.data(), slice(master, id));
+  if (!has_master) return;
+  std::vector<uint16_t> remainders(static_cast<size_t>(count));
+  master.read(remainders.data(), begin, count);
   for (int64_t i = 0; i < from.count(); ++i) values[i] = master_of(bf16(values[i]), remainders[size_t(i)]);
 }
 

@@ -7,12 +7,14 @@
 // serves all buffers.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/backend.h"
+#include "core/flat_state.h"
 #include "core/gradient_buckets.h"
 #include "core/ops/optimizer.h"
 #include "core/ops/optimizer_state.h"
@@ -136,6 +138,9 @@ struct ParameterStorage {
   Sharding sharding;
   bool sums = false;  // beside transient gradients: their sums, in the rank's own parts
   bool shards_weights = false;
+  // Masters, and moments of every element, are outside of the device's memory; of a CPU in a file in this directory.
+  bool offload = false;
+  std::string offload_directory = {};
 };
 
 // The weights that learn, bucket by bucket, where a rank keeps its own parts of them only.
@@ -174,6 +179,11 @@ class Parameters {
   Tensor own_weights(const Shards::Part& own) const {
     return part(weights, storage_.shards_weights ? own.place() : own.run);
   }
+  // Of the optimizer's state what is in the device's memory: of a run of the rank's own buffers, and whole of moments
+  // that not every element has.
+  UpdateState held_state(Run place) const;
+  // Bytes that are outside of it.
+  int64_t offloaded_bytes() const { return offloaded_bytes_; }
   Tensor own_gradients(const Shards::Part& own) const {
     return sums ? part(sums, own.place()) : part(gradients, own.run);
   }
@@ -198,11 +208,15 @@ class Parameters {
   // Flat. Weights: of all, or the rank's own parts of what learns and behind them what does not. The others: of what
   // learns; master, sums, m and v the rank's own parts of it. Gradients are absent where they are transient. master:
   // float32 or uint16 remainders.
-  Tensor weights, master, gradients, sums;
-  Moment m, v;
+  Tensor weights, gradients, sums;
+  FlatState master;
+  MomentState m, v;
 
  private:
-  Moment make_moment(DType type) const;
+  // Of every element: outside where the storage says so.
+  FlatState make_state(DType type, int64_t count, Category category);
+  MomentState make_moment(DType type);
+  void take_outside();
   Tensor slice(const Tensor& flat, int id) const;
   // Parts of the flat buffers as they are here in terms of a model that is not cut.
   std::vector<Shards::Part> in_whole(const std::vector<Shards::Part>& parts) const;
@@ -217,6 +231,8 @@ class Parameters {
   std::optional<GradientBuckets> buckets_;
   std::optional<Shards> shards_;
   WeightSource* source_ = nullptr;
+  std::unique_ptr<Offload> outside_;
+  int64_t offloaded_bytes_ = 0;
 };
 
 }  // namespace mixtape

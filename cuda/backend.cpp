@@ -1,6 +1,7 @@
 #include "cuda/backend.h"
 
 #include "cuda/feed.h"
+#include "cuda/offload.h"
 
 namespace mixtape {
 
@@ -34,6 +35,11 @@ void CudaBackend::zero(const Tensor& tensor) {
 
 std::unique_ptr<Feed> CudaBackend::feed(const Tensor& block) {
   return std::make_unique<cuda::DoubleFeed>(*this, runtime_, block);
+}
+
+// The memory of the host is the nearest place; a directory is of no use.
+std::unique_ptr<Offload> CudaBackend::offload(int64_t bytes, const std::string&) {
+  return std::make_unique<cuda::PinnedOffload>(runtime_, bytes);
 }
 
 void CudaBackend::repeat(int id, const std::function<void()>& work) {

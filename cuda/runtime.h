@@ -12,10 +12,10 @@
 
 namespace mixtape::cuda {
 
-// Kernels and their copies run in `compute`, in order. `upload` carries inputs meanwhile, and `communication` what goes
-// to other GPUs; only events order them.
-enum class Queue { compute, upload, communication };
-inline constexpr int queues = 3;
+// Kernels and their copies run in `compute`, in order. `upload` carries inputs and offloaded state meanwhile,
+// `download` takes that state back, and `communication` what goes to other GPUs; only events order them.
+enum class Queue { compute, upload, communication, download };
+inline constexpr int queues = 4;
 using Event = int;      // of a runtime; marks a place in a queue, once recorded
 using Recording = int;  // of a runtime
 

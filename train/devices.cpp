@@ -9,12 +9,13 @@
 
 namespace mixtape {
 
-// Exchanges beside the computing are no part of a graph.
+// Exchanges beside the computing are no part of a graph, and neither is the way of offloaded state.
 DeviceOptions device_options(const Config& config, const Communicator& ranks) {
   return {.device = config.device,
           .threads = int(config.runtime.threads.value_or(0)),
           .determinism = config.determinism,
-          .cuda_graphs = ranks.size() > 1 ? Auto<bool>(false) : config.runtime.cuda_graphs,
+          .cuda_graphs = ranks.size() > 1 || config.memory.offload != OffloadMode::none ? Auto<bool>(false)
+                                                                                        : config.runtime.cuda_graphs,
           .tf32 = config.precision.mode == PrecisionMode::tf32,
           .cudnn = config.attention.implementation == AttentionImplementation::cudnn};
 }

@@ -53,7 +53,9 @@ void Engine::make_buffers() {
                                                     .moments = training ? options_.moments : Moments{},
                                                     .sharding = options_.sharding,
                                                     .sums = options_.sums,
-                                                    .shards_weights = options_.shards_weights},
+                                                    .shards_weights = options_.shards_weights,
+                                                    .offload = training && options_.offload,
+                                                    .offload_directory = options_.offload_directory},
                                    *backend_);
   if (options_.quantisation.kind != QuantisationSpec::none)
     quantisation_ = std::make_unique<Quantisation>(options_.quantisation, model_.layout(), *backend_);

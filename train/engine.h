@@ -27,6 +27,8 @@ struct EngineOptions {
   Sharding sharding = {};
   bool sums = false, shards_weights = false;
   Communicator* layers = &single_process();  // the ranks that share out its layers; not owned
+  bool offload = false;                      // the optimizer's state is outside of the device's memory
+  std::string offload_directory = {};        // of a CPU: in a file there
   bool gradients = false;                    // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)

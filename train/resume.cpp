@@ -27,18 +27,24 @@ RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointRead
   const std::vector<Stored> model = parameters_of(engine.model().layout(), "", false);
   const int64_t elements = p.layout().whole_flat_count();
   if (checkpoint) checkpoint->read_model(places(host, elements, p.weights.dtype(), model));
-  distribute(ranks, engine.backend(), host.data(), elements, p.weights, p.weight_parts());
+  distribute(ranks, host.data(), elements, {engine.backend(), p.weights}, p.weight_parts());
 
   const auto buffers = optimizer_buffers(engine);
   std::vector<TensorRef> all;
   for (const StateBuffer& b : buffers)
     for (const Stored& s : b.stored) all.push_back({s.name, b.flat.dtype(), s.shape});
   if (checkpoint) checkpoint->expect_optimizer(all);
+  host = {};
   for (const StateBuffer& b : buffers) {
+    if (ranks.size() == 1) {  // from the file to where it belongs, which may be another file
+      for (const Stored& s : b.stored)
+        b.flat.write(s.offset, count_of(s.shape), checkpoint->optimizer_bytes(s.name).data());
+      continue;
+    }
     const int64_t count = whole_count(p, b);
     if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
     const std::vector<Shards::Part> whole{{{0, count}, 0}};
-    distribute(ranks, engine.backend(), host.data(), count, b.flat, is_cut(p, b) ? p.learning_parts(b.each) : whole);
+    distribute(ranks, host.data(), count, b.flat, is_cut(p, b) ? p.learning_parts(b.each) : whole);
   }
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),

@@ -11,6 +11,9 @@
 namespace mixtape {
 namespace {
 
+// What is read of state at a time.
+constexpr int64_t piece_elements = 4 << 20;
+
 // What is in a flat buffer, as the checkpoint sees it.
 std::vector<ConstTensorRef> views(const void* flat, DType type, const std::vector<Stored>& stored) {
   std::vector<ConstTensorRef> list;
@@ -26,7 +29,7 @@ const void* whole_weights(Engine& engine, const RankGrid& ranks, std::vector<std
   if (!sharded && p.layout().slice().ranks == 1) return engine.backend().host_view(p.weights, buffer);
   // What several have, the first of them brings.
   const std::vector<Shards::Part> parts = sharded || first ? p.weight_parts(first) : std::vector<Shards::Part>{};
-  buffer = gather(ranks.all(), engine.backend(), p.weights, parts, p.layout().whole_flat_count());
+  buffer = gather(ranks.all(), {engine.backend(), p.weights}, parts, p.layout().whole_flat_count());
   return buffer.data();
 }
 
@@ -66,24 +69,34 @@ void write_numbers(SharedFile& file, const std::map<int64_t, Placed>& places, in
   }
 }
 
-// All ranks, in turns: everything on rank 0, which writes it.
-FileRecord gather_and_write(Engine& engine, const RankGrid& grid, const std::vector<StateBuffer>& buffers,
-                            const std::filesystem::path& path) {
-  const Parameters& p = engine.parameters();
-  std::deque<std::vector<std::byte>> held;
-  std::vector<ConstTensorRef> tensors;
-  for (const StateBuffer& b : buffers) {
-    std::vector<std::byte>& host = held.emplace_back();
-    const void* all = nullptr;
-    if (is_cut(p, b)) {
-      host = gather(grid.all(), engine.backend(), b.flat, written_parts(p, grid, b), whole_count(p, b));
-      all = host.data();
-    } else {
-      all = engine.backend().host_view(b.flat, host);
+// Of a buffer that this process has whole: a piece of it at a time.
+TensorSource streamed(const FlatState& flat, const Stored& stored) {
+  auto produce = [flat, begin = stored.offset, count = count_of(stored.shape)](const ByteSink& sink) {
+    std::vector<std::byte> piece(size_t(std::min(count, piece_elements) * size_of(flat.dtype())));
+    for (int64_t at = 0; at < count; at += piece_elements) {
+      const int64_t n = std::min(count - at, piece_elements);
+      flat.read(piece.data(), begin + at, n);
+      sink({piece.data(), size_t(n * size_of(flat.dtype()))});
     }
-    for (ConstTensorRef& tensor : views(all, b.flat.dtype(), b.stored)) tensors.push_back(std::move(tensor));
+  };
+  return {stored.name, stored_type(flat.dtype()), stored.shape, std::move(produce)};
+}
+
+// All ranks, in turns: on rank 0, which writes it, everything that is cut, and a piece of what is not.
+FileRecord gather_and_write(const Parameters& p, const RankGrid& grid, const std::vector<StateBuffer>& buffers,
+                            const std::filesystem::path& path) {
+  std::deque<std::vector<std::byte>> held;
+  std::vector<TensorSource> tensors;
+  for (const StateBuffer& b : buffers) {
+    const DType type = b.flat.dtype();
+    const std::byte* all = nullptr;
+    if (is_cut(p, b))
+      all = held.emplace_back(gather(grid.all(), b.flat, written_parts(p, grid, b), whole_count(p, b))).data();
+    for (const Stored& s : b.stored)
+      tensors.push_back(all ? tensor_source(s.name, type, s.shape, all + s.offset * size_of(type))
+                            : streamed(b.flat, s));
   }
-  return grid.all().rank() == 0 ? write_optimizer_file(path, tensors) : FileRecord{};
+  return grid.all().rank() == 0 ? write_safetensors(path, std::move(tensors)) : FileRecord{};
 }
 
 // All ranks, each what it has, at once; `path` is rank 0's, and empty where it has nothing to write any more.
@@ -97,8 +110,7 @@ FileRecord write_together(Engine& engine, const RankGrid& grid, const std::strin
     for (const Stored& s : b.stored) tensors.push_back({s.name, stored_type(b.flat.dtype()), s.shape, {}});
   const SafetensorsLayout layout = layout_safetensors(std::move(tensors));
   std::optional<SharedFile> file = SharedFile::create(ranks, path, layout.header, layout.bytes);
-  if (!file) return gather_and_write(engine, grid, buffers, path);
-  constexpr int64_t piece_elements = 4 << 20;
+  if (!file) return gather_and_write(engine.parameters(), grid, buffers, path);
   std::vector<std::byte> piece;
   for (const StateBuffer& b : buffers) {
     const std::map<int64_t, Placed> places = placed(b, layout);
@@ -107,7 +119,7 @@ FileRecord write_together(Engine& engine, const RankGrid& grid, const std::strin
       for (int64_t at = 0; at < part.run.count; at += piece_elements) {
         const int64_t count = std::min(part.run.count - at, piece_elements);
         piece.resize(size_t(count * size));
-        engine.backend().copy_to_host(piece.data(), Parameters::part(b.flat, {part.at + at, count}));
+        b.flat.read(piece.data(), part.at + at, count);
         write_numbers(*file, places, part.run.begin + at, size, piece);
       }
   }
@@ -146,7 +158,7 @@ std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunStat
   contents.write_optimizer = [&](const std::filesystem::path& path) {
     met = true;
     return ranks.size() > 1 ? write_together(engine, grid, path.string())
-                            : gather_and_write(engine, grid, optimizer_buffers(engine), path);
+                            : gather_and_write(p, grid, optimizer_buffers(engine), path);
   };
   try {
     return save_checkpoint(directory, contents);

@@ -60,8 +60,8 @@ void add_scales(Engine& engine, std::vector<StateBuffer>& buffers) {
     scales.push_back({"fp8_scale." + name, {3}, 3 * int64_t(i)});
     histories.push_back({"fp8_amax." + name, {3, steps}, 3 * steps * int64_t(i)});
   }
-  buffers.push_back({.flat = q->scale, .stored = std::move(scales), .shared = true});
-  buffers.push_back({.flat = q->history, .stored = std::move(histories), .shared = true});
+  buffers.push_back({.flat = {engine.backend(), q->scale}, .stored = std::move(scales), .shared = true});
+  buffers.push_back({.flat = {engine.backend(), q->history}, .stored = std::move(histories), .shared = true});
 }
 
 }  // namespace

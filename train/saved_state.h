@@ -18,7 +18,7 @@ struct Stored {
 
 // A flat buffer that an optimizer updates beside the weights, and what is in it.
 struct StateBuffer {
-  Tensor flat;
+  FlatState flat;
   std::vector<Stored> stored;
   int64_t each = 1;     // elements of the parameters that a number is for
   bool shared = false;  // every rank has all of it, whatever else is cut into shards

@@ -37,6 +37,10 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid&
       device_(exchange_of(engine.backend(), ranks)),
       reducer_(config, engine.parameters(), engine.backend(), ranks.data(), device_.get()) {
   watch_exchanges();
+  if (config.memory.offload_directory && engine.backend().name() != "cpu")
+    throw ConfigError(
+        "memory.offload_directory: {}, but the state of a GPU is kept in memory of the host; leave it out",
+        *config.memory.offload_directory);
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
   if (engine.options().shards_weights)
@@ -221,6 +225,8 @@ EngineOptions training_options(const Config& config, const RankGrid& grid) {
           .sums = sums,
           .shards_weights = sums && config.parallel.zero_stage == 3,
           .layers = &layers,
+          .offload = config.memory.offload == OffloadMode::optimizer,
+          .offload_directory = config.memory.offload_directory.value_or(config.run_directory().string()),
           .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
@@ -255,6 +261,7 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config, con
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();
   plan.at_peak = dry.arena().at_peak();
+  plan.offloaded = dry.parameters().offloaded_bytes();
   return plan;
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/cpu/gemm_choices.h"
+#include "core/cpu/offload_file.h"
 #include "core/cpu/parallel.h"
 
 namespace mixtape {
@@ -29,6 +30,10 @@ void CpuBackend::copy(const Tensor& to, const Tensor& from) {
   if (planning()) return;
   parallel_for(from.bytes(), 1 << 20,
                [&](int64_t begin, int64_t end) { std::memcpy(to.raw() + begin, from.raw() + begin, end - begin); });
+}
+
+std::unique_ptr<Offload> CpuBackend::offload(int64_t bytes, const std::string& directory) {
+  return std::make_unique<OffloadFile>(bytes, directory);
 }
 
 // In strict mode nothing is timed, so there is nothing to keep.

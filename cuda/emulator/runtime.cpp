@@ -123,7 +123,7 @@ void Runtime::wait(Event event, Queue queue) {
   if (recording()) State::refuse("an event is waited for");
   const State::Reached reached = state_->events[size_t(event)];
   static constexpr LeftOut of_queue[] = {LeftOut::waits_of_compute, LeftOut::waits_of_upload,
-                                         LeftOut::waits_of_communication};
+                                         LeftOut::waits_of_communication, LeftOut::waits_of_download};
   if (emulator::mistake == of_queue[size_t(queue)]) return;
   if (reached) state_->queue(queue, {[] {}, reached});
 }

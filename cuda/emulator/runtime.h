@@ -16,7 +16,14 @@ void run_late(bool late);
 bool runs_late();
 
 // Mistakes, for tests: waits that the caller asks for and does not get.
-enum class LeftOut { nothing, waits_of_compute, waits_of_upload, waits_of_communication, waits_of_host };
+enum class LeftOut {
+  nothing,
+  waits_of_compute,
+  waits_of_upload,
+  waits_of_communication,
+  waits_of_download,
+  waits_of_host
+};
 void leave_out(LeftOut mistake);
 
 // What the host has done so far, for tests: how often it waited while the device had not come so far yet, how often it

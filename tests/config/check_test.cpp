@@ -231,8 +231,26 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
       {{"optimizer.name=sgd", "optimizer.scale_parameter=true"}, "it is for adamw, adam, adafactor"},
       {{"optimizer.sgd.momentum=0.8"}, "which has no effect with optimizer.name adamw; it is for sgd"},
       {{"optimizer.name=sgd", "optimizer.sgd={momentum: 0, nesterov: true}"}, "optimizer.sgd.nesterov"},
-      {{"memory.offload=optimizer"}, "not available"},
   });
+}
+
+TEST(Check, OffloadNeedsSomethingToMoveAndAPlaceForIt) {
+  expect_violations({
+      {{"memory.offload=activations"}, "which this version cannot"},
+      {{"memory.offload_directory=/fast"}, "which has no effect without memory.offload"},
+      {{"memory.offload=optimizer", "optimizer.name=sgd", "optimizer.sgd.momentum=0"},
+       "optimizer.name sgd keeps nothing"},
+      {{"memory.offload=optimizer", "optimizer.name=adafactor", "precision.master=fp32"}, "adafactor keeps nothing of"},
+  });
+  for (const char* more : {"precision.mode=bf16", "optimizer.name=lion", "parallel.zero_stage=3"})
+    EXPECT_EQ(violation({"memory.offload=optimizer", more}), "");
+  EXPECT_EQ(violation({"memory.offload=optimizer", "memory.offload_directory=/fast"}), "");
+  EXPECT_EQ(violation({"memory.offload=optimizer", "optimizer.name=adafactor", "precision.mode=bf16"}), "");
+  const ResolvedConfig r = load_config(
+      {}, {"memory.offload=optimizer", "memory.offload_directory=/fast", "device=cuda:0", "runtime.cuda_graphs=true"});
+  const std::string error = error_text([&] { check(r.config, r.origins, {.cuda = true}); });
+  EXPECT_NE(error.find("memory.offload_directory is /fast, but device is cuda:0"), error.npos) << error;
+  EXPECT_NE(error.find("runtime.cuda_graphs is true, expected auto or false with memory.offload"), error.npos) << error;
 }
 
 TEST(Check, GradientsThatAreFusedIntoTheUpdate) {

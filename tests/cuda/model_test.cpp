@@ -91,10 +91,10 @@ Training train_model(Device d, const ModelSpec& spec, DType type, const std::vec
         *d, {.state = state, .gradients = parameters.gradients, .ranges = ranges.data(), .n_ranges = n, .clip = 1});
     adamw(*d, {.state = state,
                .weights = parameters.weights,
-               .master = parameters.master,
+               .master = parameters.master.memory(),
                .gradients = parameters.gradients,
-               .m = parameters.m,
-               .v = parameters.v,
+               .m = parameters.m.values.memory(),
+               .v = parameters.v.values.memory(),
                .ranges = ranges.data(),
                .n_ranges = n,
                .beta1 = 0.9f,
@@ -106,7 +106,7 @@ Training train_model(Device d, const ModelSpec& spec, DType type, const std::vec
     ++host.attempts;
     host.updates += uint64_t(host.finite);
   }
-  run.weights = d.bits(type == DType::f32 ? parameters.weights : parameters.master);
+  run.weights = d.bits(type == DType::f32 ? parameters.weights : parameters.master.memory());
   return run;
 }
 

@@ -143,6 +143,32 @@ TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
   for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
 }
 
+// Masters and moments in memory of the host: the same losses and weights, in less memory, and nobody waits.
+TEST_P(GpuStep, TakesOffloadedStateThroughItsMemory) {
+  config.runtime.cuda_graphs.emplace(false);
+  std::vector<std::byte> weights[2];
+  std::vector<double> losses[2];
+  for (const bool offload : {false, true}) {
+    config.memory.offload = offload ? OffloadMode::optimizer : OffloadMode::none;
+    const EngineOptions options = training_options(config);
+    const MemoryPlan plan = plan_training(options, config);
+    Engine engine(options, plan.peak);
+    losses[offload] = train(engine, 4);
+    EXPECT_EQ(engine.arena().peak(), plan.peak);
+    EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
+    EXPECT_EQ(plan.offloaded > 0, offload);
+    weights[offload].resize(size_t(engine.parameters().weights.bytes()));
+    engine.backend().copy_to_host(weights[offload].data(), engine.parameters().weights);
+    TrainingStep step(engine, config);
+    step.run(batch_of(config, 7), 1e-2);
+    const int64_t waits = emulator::host_counts().waits;
+    step.run(batch_of(config, 8), 1e-2);
+    EXPECT_LE(emulator::host_counts().waits - waits, 2) << "for inputs and the result alone";
+  }
+  EXPECT_EQ(losses[1], losses[0]);
+  EXPECT_EQ(weights[1], weights[0]);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Rules, GpuStep,
     testing::Values(GpuRule{OptimizerKind::adamw},

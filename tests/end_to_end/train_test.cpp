@@ -144,6 +144,27 @@ TEST_F(Training, RecomputationDoesNotChangeBits) {
   EXPECT_EQ(final_state("a"), final_state("c"));
 }
 
+// In a file of the run's directory, of which nothing is left; as any other state in checkpoints.
+TEST_F(Training, OffloadedStateDoesNotChangeBits) {
+  const std::string bf16 = "precision.mode=bf16", offload = "memory.offload=optimizer", stop = "train.stop_at_step=7";
+  ASSERT_EQ(train({"run.name=a", bf16}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=b", bf16, offload}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("b"));
+  for (const auto& entry : std::filesystem::directory_iterator(space.path() / "runs/b"))
+    EXPECT_EQ(entry.path().filename().string().find("offload"), std::string::npos) << entry.path();
+  ASSERT_EQ(train({"run.name=c", bf16, offload, stop}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=c", bf16}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("c"));
+  ASSERT_EQ(train({"run.name=d", bf16, stop}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=d", bf16, offload, "memory.offload_directory=elsewhere"}).exit_code, 0);
+  EXPECT_EQ(final_state("a"), final_state("d"));
+  EXPECT_TRUE(std::filesystem::is_empty(space.path() / "elsewhere"));
+  const ProcessResult r = train({"run.name=e", offload, "memory.offload_directory=/proc/none"});
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_NE(r.err.find("memory.offload: no file can be made in /proc/none"), std::string::npos) << r.err;
+  EXPECT_FALSE(std::filesystem::exists(space.path() / "runs/e")) << "before anything is written";
+}
+
 TEST_F(Training, StoppedAndResumedIsTheSameRun) {
   for (const std::string mode : {"fp32", "fp16", "bf16"}) {
     const std::vector<std::string> precision{"precision.mode=" + mode};

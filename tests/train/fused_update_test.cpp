@@ -19,12 +19,6 @@ struct Trained {
   int64_t largest_bucket = 0;
 };
 
-std::vector<std::byte> bytes_of(Engine& engine, const Tensor& t) {
-  std::vector<std::byte> bytes(size_t(t ? t.bytes() : 0));
-  if (t) engine.backend().copy_to_host(bytes.data(), t);
-  return bytes;
-}
-
 Trained train(std::vector<std::string> settings, const std::vector<std::string>& more = {}, int steps = 3,
               int spoilt_step = -1) {
   settings.insert(settings.end(), more.begin(), more.end());
@@ -47,8 +41,7 @@ Trained train(std::vector<std::string> settings, const std::vector<std::string>&
   EXPECT_EQ(engine.arena().peak(), run.plan.peak);
   EXPECT_EQ(engine.arena().by_category()[int(Category::gradients)] == 0, options.gradient_memory.transient)
       << "given back after the step";
-  for (const Tensor& t : {p.weights, p.master, p.m.values, p.m.scales, p.v.values, p.v.scales})
-    run.buffers.push_back(bytes_of(engine, t));
+  run.buffers = all_bytes(engine);
   run.largest_bucket = p.buckets().largest();
   return run;
 }

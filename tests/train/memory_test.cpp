@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "tests/checkpoint/temporary_directory.h"
 #include "train/bench/fit.h"
 #include "train/step.h"
 
@@ -72,6 +73,25 @@ TEST(Memory, PlanArenaAndSystemAgree) {
   }
 }
 
+// What is in a file is in the system's cache of files at most, which is not this process's memory.
+TEST(Memory, OffloadedStateIsNotResident) {
+  if (sanitized) GTEST_SKIP() << "a sanitizer's own memory would be measured";
+  const TemporaryDirectory directory;
+  bench({"model.preset=gpt2", "model.n_layers=1", "data.seq_length=64"}, true);
+  const std::vector<std::string> model = {"model.preset=gpt2", "model.n_layers=12", "data.seq_length=64"};
+  std::vector<std::string> offloaded = model;
+  offloaded.insert(offloaded.end(),
+                   {"memory.offload=optimizer", "memory.offload_directory=" + directory.path.string()});
+  const MemoryBench held = bench(model, false), b = bench(offloaded, true);
+  ASSERT_GT(b.predicted.peak, 1'000'000'000);
+  EXPECT_NEAR(double(held.predicted.peak - b.predicted.peak) / double(b.predicted.offloaded), 1, 0.03)
+      << "but for the pieces on their way";
+  EXPECT_NEAR(double(b.state_bytes + b.predicted.offloaded) / double(held.state_bytes), 1, 0.02);
+  EXPECT_EQ(b.counted_peak, b.predicted.peak);
+  ASSERT_TRUE(b.measured);
+  EXPECT_NEAR(double(*b.measured) / double(b.predicted.peak), 1, 0.02);
+}
+
 TEST(Fit, ReadsAmountsOfMemory) {
   EXPECT_EQ(bytes_of("24GiB", "--fit"), int64_t(24) << 30);
   EXPECT_EQ(bytes_of("1.5 GB", "--fit"), 1'500'000'000);
@@ -101,9 +121,17 @@ TEST(Fit, NamesTheLargestMicroBatchThatFits) {
     EXPECT_EQ(peak(option.micro_batch_size), option.peak_bytes);
     EXPECT_GT(peak(2 * option.micro_batch_size), bytes);
   }
-  // At 16 bytes a parameter the states alone are twice that.
-  for (const FittingOption& option : options_that_fit(config, int64_t(1) << 30)) EXPECT_FALSE(option.same_training);
-  EXPECT_FALSE(options_that_fit(config, int64_t(1) << 30).empty());
+  // At 16 bytes a parameter the states alone are twice that, of which half can be offloaded: the slowest way.
+  const std::vector<FittingOption> few = options_that_fit(config, 1'150'000'000);
+  ASSERT_FALSE(few.empty());
+  EXPECT_EQ(few.front().offloaded, 0);
+  EXPECT_GT(few.back().offloaded, 0);
+  int same = 0;
+  for (const FittingOption& option : few) {
+    EXPECT_LE(option.same_training, option.offloaded > 0) << option.settings;
+    same += option.same_training;
+  }
+  EXPECT_GT(same, 0);
   EXPECT_TRUE(options_that_fit(config, int64_t(100) << 20).empty());
 }
 

@@ -27,17 +27,21 @@ struct Outcome {
 };
 
 // On rank 0, of a buffer of what learns with a number for each so many elements.
-std::vector<std::byte> whole(RankRun& run, const Tensor& flat, int64_t each = 1) {
+std::vector<std::byte> whole(RankRun& run, const FlatState& flat, int64_t each = 1) {
   if (!flat) return {};
   const Parameters& p = run.engine.parameters();
   const int64_t count = p.layout().learning_flat_count() / each;
-  if (flat.count() != count) return gather(run.ranks, run.engine.backend(), flat, p.learning_parts(each), count);
+  if (flat.count() != count) return gather(run.ranks, flat, p.learning_parts(each), count);
   std::vector<std::byte> bytes(size_t(flat.bytes()));
-  run.engine.backend().copy_to_host(bytes.data(), flat);
+  flat.read(bytes.data(), 0, flat.count());
   return bytes;
 }
 
-std::vector<std::byte> whole(RankRun& run, const Moment& moment) {
+std::vector<std::byte> whole(RankRun& run, const Tensor& flat) {
+  return whole(run, FlatState(run.engine.backend(), flat));
+}
+
+std::vector<std::byte> whole(RankRun& run, const MomentState& moment) {
   std::vector<std::byte> all = whole(run, moment.values), scales = whole(run, moment.scales, moment_block);
   all.insert(all.end(), scales.begin(), scales.end());
   return all;

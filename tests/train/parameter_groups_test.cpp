@@ -75,8 +75,8 @@ TEST(Freeze, TakesNoMemoryForGradientsAndOptimizer) {
   const ParameterLayout& layout = run.engine.model().layout();
   const Parameters& p = const_cast<GroupsTraining&>(run).engine.parameters();
   EXPECT_LT(layout.learning_flat_count(), layout.flat_count() / 2);
-  for (const Tensor& t : {p.gradients, p.m.values, p.v.values, p.master})
-    EXPECT_EQ(t.count(), layout.learning_flat_count());
+  EXPECT_EQ(p.gradients.count(), layout.learning_flat_count());
+  for (const FlatState& s : {p.m.values, p.v.values, p.master}) EXPECT_EQ(s.count(), layout.learning_flat_count());
   EXPECT_EQ(p.weights.count(), layout.flat_count());
   const Config whole = tiny_groups({"precision.mode=bf16"});
   const MemoryPlan plan = plan_training(run.options, run.config), full = plan_training(training_options(whole), whole);

@@ -1,10 +1,11 @@
 // Every combination of weights, masters, gradients, moments and update rule: it trains, in the memory that was planned,
-// or it is refused with a reason.
+// or it is refused with a reason; and so it does with its state outside of memory, with the same bits.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
 
+#include "tests/checkpoint/temporary_directory.h"
 #include "tests/train/tiny_run.h"
 #include "train/step.h"
 
@@ -18,8 +19,8 @@ std::vector<std::string> all_of() {
   return list;
 }
 
-// One step, and a validation.
-void expect_step(const Config& config) {
+// One step, and a validation. Returns weights, masters and moments.
+std::vector<std::vector<std::byte>> expect_step(const Config& config) {
   const EngineOptions options = training_options(config);
   const MemoryPlan plan = plan_training(options, config);
   Engine engine(options, plan.peak);
@@ -31,11 +32,29 @@ void expect_step(const Config& config) {
   engine.run_micro_batch(false);
   EXPECT_EQ(engine.arena().peak(), plan.peak);
   EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
+  return all_bytes(engine);
+}
+
+// False: refused, since there is nothing to move.
+bool expect_offloaded_step(ResolvedConfig r, const std::filesystem::path& directory,
+                           const std::vector<std::vector<std::byte>>& held) {
+  r.config.memory.offload = OffloadMode::optimizer;
+  r.config.memory.offload_directory = directory.string();
+  try {
+    check(r.config, r.origins, build_features());
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("memory.offload is optimizer, which has no effect"), std::string::npos)
+        << error.what();
+    return false;
+  }
+  EXPECT_EQ(expect_step(r.config), held) << "offloaded";
+  return true;
 }
 
 TEST(StateFormats, EveryCombinationTrainsOrIsRefusedWithAReason) {
   std::map<std::string, int> trained;  // by gradients
-  int refused = 0;
+  int refused = 0, offloaded = 0, held_only = 0;
+  const TemporaryDirectory directory;
   for (const std::string& mode : all_of<PrecisionMode>())
     for (const std::string& master : all_of<MasterWeights>())
       for (const std::string& gradients : all_of<GradientStorage>())
@@ -62,7 +81,7 @@ TEST(StateFormats, EveryCombinationTrainsOrIsRefusedWithAReason) {
               reason = error.what();
             }
             if (reason.empty()) {
-              expect_step(r.config);
+              ++(expect_offloaded_step(r, directory.path, expect_step(r.config)) ? offloaded : held_only);
               ++trained[gradients];
               continue;
             }
@@ -75,6 +94,8 @@ TEST(StateFormats, EveryCombinationTrainsOrIsRefusedWithAReason) {
           }
   for (const std::string& gradients : all_of<GradientStorage>()) EXPECT_GT(trained[gradients], 3) << gradients;
   EXPECT_GT(refused, 10);
+  EXPECT_GT(offloaded, 50);
+  EXPECT_GT(held_only, 0);
 }
 
 }  // namespace

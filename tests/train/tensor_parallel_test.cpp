@@ -61,7 +61,7 @@ std::vector<std::vector<float>> parameters_of(RankRun& run) {
   const Parameters& p = run.engine.parameters();
   const bool brings = p.storage().shards_weights || run.grid.data().rank() == 0;
   const std::vector<std::byte> all =
-      gather(run.ranks, run.engine.backend(), p.weights, brings ? p.weight_parts() : std::vector<Shards::Part>{},
+      gather(run.ranks, {run.engine.backend(), p.weights}, brings ? p.weight_parts() : std::vector<Shards::Part>{},
              p.layout().whole_flat_count());
   std::vector<std::vector<float>> list;
   if (run.ranks.rank() > 0) return list;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "train/config/config.h"
+#include "train/engine.h"
 #include "train/objective/batch.h"
 
 namespace mixtape {
@@ -25,6 +26,18 @@ inline GlobalBatch tiny_batch() {
   GlobalBatch global{.micro_batches = {batch}};
   global.n_targets = 32;
   return global;
+}
+
+// Weights, masters and moments, wherever they are.
+inline std::vector<std::vector<std::byte>> all_bytes(Engine& engine) {
+  const Parameters& p = engine.parameters();
+  std::vector<std::vector<std::byte>> all;
+  for (const FlatState& s :
+       {FlatState(engine.backend(), p.weights), p.master, p.m.values, p.m.scales, p.v.values, p.v.scales}) {
+    all.emplace_back(size_t(s ? s.bytes() : 0));
+    if (s && s.count() > 0) s.read(all.back().data(), 0, s.count());
+  }
+  return all;
 }
 
 }  // namespace mixtape

@@ -13,6 +13,7 @@ namespace {
 struct States {
   std::string settings;
   Config config;
+  bool same_training = false;
 };
 
 bool is_sound(Config config) {
@@ -27,14 +28,14 @@ bool is_sound(Config config) {
 
 // The configuration's own, then from most bytes a parameter to least, as far as the other settings allow them.
 std::vector<States> states_of(const Config& config) {
-  std::vector<States> all = {{"", config}};
-  const auto add = [&](const std::string& settings, auto change) {
+  std::vector<States> all = {{"", config, true}};
+  const auto add = [&](const std::string& settings, auto change, bool same_training = false) {
     Config variant = config;
     change(variant);
     // Gradients that are fused into the update are of one micro-batch.
     const bool fused = variant.precision.gradients == GradientStorage::fused;
     if (fused) variant.train.micro_batch_size = variant.train.global_batch_size;
-    if (is_sound(variant) && to_yaml(variant) != to_yaml(config)) all.push_back({settings, variant});
+    if (is_sound(variant) && to_yaml(variant) != to_yaml(config)) all.push_back({settings, variant, same_training});
   };
   const auto bf16 = [](Config& c, MasterWeights master, GradientStorage gradients, MomentFormat moments) {
     c.precision.mode = PrecisionMode::bf16;
@@ -53,27 +54,36 @@ std::vector<States> states_of(const Config& config) {
         c.train.on_nonfinite.policy = NonfinitePolicy::rollback;
       });
   add("optimizer.name=adafactor", [](Config& c) { c.optimizer.name = OptimizerKind::adafactor; });
+  add(
+      "memory.offload=optimizer", [](Config& c) { c.memory.offload = OffloadMode::optimizer; }, true);
+  add("'precision={mode: bf16, gradients: fused}' train.on_nonfinite.policy=rollback memory.offload=optimizer",
+      [&](Config& c) {
+        bf16(c, MasterWeights::fp32, GradientStorage::fused, MomentFormat::fp32);
+        c.train.on_nonfinite.policy = NonfinitePolicy::rollback;
+        c.memory.offload = OffloadMode::optimizer;
+      });
   return all;
 }
 
 // The largest micro-batch that divides the global one, that the settings allow, and that fits; or 0.
-int64_t largest_micro_batch(Config config, int64_t bytes, int64_t& peak) {
+int64_t largest_micro_batch(Config config, int64_t bytes, MemoryPlan& of_it) {
   const int64_t global = config.train.global_batch_size;
   if (config.precision.gradients == GradientStorage::fused) {
     config.train.micro_batch_size = global;
-    peak = plan_training(training_options(config), config).peak;
-    return peak <= bytes ? global : 0;
+    of_it = plan_training(training_options(config), config);
+    return of_it.peak <= bytes ? global : 0;
   }
   std::vector<int64_t> sizes;
   for (int64_t n = 1; n <= global; ++n)
     if (global % n == 0) sizes.push_back(n);
   const auto plan = [&](int64_t size) {
     config.train.micro_batch_size = size;
-    return plan_training(training_options(config), config).peak;
+    return plan_training(training_options(config), config);
   };
-  const auto beyond = std::partition_point(sizes.begin(), sizes.end(), [&](int64_t n) { return plan(n) <= bytes; });
+  const auto beyond =
+      std::partition_point(sizes.begin(), sizes.end(), [&](int64_t n) { return plan(n).peak <= bytes; });
   if (beyond == sizes.begin()) return 0;
-  peak = plan(*(beyond - 1));
+  of_it = plan(*(beyond - 1));
   return *(beyond - 1);
 }
 
@@ -105,16 +115,18 @@ std::vector<FittingOption> options_that_fit(const Config& config, int64_t bytes)
     for (const RecomputeMode recompute : {RecomputeMode::selective, RecomputeMode::full}) {
       Config variant = states.config;
       variant.memory.recompute = recompute;
-      FittingOption option{.settings = states.settings, .same_training = states.settings.empty()};
+      FittingOption option{.settings = states.settings, .same_training = states.same_training};
       option.extra_flops = recompute == RecomputeMode::full ? 1.0 / 3 : 0;
-      option.micro_batch_size = largest_micro_batch(variant, bytes, option.peak_bytes);
+      MemoryPlan plan;
+      option.micro_batch_size = largest_micro_batch(variant, bytes, plan);
       if (option.micro_batch_size == 0) continue;
+      option.peak_bytes = plan.peak, option.offloaded = plan.offloaded;
       option.settings += fmt::format("{}memory.recompute={}", option.settings.empty() ? "" : " ", name_of(recompute));
       options.push_back(std::move(option));
     }
   std::ranges::stable_sort(options, [](const FittingOption& a, const FittingOption& b) {
-    return std::tuple(a.extra_flops, -a.micro_batch_size, !a.same_training) <
-           std::tuple(b.extra_flops, -b.micro_batch_size, !b.same_training);
+    return std::tuple(a.offloaded > 0, a.extra_flops, -a.micro_batch_size, !a.same_training) <
+           std::tuple(b.offloaded > 0, b.extra_flops, -b.micro_batch_size, !b.same_training);
   });
   return options;
 }

@@ -16,12 +16,14 @@ struct FittingOption {
   std::string settings;  // beside the configuration's own
   int64_t micro_batch_size = 0;
   int64_t peak_bytes = 0;     // of the arena
+  int64_t offloaded = 0;      // bytes of state outside of the device's memory, through which all of it goes each step
   double extra_flops = 0;     // 1/3 where forward is computed twice
   bool same_training = true;  // false: other rounding or another update rule
 };
 
 // For each way to store states and activations the largest micro-batch that fits and divides the global batch. The
-// fastest first: the least extra arithmetic, then the largest micro-batch; of these what changes training last.
+// fastest first: what is not offloaded, then the least extra arithmetic, then the largest micro-batch; of these what
+// changes training last.
 std::vector<FittingOption> options_that_fit(const Config& config, int64_t bytes);
 
 struct FittingModel {

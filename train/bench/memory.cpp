@@ -44,11 +44,13 @@ const std::vector<MemoryMode>& memory_modes() {
   const std::string bf16 = "precision.mode=bf16", no_master = "precision.master=none",
                     bf16_gradients = "precision.gradients=bf16", bf16_moments = "precision.moments=bf16",
                     int8_moments = "precision.moments=int8", fused = "precision.gradients=fused",
-                    stop = "train.on_nonfinite.policy=stop", recompute = "memory.recompute=full";
+                    stop = "train.on_nonfinite.policy=stop", recompute = "memory.recompute=full",
+                    offload = "memory.offload=optimizer";
   static const std::vector<MemoryMode> modes = {
       {"bf16, fp32 master", {"precision.mode=bf16"}},
       {"fp32", {"precision.mode=fp32"}},
       {"fp32, recompute", {"precision.mode=fp32", "memory.recompute=full"}},
+      {"fp32, offloaded", {"precision.mode=fp32", offload}},
       {"bf16, no master", {bf16, no_master}},
       {"bf16, no master, recompute", {bf16, no_master, recompute}},
       {"remainder, bf16", {bf16, "precision.master=remainder16", bf16_gradients, bf16_moments}},
@@ -56,6 +58,7 @@ const std::vector<MemoryMode>& memory_modes() {
       {"bf16, int8 moments", {bf16, no_master, bf16_gradients, int8_moments}},
       {"int8 moments, fused", {bf16, no_master, fused, stop, int8_moments}},
       {"the same, recompute", {bf16, no_master, fused, stop, int8_moments, recompute}},
+      {"fused, all offloaded", {bf16, fused, stop, recompute, offload}},
       {"bf16, Adafactor", {"precision.mode=bf16", "optimizer.name=adafactor"}},
       {"fp32, Adafactor", {"precision.mode=fp32", "optimizer.name=adafactor"}},
   };
@@ -78,7 +81,7 @@ MemoryBench bench_memory(ResolvedConfig resolved, bool run) {
   choose_objective(resolved.config);
   check(resolved.config, resolved.origins);
   const Config& config = resolved.config;
-  const EngineOptions options = training_options(config);
+  const EngineOptions options = synthetic_options(config);
   MemoryBench result;
   result.predicted = plan_training(options, config);
   result.gradient_bytes = gradient_bytes_of(options);

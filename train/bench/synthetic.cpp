@@ -4,6 +4,7 @@
 
 #include "core/base/philox.h"
 #include "train/objective/make.h"
+#include "train/step.h"
 
 namespace mixtape {
 
@@ -13,6 +14,12 @@ void leave_data_out(Config& c) {
   c.eval.interval = 0;
   c.logging.sample_interval = 0;
   if (!c.train.max_steps && !c.train.max_tokens) c.train.max_steps = 1000000;
+}
+
+EngineOptions synthetic_options(const Config& config) {
+  EngineOptions options = training_options(config);
+  if (!config.memory.offload_directory) options.offload_directory = ".";
+  return options;
 }
 
 namespace {

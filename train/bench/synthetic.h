@@ -2,6 +2,7 @@
 #pragma once
 
 #include "train/config/config.h"
+#include "train/engine.h"
 #include "train/objective/batch.h"
 
 namespace mixtape {
@@ -9,6 +10,10 @@ namespace mixtape {
 // A benchmark reads no data, saves nothing and samples nothing: makes the configuration one that check() accepts
 // without them.
 void leave_data_out(Config& config);
+
+// What a step needs of an engine. Offloaded state is in a file of the current directory, unless the configuration says
+// otherwise: a benchmark makes no run's directory.
+EngineOptions synthetic_options(const Config& config);
 
 // A batch of the objective's shape: full rows of one document each, with as many targets as a row can have. Drawn from
 // Philox; the same every time.

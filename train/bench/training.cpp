@@ -48,7 +48,7 @@ class Bench {
   Bench(const ResolvedConfig& resolved, TrainingBench& result)
       : before_(resident_bytes()),
         config_(resolved.config),
-        options_(training_options(config_)),
+        options_(synthetic_options(config_)),
         plan_(plan_training(options_, config_)),
         engine_(options_, plan_.peak),
         batch_(synthetic_batch(config_)) {
@@ -102,7 +102,7 @@ class Bench {
       return adafactor_work(count(), storage.master == MasterWeights::none ? 0 : size_of(storage.weights),
                             storage.moments.first);
     const Parameters& p = parameters();
-    const auto bytes = [](const Tensor& t) { return t ? double(t.bytes()) : 0.0; };
+    const auto bytes = [](const FlatState& s) { return s ? double(s.bytes()) : 0.0; };
     const double moments = bytes(p.m.values) + bytes(p.m.scales) + bytes(p.v.values) + bytes(p.v.scales);
     Work work = ::mixtape::update_work(count(), {.weight = storage.weights,
                                                  .master = p.master ? double(size_of(p.master.dtype())) : 0.0,

@@ -74,6 +74,8 @@ class CheckpointReader {
   // of the checkpoint's (their data may be null), and then some of them.
   void expect_optimizer(std::span<const TensorRef> tensors) const;
   void read_optimizer(std::span<const TensorRef> tensors) const;
+  // Of one of them the bytes in the file, mapped.
+  std::span<const std::byte> optimizer_bytes(const std::string& name) const { return optimizer_.at(name).data; }
 
  private:
   std::filesystem::path path_;

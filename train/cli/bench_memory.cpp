@@ -79,22 +79,24 @@ std::string measured_text(const MemoryBench& b) {
 
 void print_lines(const std::vector<Line>& lines, int64_t libraries) {
   fmt::print("Bytes a parameter by the dry run of one step{}\n", lines.front().bench.measured ? ", and measured" : "");
-  fmt::print("{:<14} {:<24} {:>14} {:>8} {:>7} {:>7} {:>8} {:>8} {:>11} {:>10} {:>10} {:>10} {:>8}  {}\n", "model",
-             "mode", "parameters", "weights", "master", "grads", "moments", "state", "activations", "workspace",
-             "reordered", "arena", "in all", lines.front().bench.measured ? "measured" : "");
+  fmt::print("{:<14} {:<24} {:>14} {:>8} {:>7} {:>7} {:>8} {:>8} {:>11} {:>10} {:>10} {:>10} {:>8} {:>9}  {}\n",
+             "model", "mode", "parameters", "weights", "master", "grads", "moments", "state", "activations",
+             "workspace", "reordered", "arena", "in all", "offloaded", lines.front().bench.measured ? "measured" : "");
   for (const Line& l : lines) {
     const double tokens = double(l.bench.tokens), peak = double(l.bench.predicted.peak);
     const auto per = [&](Category c) { return fmt::format("{:.2f}", l.a_parameter(l.of(c))); };
-    fmt::print("{:<14} {:<24} {:>14} {:>8} {:>7} {:>7} {:>8} {:>8.2f} {:>9}/t {:>10} {:>10} {:>10} {:>8.2f}  {}\n",
-               l.model, l.mode, with_thousands(l.bench.parameters), per(Category::parameters), per(Category::master),
-               per(Category::gradients), per(Category::optimizer), l.a_parameter(double(l.bench.state_bytes)),
-               human_bytes((l.of(Category::activations) + l.of(Category::batch)) / tokens),
-               human_bytes(l.of(Category::workspace)), human_bytes(l.of(Category::reordered)), human_bytes(peak),
-               l.a_parameter(peak), measured_text(l.bench));
+    fmt::print(
+        "{:<14} {:<24} {:>14} {:>8} {:>7} {:>7} {:>8} {:>8.2f} {:>9}/t {:>10} {:>10} {:>10} {:>8.2f} {:>9}  {}\n",
+        l.model, l.mode, with_thousands(l.bench.parameters), per(Category::parameters), per(Category::master),
+        per(Category::gradients), per(Category::optimizer), l.a_parameter(double(l.bench.state_bytes)),
+        human_bytes((l.of(Category::activations) + l.of(Category::batch)) / tokens),
+        human_bytes(l.of(Category::workspace)), human_bytes(l.of(Category::reordered)), human_bytes(peak),
+        l.a_parameter(peak), fmt::format("{:.2f}", l.a_parameter(double(l.bench.predicted.offloaded))),
+        measured_text(l.bench));
   }
   fmt::print(
-      "weights to state, in all: bytes a parameter; of fused gradients the largest bucket; activations: a token of "
-      "{}\n",
+      "weights to state, in all, offloaded: bytes a parameter; of fused gradients the largest bucket; of offloaded "
+      "state the pieces that are in memory, in all without it; activations: a token of {}\n",
       counted(lines.front().bench.tokens, "token"));
   if (libraries > 0)
     fmt::print("beside it {} of program and libraries, once a process\n", human_bytes(double(libraries)));
@@ -108,7 +110,8 @@ nlohmann::json json_of(const Line& l) {
                       {"parameters", l.bench.parameters},
                       {"tokens", l.bench.tokens},
                       {"state_bytes", l.bench.state_bytes},
-                      {"arena_bytes", l.bench.predicted.peak}};
+                      {"arena_bytes", l.bench.predicted.peak},
+                      {"offloaded_bytes", l.bench.predicted.offloaded}};
   for (int c = 0; c < category_count; ++c) j["bytes"][std::string(name_of(Category(c)))] = l.bytes(Category(c));
   if (l.bench.counted_peak > 0) j["counted_arena_bytes"] = l.bench.counted_peak;
   if (l.bench.measured) j["measured_bytes"] = *l.bench.measured;

@@ -40,6 +40,7 @@ void print_memory(const MemoryPlan& plan, double parameters, int world) {
   for (const int64_t bytes : plan.at_peak) held += bytes;
   row("holes", plan.peak - held);
   row("arena", plan.peak);
+  row("offloaded", plan.offloaded);
 }
 
 // What a process sends, and receives, in a step. A sum of which each process gets its part takes (W - 1) / W of the
@@ -107,8 +108,11 @@ void print_time(const PlanArguments& a, double tokens, double flops) {
 }
 
 std::string option_text(const FittingOption& option) {
-  return fmt::format("{} train.micro_batch_size={}: {}", option.settings, option.micro_batch_size,
-                     human_bytes(double(option.peak_bytes)));
+  return fmt::format("{} train.micro_batch_size={}: {}{}", option.settings, option.micro_batch_size,
+                     human_bytes(double(option.peak_bytes)),
+                     option.offloaded > 0 ? fmt::format(" and {} outside, read and written in each step",
+                                                        human_bytes(double(option.offloaded)))
+                                          : "");
 }
 
 void print_fit(const Config& config, const std::string& memory) {

@@ -347,8 +347,35 @@ void check_lora(const Config& c, Rules& rules) {
     if (given) rules.refuse(key, "which has no effect without lora.rank");
 }
 
-void check_available(const Config& c, Rules& rules) {
-  if (c.memory.offload != OffloadMode::none) rules.unavailable("memory.offload", "none");
+// What the optimizer keeps must be something, and somewhere.
+void check_offload(const Config& c, Rules& rules) {
+  if (c.memory.offload == OffloadMode::activations)
+    return rules.refuse("memory.offload",
+                        "which this version cannot: it moves the optimizer's state alone; use memory.recompute: full, "
+                        "which keeps one input a block");
+  if (c.memory.offload == OffloadMode::none) {
+    if (c.memory.offload_directory)
+      rules.refuse("memory.offload_directory", "which has no effect without memory.offload");
+    return;
+  }
+  const OptimizerConfig& o = c.optimizer;
+  const PrecisionMode mode = c.precision.mode;
+  const bool masters =
+      mode != PrecisionMode::fp32 && mode != PrecisionMode::tf32 && c.precision.master != MasterWeights::none;
+  const bool first_moments = o.name == OptimizerKind::sgd         ? o.sgd.momentum > 0
+                             : o.name == OptimizerKind::adafactor ? o.adafactor.beta1 > 0
+                                                                  : true;
+  if (!masters && !first_moments)
+    rules.refuse("memory.offload",
+                 fmt::format("which has no effect: optimizer.name {} keeps nothing of each weight here, "
+                             "and there are no master weights",
+                             o.name));
+  if (c.runtime.cuda_graphs.value_or(false))
+    rules.refuse("runtime.cuda_graphs",
+                 "expected auto or false with memory.offload, whose copies are no part of a graph");
+  if (c.memory.offload_directory && c.device.starts_with("cuda"))
+    rules.refuse("memory.offload_directory",
+                 fmt::format("but device is {}, whose state is kept in memory of the host; leave it out", c.device));
 }
 
 // Update rules that look at a tensor as a whole need it whole.
@@ -447,7 +474,7 @@ void check(const Config& config, const Origins& origins, const BuildFeatures& bu
   check_lora(config, rules);
   check_sharding(config, rules);
   check_tensor_parallel(config, rules);
-  check_available(config, rules);
+  check_offload(config, rules);
   rules.finish();
 }
 

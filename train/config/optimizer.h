@@ -82,6 +82,10 @@ struct OptimizerConfig {
   SgdConfig sgd;
   MuonConfig muon;
 
+  // Whether an update is of more than elements.
+  bool looks_at_tensors() const {
+    return name == OptimizerKind::adafactor || name == OptimizerKind::muon || scales_parameters();
+  }
   bool scales_parameters() const { return scale_parameter.value_or(name == OptimizerKind::adafactor); }
 };
 

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <tuple>
 
 #include "core/backend.h"
@@ -35,6 +37,7 @@ constexpr auto names(std::type_identity<Determinism>) {
 struct MemoryConfig {
   RecomputeMode recompute = RecomputeMode::selective;
   OffloadMode offload = OffloadMode::none;
+  std::optional<std::string> offload_directory;
   Auto<int64_t> loss_chunk_tokens;
 };
 
@@ -48,7 +51,11 @@ constexpr auto fields(std::type_identity<MemoryConfig>) {
           "naming; full: keep only the input of each block, and compute forward twice. The same bits in every mode on "
           "CPUs; on GPUs but for gelu_tanh, which selective rounds otherwise",
           Aliases{"recompute_granularity", "activation_checkpointing"}),
-      field("offload", &C::offload, "what is kept in the host's memory"),
+      field("offload", &C::offload,
+            "what is outside of the device's memory, of a CPU in a file and of a GPU in memory of the host. optimizer: "
+            "master weights and moments, which come piece by piece to be updated. The same bits"),
+      field("offload_directory", &C::offload_directory,
+            "on CPUs, where that file is, which has no name; null: the run's directory"),
       field("loss_chunk_tokens", &C::loss_chunk_tokens,
             "positions whose logits exist at once; fewer need less memory. auto: chosen from the vocabulary",
             Range{1, 1 << 24}),

@@ -49,7 +49,54 @@ Optimizer::Optimizer(const Config& config, Parameters& parameters, Backend& back
     for (const GradientBucket& b : parameters.buckets().all()) buckets_.push_back(part_of(all_, {b.run, b.run.begin}));
   for (int64_t r = 0; layers && r < layers->size(); ++r)
     of_layers_.push_back({.offset = r * chunk_elements, .count = 1});
+  if (parameters.offloaded_bytes() > 0) cut_into_pieces();
   if (scaled) scales_ = backend.make({int64_t(all_.tensors.size())}, DType::f32, Category::optimizer);
+}
+
+namespace {
+
+// A 16th of what learns, at most 16 chunks: as much as keeps a disk busy, little beside a model.
+int64_t piece_elements(const ParameterLayout& layout) {
+  return std::clamp<int64_t>(layout.learning_flat_count() / 16 / chunk_elements, 1, 16) * chunk_elements;
+}
+
+// A run in pieces that end with a chunk, as ranges do.
+std::vector<Run> pieces_of_run(const Run& run, int64_t elements) {
+  std::vector<Run> pieces;
+  for (int64_t at = run.begin; at < run.end();) {
+    const int64_t stop = std::min(run.end(), (at / elements + 1) * elements);
+    pieces.push_back({at, stop - at});
+    at = stop;
+  }
+  return pieces;
+}
+
+// Runs of whole parameters: the buckets that gradients are usually sent in, as far as they are of this run.
+std::vector<Run> whole_tensors_of_run(const Run& run, const ParameterLayout& layout) {
+  std::vector<Run> pieces;
+  for (const GradientBucket& b : gradient_buckets(layout, usual_bucket_elements(layout)))
+    if (b.run.begin >= run.begin && b.run.end() <= run.end()) pieces.push_back(b.run);
+  return pieces;
+}
+
+}  // namespace
+
+// Rules that treat each element alone take any run of chunks, the others whole tensors.
+void Optimizer::cut_into_pieces() {
+  const bool whole = config_.looks_at_tensors();
+  const ParameterLayout& layout = parameters_.layout();
+  std::vector<Run> places;
+  for (std::vector<Part>* parts : {&own_, &buckets_})
+    for (Part& part : *parts) {
+      if (!buckets_.empty() && parts == &own_) continue;  // which are measured and updated as buckets
+      const Run& run = part.place.run;
+      for (const Run& piece : whole ? whole_tensors_of_run(run, layout) : pieces_of_run(run, piece_elements(layout))) {
+        Part& made = part.pieces.emplace_back(part_of(all_, {piece, part.place.at + piece.begin - run.begin}));
+        made.number = int(places.size());
+        places.push_back(made.place.place());
+      }
+    }
+  stage_ = std::make_unique<StateStage>(parameters_, backend_, std::move(places));
 }
 
 Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
@@ -167,16 +214,22 @@ Tensor Optimizer::measured_scales(const Buffers& b) const {
 }
 
 void Optimizer::update(const Part& part, const Tensor& gradients, StepState* state) const {
-  const Parameters& p = parameters_;
-  const Run place = part.place.place();
-  const bool of_all = p.storage().moments.second == SecondMoments::full;
+  if (!stage_) return update(part, gradients, parameters_.held_state(part.place.place()), state);
+  for (const Part& piece : part.pieces) {
+    const Run place{piece.place.run.begin - part.place.run.begin, piece.place.run.count};
+    update(piece, Parameters::part(gradients, place), stage_->take(piece.number), state);
+    stage_->give_back();
+  }
+}
+
+void Optimizer::update(const Part& part, const Tensor& gradients, const UpdateState& kept, StepState* state) const {
   Buffers b{.part = part,
             .state = state,
-            .weights = p.own_weights(part.place),
-            .master = Parameters::part(p.master, place),
+            .weights = parameters_.own_weights(part.place),
+            .master = kept.master,
             .gradients = readable(gradients),
-            .m = p.m.part(place.begin, place.count),
-            .v = of_all ? p.v.part(place.begin, place.count) : p.v};
+            .m = kept.m,
+            .v = kept.v};
   b.scales = measured_scales(b);
   switch (config_.name) {
     case OptimizerKind::adafactor:

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "core/exchange.h"
 #include "core/parameters.h"
+#include "core/state_stage.h"
 #include "train/config/config.h"
 
 namespace mixtape {
@@ -32,7 +34,8 @@ class Optimizer {
   std::string_view name() const { return name_of(config_.name); }
 
  private:
-  // What is updated at once: a run of the flat buffers, its tensors and ranges, counted from where it begins.
+  // What is updated at once: a run of the flat buffers, its tensors and ranges, counted from where it begins. Where the
+  // state is offloaded, a part is updated in pieces, of which one is in memory.
   struct Part {
     Shards::Part place;
     int64_t first_tensor = 0, first_range = 0;  // of all
@@ -40,6 +43,8 @@ class Optimizer {
     std::vector<UpdateRange> ranges;
     std::vector<UpdateRange> beside_muon;  // those that AdamW updates then
     std::vector<UpdateRange> counted;      // empty where another rank counts their squares
+    std::vector<Part> pieces;
+    int number = 0;  // of a piece
   };
   // A part of each buffer, as rules take them.
   struct Buffers {
@@ -49,12 +54,14 @@ class Optimizer {
     Moment m, v;  // v: whole where it is not of every element
   };
   Part part_of(const Part& all, Shards::Part place) const;
+  void cut_into_pieces();
   Tensor squares_of_own() const;
   std::vector<UpdateRange> counted(std::vector<UpdateRange> ranges) const;
   void join_norms(StepState* state) const;
   void measure(const Tensor& squares, const std::vector<UpdateRange>& ranges, StepState* state) const;
   void measure(const Part& part, const Tensor& gradients, bool adds, StepState* state) const;
   void update(const Part& part, const Tensor& gradients, StepState* state) const;
+  void update(const Part& part, const Tensor& gradients, const UpdateState& kept, StepState* state) const;
   Tensor readable(const Tensor& gradients) const;
   Tensor measured_scales(const Buffers& b) const;
   void adamw_update(const Buffers& b, const std::vector<UpdateRange>& ranges) const;
@@ -74,6 +81,7 @@ class Optimizer {
   Tensor scales_;              // of the tensors, where steps are relative to them
   Exchange* const layers_;
   std::vector<UpdateRange> of_layers_;  // a sum of each rank that shares out layers
+  std::unique_ptr<StateStage> stage_;  // of offloaded state
 };
 
 }  // namespace mixtape

@@ -22,8 +22,8 @@ std::vector<Shards::Part> parts_from(Communicator& ranks, int owner, const std::
 
 }  // namespace
 
-std::vector<std::byte> gather(Communicator& ranks, Backend& backend, const Tensor& own,
-                              const std::vector<Shards::Part>& brought, int64_t numbers) {
+std::vector<std::byte> gather(Communicator& ranks, const FlatState& own, const std::vector<Shards::Part>& brought,
+                              int64_t numbers) {
   const int64_t size = size_of(own.dtype());
   const bool here = ranks.rank() == 0;
   std::vector<std::byte> all(here ? size_t(numbers * size) : 0), piece;
@@ -35,7 +35,7 @@ std::vector<std::byte> gather(Communicator& ranks, Backend& backend, const Tenso
     for (int64_t at = parts.front().at, end = parts.back().place().end(); at < end; at += piece_elements) {
       const int64_t count = std::min(end - at, piece_elements);
       piece.resize(size_t(count * size));
-      if (owner == ranks.rank()) backend.copy_to_host(piece.data(), Parameters::part(own, {at, count}));
+      if (owner == ranks.rank()) own.read(piece.data(), at, count);
       if (owner > 0) ranks.broadcast(piece, owner);
       if (!here) continue;
       for (; part != parts.end() && part->at < at + count; ++part) {
@@ -49,7 +49,7 @@ std::vector<std::byte> gather(Communicator& ranks, Backend& backend, const Tenso
   return all;
 }
 
-void distribute(Communicator& ranks, Backend& backend, const std::byte* all, int64_t elements, const Tensor& to,
+void distribute(Communicator& ranks, const std::byte* all, int64_t elements, const FlatState& to,
                 const std::vector<Shards::Part>& kept) {
   const int64_t size = size_of(to.dtype());
   std::vector<std::byte> piece;
@@ -61,9 +61,7 @@ void distribute(Communicator& ranks, Backend& backend, const std::byte* all, int
     ranks.broadcast(piece, 0);
     for (; part != kept.end() && part->run.begin < end; ++part) {
       const int64_t first = std::max(at, part->run.begin), last = std::min(end, part->run.end());
-      if (first < last)
-        backend.copy_from_host(Parameters::part(to, {part->at + first - part->run.begin, last - first}),
-                               piece.data() + (first - at) * size);
+      if (first < last) to.write(part->at + first - part->run.begin, last - first, piece.data() + (first - at) * size);
       if (part->run.end() > end) break;
     }
   }
