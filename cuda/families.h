@@ -22,6 +22,7 @@ class CudaMatmul : public MatmulKernels {
   void linear(const Linear&) override;
   void linear_backward(const LinearBackward&) override;
   void linear_rows(const Linear&) override;
+  void linear_int8(const LinearInt8&) override;
 
  private:
   CudaBackend& backend_;

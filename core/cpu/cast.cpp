@@ -41,15 +41,6 @@ void narrow(const float* x, To* y, int64_t n, float scale, bool accumulate) {
 using Widen = void (*)(const std::byte* x, float* y, int64_t n);
 using Narrow = void (*)(const float* x, std::byte* y, int64_t n, float scale, bool accumulate);
 
-// The bits of the largest magnitude. As integers, magnitudes are ordered like the numbers, with NaN above infinity.
-template <class T>
-int32_t largest_bits(const T* x, int64_t n) {
-  const hn::RebindToSigned<FloatTag> di;
-  auto most = hn::Zero(di);
-  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(di, hn::Abs(w.load(x + i)))); });
-  return hn::GetLane(hn::MaxOfLanes(di, most));
-}
-
 void raise_to(std::atomic<int32_t>& most, int32_t here) {
   int32_t before = most.load();
   while (before < here && !most.compare_exchange_weak(before, here)) {
@@ -99,7 +90,7 @@ void add_span(const T* a, const T* b, T* y, int64_t n) {
 }
 
 template <class T>
-int32_t largest_bits(const Tensor& t) {
+int32_t largest_bits_of(const Tensor& t) {
   const Rows<const T> x(t);
   std::atomic<int32_t> most = 0;
   parallel_pieces({t}, [&](int64_t r, int64_t c, int64_t n) { raise_to(most, largest_bits(x[r] + c, n)); });
@@ -142,7 +133,7 @@ void quantise_rows(const Quantise& a) {
     });
   } else {
     const float known = a.scale ? *a.scale.data<float>() : 0;
-    const float scale = known != 0 ? known : code_scale(a.codes, std::bit_cast<float>(largest_bits<T>(a.x)));
+    const float scale = known != 0 ? known : code_scale(a.codes, std::bit_cast<float>(largest_bits_of<T>(a.x)));
     parallel_pieces({a.x, a.y}, [&](int64_t r, int64_t c, int64_t n) {
       raise_to(most, quantise_span<Code>(x[r] + c, y[r] + c, n, scale));
     });
@@ -182,8 +173,9 @@ void add(const Add& a) {
 }
 
 void abs_max(const AbsMax& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "abs_max",
-                              [&]<class T>() { *a.amax.data<float>() = std::bit_cast<float>(largest_bits<T>(a.x)); });
+  dispatch<float, fp16, bf16>(a.x.dtype(), "abs_max", [&]<class T>() {
+    *a.amax.data<float>() = std::bit_cast<float>(largest_bits_of<T>(a.x));
+  });
 }
 
 }  // namespace mixtape::HWY_NAMESPACE

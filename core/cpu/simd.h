@@ -187,6 +187,15 @@ HWY_INLINE void each_vector(int64_t n, Body&& body) {
   if (i < n) body(Part{n - i}, i);
 }
 
+// The bits of the largest magnitude. As integers, magnitudes are ordered like the numbers, with NaN above infinity.
+template <class T>
+int32_t largest_bits(const T* x, int64_t n) {
+  const hn::RebindToSigned<FloatTag> di;
+  auto most = hn::Zero(di);
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { most = hn::Max(most, hn::BitCast(di, hn::Abs(w.load(x + i)))); });
+  return hn::GetLane(hn::MaxOfLanes(di, most));
+}
+
 // The sum of term(w, i) over the same vectors, in an order that depends on n alone. Four running sums, because one
 // would wait for each addition's latency.
 template <class Term>

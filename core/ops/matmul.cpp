@@ -114,6 +114,20 @@ constexpr Operation<OperandCodes> quantised_linear_operation{
     .needs = {.inputs = {0, 1}},
 };
 
+constexpr Operation<LinearSpec> linear_int8_operation{
+    .name = "linear_int8",
+    .forward =
+        [](const Forward& f, const LinearSpec& spec) {
+          f.backend().matmul().linear_int8({.y = f.out(0),
+                                            .x = f.in(0),
+                                            .codes = f.in(1),
+                                            .scale = f.in(2),
+                                            .bias = f.in(3),
+                                            .activation = spec.activation});
+        },
+    .backward = nullptr,
+};
+
 }  // namespace
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias, Unary activation) {
@@ -141,6 +155,21 @@ Tensor quantised_linear(Tape& tape, const Tensor& x, const Tensor& weight, const
     if (t) expect_shape("quantised_linear", name, t, {3});
   return tape.run(quantised_linear_operation, {x, weight, bias, scale, tape.training() ? amax : Tensor()},
                   Makes{.outputs = {{{x.rows(), out}, x.dtype()}}}, codes);
+}
+
+Tensor linear_int8(Tape& tape, const Tensor& x, const Tensor& codes, const Tensor& scale, const Tensor& bias,
+                   Unary activation) {
+  const int64_t out = codes.rows();
+  expect_dtype("linear_int8", "codes", codes, DType::i8);
+  expect_shape("linear_int8", "codes", codes, {out, x.cols()});
+  expect_dtype("linear_int8", "scale", scale, DType::f32);
+  expect_shape("linear_int8", "scale", scale, {out});
+  if (bias) expect_shape("linear_int8", "bias", bias, {out});
+  if (x.cols() > most_int8_inputs)
+    throw Error("linear_int8: {} inputs, at most {}: a sum would not fit 32 bits", x.cols(), most_int8_inputs);
+  if (tape.training()) throw Error("linear_int8: codes have no gradient; train with precision.mode int8_qat");
+  return tape.run(linear_int8_operation, {x, codes, scale, bias}, Makes{.outputs = {{{x.rows(), out}, x.dtype()}}},
+                  LinearSpec{activation});
 }
 
 }  // namespace mixtape

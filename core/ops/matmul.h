@@ -27,6 +27,17 @@ struct OperandCodes {
 Tensor quantised_linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const OperandCodes& codes, const Tensor& scale = {}, const Tensor& amax = {});
 
+// A linear layer whose weight is kept as codes, for inference: there is no gradient.
+//   y[r, o] = act(s[r] S[o] sum_i q[r, i] codes[o, i] + bias[o])
+//   s[r] = code_scale(i8, max_i |x[r, i]|);   q[r, i] = x[r, i] / s[r], rounded to nearest even
+// The sum is exact, in int32, which `in` of at most most_int8_inputs ensures; the rest is float32 and rounded to y's
+// type once. So a row's bits depend on neither the other rows nor the device's order of work. A row with a number that
+// is not finite gives NaN. codes: int8 [out, in]; scale: float32 [out]; x, bias and y as in `linear`.
+// Differs from quantised_linear with `by_rows` of codes times S in that there s q and S codes are rounded to x's type.
+constexpr int64_t most_int8_inputs = 1 << 17;  // times 127 * 128 is below 2^31
+Tensor linear_int8(Tape& tape, const Tensor& x, const Tensor& codes, const Tensor& scale, const Tensor& bias,
+                   Unary activation = Unary::none);
+
 // What a device provides.
 struct Linear {
   Tensor y;
@@ -45,6 +56,11 @@ struct LinearBackward {
   bool dy_is_scratch = false;
 };
 
+struct LinearInt8 {
+  Tensor y, x, codes, scale, bias;
+  Unary activation = Unary::none;
+};
+
 class MatmulKernels {
  public:
   virtual ~MatmulKernels() = default;
@@ -53,6 +69,7 @@ class MatmulKernels {
   // The same function for few rows (decoding): bound by reading the weights once, and each row's bits are independent
   // of how many rows there are.
   virtual void linear_rows(const Linear&) = 0;
+  virtual void linear_int8(const LinearInt8&) = 0;
 };
 
 }  // namespace mixtape

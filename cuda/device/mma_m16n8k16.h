@@ -47,24 +47,26 @@ __device__ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint3
 
 #else
 
+template <class Sum>
 struct MmaOperands {
-  float* d;
+  Sum* d;
   const uint32_t* a;
   uint32_t b[2];
 };
 
 // The m16n8 product of registers that hold `each` elements of 32 / each bits, of which decode_a(code) and
-// decode_b(code) give the values: k = 8 each. Sums in the order of k. Tensor cores may align and cut products
-// otherwise: results agree to float32's accuracy only.
+// decode_b(code) give the values: k = 8 each. Sums in the order of k, of the values' type. Tensor cores may align and
+// cut products of floating-point numbers otherwise: results agree to float32's accuracy only.
 template <int each, auto decode_a, auto decode_b>
 void mma_of_warp(const emulator::Lanes& lanes) {
   constexpr int bits = 32 / each;
-  float a[16][8 * each], b[8][8 * each];
+  using Sum = decltype(decode_a(0u));
+  Sum a[16][8 * each], b[8][8 * each];
   const auto code = [](uint32_t all, int i) {
     return uint32_t(uint64_t(all) >> bits * i & ((uint64_t(1) << bits) - 1));
   };
   for (int l = 0; l < warp_size; ++l) {
-    const auto& from = lanes.operands<MmaOperands>(l);
+    const auto& from = lanes.operands<MmaOperands<Sum>>(l);
     for (int r = 0; r < 4; ++r)
       for (int i = 0; i < each; ++i) {
         const int k = each * (l % 4) + 4 * each * (r / 2) + i;
@@ -74,10 +76,10 @@ void mma_of_warp(const emulator::Lanes& lanes) {
   }
   for (int l = 0; l < warp_size; ++l)
     for (int r = 0; r < 4; ++r) {
-      const float *x = a[l / 4 + 8 * (r / 2)], *y = b[2 * (l % 4) + r % 2];
-      float sum = 0;
+      const Sum *x = a[l / 4 + 8 * (r / 2)], *y = b[2 * (l % 4) + r % 2];
+      Sum sum = 0;
       for (int k = 0; k < 8 * each; ++k) sum += x[k] * y[k];
-      lanes.operands<MmaOperands>(l).d[r] += sum;
+      lanes.operands<MmaOperands<Sum>>(l).d[r] += sum;
     }
   emulator::count_mma();
 }
@@ -88,7 +90,7 @@ float decoded(uint32_t code) {
 
 template <class T>
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, MIXTAPE_CALLER) {
-  MmaOperands mine{d, a, {b0, b1}};
+  MmaOperands<float> mine{d, a, {b0, b1}};
   emulator::warp_meet({"mma_m16n8k16", file, line}, all_lanes, &mine, mma_of_warp<2, decoded<T>, decoded<T>>);
 }
 

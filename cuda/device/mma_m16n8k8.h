@@ -42,7 +42,7 @@ inline float tf32_value(uint32_t code) {
   return x;
 }
 inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, MIXTAPE_CALLER) {
-  MmaOperands mine{d, a, {b0, b1}};
+  MmaOperands<float> mine{d, a, {b0, b1}};
   emulator::warp_meet({"mma_m16n8k8_tf32", file, line}, all_lanes, &mine, mma_of_warp<1, tf32_value, tf32_value>);
 }
 

@@ -94,4 +94,10 @@ inline int __any_sync(unsigned mask, int predicate, MIXTAPE_CALLER) {
   return mixtape::emulator::any_of(predicate, mask, {"__any_sync", file, line});
 }
 
+// c and the four products of signed bytes.
+inline int __dp4a(int a, int b, int c) {
+  for (int i = 0; i < 32; i += 8) c += int(int8_t(a >> i)) * int(int8_t(b >> i));
+  return c;
+}
+
 inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }

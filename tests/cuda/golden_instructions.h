@@ -71,12 +71,14 @@ std::vector<T> download(Runtime& runtime, const T* at, size_t count) {
 // Products of a warp. `Multiply` says of which types, and whether the code compiled here may have them.
 template <class T>
 struct Sixteen {
+  using Sum = float;
   static constexpr bool here = true;
   __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_m16n8k16<T>(d, a, b0, b1);
   }
 };
 struct Tf32 {
+  using Sum = float;
   static constexpr bool here = true;
   __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_m16n8k8_tf32(d, a, b0, b1);
@@ -84,9 +86,17 @@ struct Tf32 {
 };
 template <class A, class B>
 struct Eight {
+  using Sum = float;
   static constexpr bool here = has_fp8_products;
   __device__ static void multiply(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     mma_m16n8k32<A, B>(d, a, b0, b1);
+  }
+};
+struct SignedBytes {
+  using Sum = int;
+  static constexpr bool here = true;
+  __device__ static void multiply(int (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    mma_m16n8k32(d, a, b0, b1);
   }
 };
 
@@ -96,7 +106,7 @@ __global__ void mma_kernel(uint32_t* d, const uint32_t* lanes) {
   if constexpr (Multiply::here) {
     const uint32_t* mine = lanes + 14 * lane_id();
     const uint32_t a[4] = {mine[0], mine[1], mine[2], mine[3]};
-    float c[4];
+    typename Multiply::Sum c[4];
     for (int i = 0; i < 4; ++i) memcpy(&c[i], &mine[6 + i], 4);
     Multiply::multiply(c, a, mine[4], mine[5]);
     for (int i = 0; i < 4; ++i) memcpy(&d[4 * lane_id() + i], &c[i], 4);

@@ -55,7 +55,7 @@ void expect_product(Runtime& runtime, const std::string& name) {
   const auto d = run_warp(runtime, mma_kernel<Multiply>, lanes);
   for (size_t lane = 0; lane < 32; ++lane)
     for (size_t i = 0; i < 4; ++i) {
-      float expected, got;  // 0 may have either sign
+      typename Multiply::Sum expected, got;  // 0 may have either sign
       std::memcpy(&expected, &lanes[14 * lane + 10 + i], 4);
       std::memcpy(&got, &d[4 * lane + i], 4);
       EXPECT_EQ(got, expected) << name << " lane " << lane;
@@ -67,6 +67,7 @@ TEST_F(GoldenInstructions, ProductsOfAWarp) {
     expect_product<Sixteen<bf16>>(runtime, "mma_m16n8k16_bf16");
     expect_product<Sixteen<fp16>>(runtime, "mma_m16n8k16_fp16");
     expect_product<Tf32>(runtime, "mma_m16n8k8_tf32");
+    expect_product<SignedBytes>(runtime, "mma_m16n8k32_int8");
   });
 }
 

@@ -45,8 +45,8 @@ TEST(BenchOperations, HaveEveryOperation) {
   for (const std::string& name : operations)
     EXPECT_TRUE(benched.contains(name)) << name << " has no case in train/bench";
   // And what is not on the tape.
-  for (const std::string name :
-       {"gradient_norm", "adamw", "lion", "sgd", "adafactor", "parameter_scales", "linear_rows", "convert", "abs_max"})
+  for (const std::string name : {"gradient_norm", "adamw", "lion", "sgd", "adafactor", "parameter_scales",
+                                 "linear_rows", "linear_int8", "convert", "abs_max"})
     EXPECT_TRUE(benched.contains(name)) << name;
 }
 

@@ -26,6 +26,28 @@ OperationCase linear_rows_case(const CaseSizes& s, const LinearSize& size) {
           }};
 }
 
+// The same of codes; of many rows a prompt.
+OperationCase linear_int8_case(const CaseSizes& s, const LinearSize& size) {
+  return {.operation = "linear_int8",
+          .shape = fmt::format("{} x {} -> {}", size.rows, size.in, size.out),
+          .forward = linear_int8_work(size, size_of(s.type)),
+          .on_tape = false,
+          .prepare = [=, type = s.type](const CaseContext& c) {
+            const Tensor x = random_tensor(c, {size.rows, size.in}, type);
+            const Tensor codes = c.backend.make({size.out, size.in}, DType::i8);
+            const Tensor scale = random_tensor(c, {size.out}, DType::f32);
+            const Tensor y = c.backend.make({size.rows, size.out}, type);
+            {
+              const Tensor numbers = random_tensor(c, codes.shape(), DType::f16, 40);
+              c.backend.cast().convert({.y = {codes, Write::overwrite}, .x = numbers});
+            }
+            return [=](Tape& tape) -> Tensors {
+              tape.backend().matmul().linear_int8({.y = y, .x = x, .codes = codes, .scale = scale});
+              return {};
+            };
+          }};
+}
+
 // One query of each of `sequences` sequences over `length` keys of a cache.
 OperationCase decoding_attention_case(const CaseSizes& s, int64_t sequences, int64_t length) {
   const int64_t heads = s.model.n_heads, kv = s.model.kv_heads(), width = s.model.head_width();
@@ -97,8 +119,10 @@ void add_kernel_cases(const CaseSizes& s, std::vector<OperationCase>& cases) {
   for (const int64_t rows : {int64_t(1), int64_t(8)}) {
     for (const LinearSize& size : linear_sizes(s.model, rows)) cases.push_back(linear_rows_case(s, size));
     cases.push_back(linear_rows_case(s, {rows, s.model.d_model, s.model.vocab_size}));
+    for (const LinearSize& size : linear_sizes(s.model, rows)) cases.push_back(linear_int8_case(s, size));
     cases.push_back(decoding_attention_case(s, rows, 4 * s.length));
   }
+  for (const LinearSize& size : linear_sizes(s.model, s.rows())) cases.push_back(linear_int8_case(s, size));
   for (const DType to : {DType::e4m3, DType::e5m2, DType::i8}) cases.push_back(convert_case(s, DType::f32, to));
   cases.push_back(convert_case(s, DType::e4m3, DType::f32));
   cases.push_back(abs_max_case(s));

@@ -48,6 +48,11 @@ Work linear_work(const LinearSize& s, int64_t element) {
   return {product(r, n, m), e * (r * n + n * m), e * r * m};
 }
 
+Work linear_int8_work(const LinearSize& s, int64_t element) {
+  const double r = double(s.rows), n = double(s.in), m = double(s.out), e = double(element);
+  return {product(r, n, m), e * r * n + n * m + float_bytes * m, e * r * m};
+}
+
 Work linear_input_gradient_work(const LinearSize& s, int64_t element) {
   return linear_work({s.rows, s.out, s.in}, element);
 }

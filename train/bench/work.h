@@ -47,6 +47,8 @@ struct LinearSize {
   int64_t rows = 0, in = 0, out = 0;
 };
 Work linear_work(const LinearSize& size, int64_t element);
+// The same where a weight is a byte.
+Work linear_int8_work(const LinearSize& size, int64_t element);
 Work linear_input_gradient_work(const LinearSize& size, int64_t element);
 Work linear_weight_gradient_work(const LinearSize& size, int64_t element);
 

@@ -77,11 +77,11 @@ def fp8_codes(exponent_bits, mantissa_bits):
     return codes
 
 
-def mma_by_element(name, depth, each, encode_a, encode_b, values):
+def mma_by_element(name, depth, each, encode_a, encode_b, values, sums=[i / 4 for i in range(-16, 17)], encode_d=bits32):
     """m16n8k`depth` with `each` elements a register."""
     draw = numbers(depth * 31 + len(name))
     matrix = lambda rows, cols, among: [[among[next(draw) % len(among)] for _ in range(cols)] for _ in range(rows)]
-    a, b, c = matrix(16, depth, values), matrix(depth, 8, values), matrix(16, 8, [i / 4 for i in range(-16, 17)])
+    a, b, c = matrix(16, depth, values), matrix(depth, 8, values), matrix(16, 8, sums)
     d = [[c[m][n] + sum(a[m][k] * b[k][n] for k in range(depth)) for n in range(8)] for m in range(16)]
     lanes = [[0] * 14 for _ in range(32)]
     half, bits = depth // 2, 32 // each
@@ -94,8 +94,8 @@ def mma_by_element(name, depth, each, encode_a, encode_b, values):
     for m in range(16):
         for n in range(8):
             register = n % 2 + 2 * (m // 8)
-            lanes[m % 8 * 4 + n // 2][6 + register] = bits32(c[m][n])
-            lanes[m % 8 * 4 + n // 2][10 + register] = bits32(d[m][n])
+            lanes[m % 8 * 4 + n // 2][6 + register] = encode_d(c[m][n])
+            lanes[m % 8 * 4 + n // 2][10 + register] = encode_d(d[m][n])
     write(name, "a line a lane: a0 a1 a2 a3  b0 b1  c0 c1 c2 c3  d0 d1 d2 d3", lanes)
 
 
@@ -189,6 +189,9 @@ for left in FP8:
     for right in FP8:
         mma_by_element(f"mma_m16n8k32_{left}_{right}", 32, 4, FP8[left].get, FP8[right].get,
                        [-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0])
+byte = lambda x: x & 0xFF
+mma_by_element("mma_m16n8k32_int8", 32, 4, byte, byte, range(-128, 128), range(-70000, 70001, 7001),
+               lambda x: x & 0xFFFFFFFF)
 wgmma("bf16", False)
 wgmma("fp16", True)
 copied_box()
