@@ -64,7 +64,7 @@ void ParameterLayout::assign_offsets() {
   factored_count_ = without_hidden_count_ = 0;
   for (const bool learns : {true, false}) {
     for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-      if (entry->learns != learns) continue;
+      if (entry->learns != learns || entry->coded) continue;
       entry->offset = offset, entry->whole_offset = whole_offset;
       offset += aligned(entry->count()), whole_offset += aligned(entry->whole.count());
       entry->factored_offset = factored_count_;
@@ -75,11 +75,24 @@ void ParameterLayout::assign_offsets() {
     if (learns) learning_flat_count_ = offset, whole_learning_flat_count_ = whole_offset;
   }
   flat_count_ = offset, whole_flat_count_ = whole_offset;
+  coded_count_ = code_scales_count_ = 0;
+  for (ParameterEntry& entry : entries_) {
+    if (!entry.coded) continue;
+    entry.offset = coded_count_, entry.scale_offset = code_scales_count_;
+    coded_count_ += aligned(entry.count()), code_scales_count_ += aligned(entry.shape.rows());
+  }
 }
 
 void ParameterLayout::freeze(const std::vector<std::string>& names) {
   for (const std::string& name : names) entries_[size_t(find(name))].learns = false;
   if (learning_count() == 0) throw ConfigError("parameters.freeze: all parameters are frozen, so that nothing learns");
+  assign_offsets();
+}
+
+void ParameterLayout::code_layer_weights() {
+  if (slice_.ranks > 1) throw Error("parameters: ranks do not share out layers of int8 weights");
+  for (ParameterEntry& entry : entries_)
+    if (entry.is_layer_weight()) entry.coded = true, entry.learns = false;
   assign_offsets();
 }
 
@@ -110,6 +123,10 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
   const int64_t learning = storage.shards_weights ? shards_->own_count() : layout.learning_flat_count();
   weights = backend.make({learning + layout.flat_count() - layout.learning_flat_count()}, storage.weights,
                          Category::parameters);
+  if (layout.coded_count() > 0) {
+    codes = backend.make({layout.coded_count()}, DType::i8, Category::parameters);
+    code_scales = backend.make({layout.code_scales_count()}, DType::f32, Category::parameters);
+  }
   const Shape flat{shards_->own_count()};
   if (storage.master != MasterWeights::none)
     master =
@@ -218,12 +235,18 @@ int64_t Parameters::frozen_at(int id) const {
 
 Tensor Parameters::weight(int id) const {
   const ParameterEntry& entry = layout_[id];
+  if (entry.coded) return slice(codes, id);
   if (!entry.learns) return part(weights, {frozen_at(id), entry.count()}).reshaped(entry.shape);
   if (!storage_.shards_weights) return slice(weights, id);
   if (!source_) throw Error("parameters: weights are shared out, and nobody gathers {}", entry.name);
   const int bucket = buckets_->bucket_of(id);
   const int64_t begin = entry.offset - (*buckets_)[bucket].run.begin;
   return source_->weights_of(bucket).columns(begin, entry.count()).reshaped(entry.shape);
+}
+
+Tensor Parameters::code_scale(int id) const {
+  const ParameterEntry& entry = layout_[id];
+  return entry.coded ? part(code_scales, {entry.scale_offset, entry.shape.rows()}) : Tensor();
 }
 
 void Parameters::initialise(uint64_t seed) {
@@ -251,6 +274,7 @@ void Parameters::initialise(uint64_t seed) {
 
 void Parameters::load(int id, const float* whole) {
   const ParameterEntry& entry = layout_[id];
+  if (entry.coded) throw Error("parameters: {} is kept as codes, and numbers are given", entry.name);
   std::vector<float> slice;
   if (entry.cut != Cut::none)
     for (const Run& run : layout_.runs(id)) slice.insert(slice.end(), whole + run.begin, whole + run.end());
@@ -277,6 +301,12 @@ void Parameters::load(int id, const float* whole) {
     if (master && master.dtype() == DType::f32) master.write(place.begin, place.count, from);
     if (master && master.dtype() == DType::u16) put(master, place, from, remainder_of);
   }
+}
+
+void Parameters::load_codes(int id, const int8_t* from, const float* scales) {
+  if (!layout_[id].coded) throw Error("parameters: {} is not kept as codes, and codes are given", layout_[id].name);
+  backend_.copy_from_host(weight(id), from);
+  backend_.copy_from_host(code_scale(id), scales);
 }
 
 void Parameters::store(int id, float* values) const {

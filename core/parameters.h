@@ -55,10 +55,15 @@ struct ParameterEntry {
   std::vector<int64_t> whole_pieces;
   int64_t whole_offset = 0;
   int64_t second_offset = 0;  // of its second moments, if hidden matrices have none
+  // Inference with int8 weights: its place is among codes and scales in place of weights, `offset` that of its codes.
+  bool coded = false;
+  int64_t scale_offset = 0;
   int64_t count() const { return shape.count(); }
   bool is_matrix() const { return shape.rank() >= 2; }
   // A matrix inside of a layer: no table of embeddings, no head.
   bool is_hidden_matrix() const { return is_matrix() && name.find("layers.") != std::string::npos; }
+  // The weight of a linear layer inside of a layer: what is rounded to 8 bits, where anything is.
+  bool is_layer_weight() const { return is_hidden_matrix() && name.ends_with(".weight"); }
   int64_t n_pieces() const { return pieces.empty() ? 1 : int64_t(pieces.size()); }
   int64_t factored_count() const { return is_matrix() ? n_pieces() * shape.cols() + shape.rows() : count(); }
   // Weight decay applies to matrices and tables, not to biases and norm weights.
@@ -79,6 +84,8 @@ class ParameterLayout {
   void finish();
   // Before there are buffers: these parameters, by name, do not learn. Throws ConfigError if none does then.
   void freeze(const std::vector<std::string>& names);
+  // Before there are buffers: the weights of linear layers are int8 codes with a scale for each row, for inference.
+  void code_layer_weights();
 
   int size() const { return int(entries_.size()); }
   const ParameterEntry& operator[](int id) const { return entries_[id]; }
@@ -101,6 +108,9 @@ class ParameterLayout {
   // The length of a buffer of factored second moments, and of those of all but hidden matrices.
   int64_t factored_count() const { return factored_count_; }
   int64_t without_hidden_count() const { return without_hidden_count_; }
+  // The lengths of the buffers of codes and of their scales.
+  int64_t coded_count() const { return coded_count_; }
+  int64_t code_scales_count() const { return code_scales_count_; }
 
  private:
   void assign_offsets();
@@ -110,6 +120,7 @@ class ParameterLayout {
   std::unordered_map<std::string, int> ids_;
   int64_t flat_count_ = 0, learning_flat_count_ = 0, factored_count_ = 0, without_hidden_count_ = 0;
   int64_t whole_flat_count_ = 0, whole_learning_flat_count_ = 0;
+  int64_t coded_count_ = 0, code_scales_count_ = 0;
 };
 
 // How the update of a parameter differs from the others'.
@@ -160,8 +171,10 @@ class Parameters {
   const ParameterLayout& layout() const { return layout_; }
   const ParameterStorage& storage() const { return storage_; }
 
-  // Where weights are shared out, from the source.
+  // Where weights are shared out, from the source. Of a coded parameter the codes.
   Tensor weight(int id) const;
+  // Of a coded parameter, float32 [rows]; absent of the others.
+  Tensor code_scale(int id) const;
   // The weights of all that learn, as long as the other buffers, if they are whole.
   Tensor learning_weights() const { return Tensor(weights.raw(), {layout_.learning_flat_count()}, weights.dtype()); }
   // Null: none. Not owned.
@@ -195,6 +208,8 @@ class Parameters {
   void initialise(uint64_t seed);
   // A whole parameter, a host array of float32: what is here of it into the weights and their masters.
   void load(int id, const float* whole);
+  // A coded parameter, on the host.
+  void load_codes(int id, const int8_t* codes, const float* scales);
   // What is here of a parameter, of the master where there is one; it must not be shared out then.
   void store(int id, float* values) const;
 
@@ -211,6 +226,7 @@ class Parameters {
   Tensor weights, gradients, sums;
   FlatState master;
   MomentState m, v;
+  Tensor codes, code_scales;  // int8 and float32, of what is coded
 
  private:
   // Of every element: outside where the storage says so.

@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 transformers.utils.logging.disable_progress_bar()
 
 LOGIT_TOLERANCE = 1e-4  # of the largest logit
+# With int8 weights: compressed-tensors scales inputs by their largest / 127.5, Mixtape (as vLLM) by that / 127, so that
+# many a code differs by one.
+INT8_TOLERANCE = 0.05
 
 TEXT = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
@@ -106,10 +109,15 @@ def prepare(mixtape, work, kind):
     run(mixtape, "data", "prepare", text, "-t", tokenizer, "-o", folder / "shards")
 
 
-def check_parameters(model, report, path):
+def tensors_in(path):
     stored = {}
     for file in path.glob("*.safetensors"):
         stored |= load_file(file)
+    return stored
+
+
+def check_parameters(model, report, path):
+    stored = tensors_in(path)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert not report[kind], f"{kind}: {report[kind]}"
     loaded = model.state_dict()
@@ -139,7 +147,7 @@ def random_inputs(model):
     return inputs
 
 
-def check_logits(mixtape, model, path, work):
+def check_logits(mixtape, model, path, work, tolerance=LOGIT_TOLERANCE):
     inputs = random_inputs(model)
     save_file(inputs, work / "inputs.safetensors")
     run(mixtape, "forward", path, "--inputs", work / "inputs.safetensors", "--output", work / "outputs.safetensors")
@@ -153,7 +161,7 @@ def check_logits(mixtape, model, path, work):
     if "attention_mask" in inputs and "decoder_input_ids" not in inputs and theirs.dim() == 3:
         differences = differences[inputs["attention_mask"] == 1]  # what padding attends to is nobody's affair
     difference = (differences.max() / theirs.abs().max()).item()
-    assert difference < LOGIT_TOLERANCE, f"logits differ by {difference:.2e} of the largest"
+    assert difference < tolerance, f"logits differ by {difference:.2e} of the largest"
     return difference
 
 
@@ -169,6 +177,30 @@ def check_tokens(mixtape, path, family):
         ours = [int(i) for i in run(mixtape, "tokenizer", "encode", path, "--text", line).split()]
         theirs = tokenizer(line, add_special_tokens=False)["input_ids"]
         assert ours == theirs, f"token ids of {line!r}: {ours}, transformers has {theirs}"
+
+
+def check_int8(mixtape, family, loader, work):
+    """Codes stand for the weights, and transformers with compressed-tensors computes the same, or refuses (GPT-2)."""
+    path = work / "exports" / f"{family}-int8"
+    run(mixtape, "export", work / "runs" / family, path, "--int8")
+    stored, weights, count = tensors_in(path), tensors_in(work / "exports" / family), 0
+    for name, codes in stored.items():
+        if codes.dtype != torch.int8:
+            continue
+        scale = stored[name + "_scale"]
+        scale = scale.T if family == "gpt2" else scale
+        assert ((weights[name] - codes * scale).abs() <= 0.501 * scale).all(), f"{name}: not the nearest codes"
+        count += 1
+    assert count > 0, "no codes"
+    if family == "gpt2":
+        try:
+            loader.from_pretrained(path)
+        except ValueError:
+            return f"{count} codes, refused"
+        raise AssertionError("int8 weights of Conv1D were not refused")
+    model = loader.from_pretrained(path, torch_dtype=torch.float32, attn_implementation="eager")
+    difference = check_logits(mixtape, model.eval(), path, work, INT8_TOLERANCE)
+    return f"{count} codes, logits within {difference:.1e}"
 
 
 def check_family(mixtape, family, work):
@@ -194,7 +226,8 @@ def check_family(mixtape, family, work):
     tensors = check_parameters(model, report, path)
     difference = check_logits(mixtape, model.eval(), path, work)
     check_tokens(mixtape, path, family)
-    print(f"{family:16} {tensors} tensors equal, logits within {difference:.1e}, token ids equal", flush=True)
+    int8 = check_int8(mixtape, family, loader, work)
+    print(f"{family:16} {tensors} tensors equal, logits within {difference:.1e}, token ids equal; int8: {int8}", flush=True)
 
 
 def main():

@@ -43,6 +43,7 @@ void Engine::make_buffers() {
   backend_->bind(arena_);
   arena_.set_context("parameters");
   if (!options_.frozen.empty()) model_.freeze(options_.frozen);
+  if (options_.int8_weights) model_.code_layer_weights();
   const bool training = options_.training;
   parameters_ =
       std::make_unique<Parameters>(model_.layout(),

@@ -40,6 +40,7 @@ struct EngineOptions {
   LoraSpec lora = {};
   QuantisationSpec quantisation = {};
   std::vector<std::string> frozen = {};  // parameters that do not learn
+  bool int8_weights = false;             // inference with weights of linear layers as int8 codes
   RecomputePolicy recompute = RecomputePolicy::none;
   int64_t loss_chunk_rows = 0;
 

@@ -83,9 +83,17 @@ void expect_same_shapes(const HfModel& model, const Config& config) {
 void load_weights(Engine& engine, const HfModel& model) {
   model.expect_complete();
   std::vector<float> values;
+  std::vector<int8_t> codes;
   const ParameterLayout& layout = engine.model().layout();
   for (int id = 0; id < layout.size(); ++id) {
     if (is_adapter(layout[id].name) || std::ranges::binary_search(model.fresh, layout[id].name)) continue;
+    if (layout[id].coded) {
+      codes.resize(size_t(layout[id].count()));
+      values.resize(size_t(layout[id].shape.rows()));
+      model.read_codes(layout[id].name, codes, values);
+      engine.parameters().load_codes(id, codes.data(), values.data());
+      continue;
+    }
     values.resize(size_t(layout[id].whole.count()));
     model.read(layout[id].name, values);
     engine.parameters().load(id, values.data());

@@ -80,7 +80,9 @@ Tensor apply(Tape& tape, const LinearIds& layer, const Tensor& x, Unary kind) {
   const Tensor bias = layer.bias.on(tape);
   const Quantisation* const quantisation = tape.quantisation();
   const bool rounds = quantisation && quantisation->has(layer.weight.id) && !tape.decoding();
+  const Tensor code_scale = tape.parameters()->code_scale(layer.weight.id);
   const auto product = [&](Unary then) {
+    if (code_scale) return linear_int8(tape, x, layer.weight.on(tape), code_scale, bias, then);
     if (!rounds) return linear(tape, x, layer.weight.on(tape), bias, then);
     const Tensor sum = quantisation->linear(tape, x, layer.weight.id, bias);
     return then == Unary::none ? sum : activation(tape, sum, then);

@@ -1,7 +1,5 @@
 #include "core/model/quantisation.h"
 
-#include <string_view>
-
 #include "core/ops/cast.h"
 
 namespace mixtape {
@@ -11,7 +9,7 @@ Quantisation::Quantisation(const QuantisationSpec& spec, const ParameterLayout& 
   if (spec.kind == QuantisationSpec::int8) codes_ = {.operands = DType::i8, .gradient = DType::f32, .by_rows = true};
   for (int id = 0; id < layout.size(); ++id) {
     const ParameterEntry& entry = layout[id];
-    if (!entry.is_hidden_matrix() || !std::string_view(entry.name).ends_with(".weight")) continue;
+    if (!entry.is_layer_weight()) continue;
     layer_of_[size_t(id)] = int(weights_.size());
     weights_.push_back(id);
   }

@@ -50,6 +50,7 @@ class Transformer {
   const ParameterLayout& layout() const { return layout_; }
   // Before there are buffers; see ParameterLayout.
   void freeze(const std::vector<std::string>& parameters) { layout_.freeze(parameters); }
+  void code_layer_weights() { layout_.code_layer_weights(); }
 
   // Makes the tables that forward reads.
   void make_tables(Backend& backend);

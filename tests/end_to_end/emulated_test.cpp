@@ -283,6 +283,44 @@ TEST_F(Emulated, EvaluatesAndGenerates) {
               1e-4);
 }
 
+// From a run to a directory of codes, and what is computed with that; what has no meaning with codes is refused.
+TEST_F(Emulated, Int8WeightsAreExportedAndUsed) {
+  on_cpu("qat", {"precision.mode=int8_qat"});
+  const ProcessResult exported = space.mixtape({"export", "runs/qat-cpu", "int8", "--int8"});
+  ASSERT_EQ(exported.exit_code, 0) << exported.err;
+  EXPECT_NE(exported.out.find("for Mixtape alone"), exported.out.npos) << exported.out;  // it is a GPT-2
+  const auto run = [&](Program program, std::vector<std::string> words, const char* device) {
+    words.insert(words.end(), {"--device", device});
+    const ProcessResult r = (space.*program)(words);
+    EXPECT_EQ(r.exit_code, 0) << r.err;
+    return r.out;
+  };
+  const auto loss = [&](Program program, const char* model, const char* device) {
+    const std::string out =
+        run(program, {"eval", model, "shards", "--seq-length", "24", "--max-tokens", "300", "--json"}, device);
+    return nlohmann::json::parse(out)["loss"].get<double>();
+  };
+  const double on_cpu = loss(&Workspace::mixtape, "int8", "cpu");
+  EXPECT_NEAR(loss(&Workspace::mixtape_emulated, "int8", "cuda"), on_cpu, 1e-3);
+  const double whole = loss(&Workspace::mixtape, "runs/qat-cpu", "cpu");
+  EXPECT_NEAR(on_cpu, whole, 0.02 * whole);
+  EXPECT_NE(on_cpu, whole);
+  const std::vector<std::string> words{"generate", "int8",          "--prompt", "The ",   "--max-new-tokens",
+                                       "8",        "--temperature", "0",        "--quiet"};
+  EXPECT_EQ(run(&Workspace::mixtape_emulated, words, "cuda"), run(&Workspace::mixtape, words, "cpu"));
+
+  const auto refused = [&](const std::vector<std::string>& arguments, const char* what) {
+    const ProcessResult r = space.mixtape(arguments);
+    EXPECT_EQ(r.exit_code, 2) << r.err;
+    EXPECT_NE(r.err.find(what), r.err.npos) << r.err;
+  };
+  refused({"export", "int8", "again", "--int8"}, "int8 weights already");
+  refused({"export", "runs/qat-cpu", "again", "--int8", "--adapter"}, "--int8");
+  // As numbers again, which are those of the codes.
+  ASSERT_EQ(space.mixtape({"export", "int8", "numbers", "--dtype", "fp32"}).exit_code, 0);
+  EXPECT_NEAR(loss(&Workspace::mixtape, "numbers", "cpu"), on_cpu, 0.02 * whole);
+}
+
 TEST_F(Emulated, DoctorAndRefusals) {
   EXPECT_NE(space.mixtape_emulated({"doctor"}).out.find("emulated on the host"), std::string::npos);
   const ProcessResult far = space.mixtape_emulated(arguments("far", "cuda:7", {}));

@@ -40,6 +40,9 @@ LoadedModel load_model(const ModelArguments& arguments,
                         .most_targets = wanted.most_targets};
   options.types.compute = arguments.dtype == "bf16" ? DType::bf16 : arguments.dtype == "fp16" ? DType::f16 : DType::f32;
   options.gradients = wanted.gradients;
+  options.int8_weights = loaded.files.int8;
+  if (options.int8_weights && options.gradients)
+    throw ConfigError("{}: int8 weights have no gradients; export the model without --int8", arguments.model);
   // Finished models run without dropout.
   options.model.dropout = options.model.attention_dropout = 0;
   Engine rehearsal(options);

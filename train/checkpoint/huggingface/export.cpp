@@ -3,7 +3,7 @@
 #include <map>
 
 #include "train/checkpoint/huggingface/arrange.h"
-#include "train/checkpoint/huggingface/family.h"
+#include "train/checkpoint/huggingface/int8.h"
 
 namespace mixtape {
 namespace {
@@ -80,7 +80,7 @@ TensorSource source_of(const TensorMapping& mapping, const ParameterGetter& get,
 
 }  // namespace
 
-std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids) {
+std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids, bool int8) {
   const HfFamily& family = huggingface::family_of(spec);
   Json config;
   config["architectures"] = {family.architecture};
@@ -91,6 +91,7 @@ std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& id
   config["tie_word_embeddings"] = spec.tied_embeddings;
   config["dtype"] = config["torch_dtype"] = torch_name(dtype);
   config["use_cache"] = true;
+  if (int8) config["quantization_config"] = huggingface::int8_config(spec);
   return config.dump(2) + "\n";
 }
 
@@ -106,13 +107,18 @@ std::vector<FileRecord> export_huggingface(const std::filesystem::path& director
   if (error) throw CheckpointError("cannot create {}: {}", directory.string(), error.message());
 
   std::vector<TensorSource> sources;
-  for (const TensorMapping& mapping : family.tensors(spec)) sources.push_back(source_of(mapping, get, options.dtype));
+  for (const TensorMapping& mapping : family.tensors(spec))
+    if (options.int8 && huggingface::is_layer_weight(mapping))
+      huggingface::add_int8_sources(mapping, get, sources);
+    else
+      sources.push_back(source_of(mapping, get, options.dtype));
   std::vector<FileRecord> files = write_safetensors_model(directory, std::move(sources), options.max_shard_bytes);
   files.push_back(write_text_file(directory / "generation_config.json", generation_config_json(options.ids)));
   for (const std::filesystem::path& file : options.tokenizer_files)
     files.push_back(copy_file_durably(file, directory / file.filename()));
   // Last: a directory without it is not taken for a model.
-  files.push_back(write_text_file(directory / "config.json", config_json(spec, options.dtype, options.ids)));
+  files.push_back(
+      write_text_file(directory / "config.json", config_json(spec, options.dtype, options.ids, options.int8)));
   return files;
 }
 

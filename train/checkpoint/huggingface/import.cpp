@@ -5,7 +5,7 @@
 
 #include "train/checkpoint/huggingface/adapter.h"
 #include "train/checkpoint/huggingface/arrange.h"
-#include "train/checkpoint/huggingface/family.h"
+#include "train/checkpoint/huggingface/int8.h"
 
 namespace mixtape {
 namespace {
@@ -104,6 +104,7 @@ HfModel import_huggingface(const std::filesystem::path& directory, const ModelSp
   const bool other_head = head_of && head_of->head != model.spec.head;
   if (other_head) model.spec = with_head(model.spec, *head_of);
   model.mappings_ = family.tensors(model.spec);
+  model.int8 = huggingface::reads_int8(config);
 
   std::set<std::string> used, fresh;
   for (TensorMapping& mapping : model.mappings_) {
@@ -125,7 +126,10 @@ HfModel import_huggingface(const std::filesystem::path& directory, const ModelSp
     if (tensor->shape != mapping.shape)
       throw CheckpointError("{}: tensor '{}' is {}, expected {} by config.json", directory.string(), mapping.name,
                             text_of(tensor->shape), text_of(mapping.shape));
-    if (!is_floating(tensor->type))
+    if (model.int8 && huggingface::is_layer_weight(mapping)) {
+      huggingface::check_int8(model.tensors_, mapping, directory.string());
+      used.insert(huggingface::scale_name(mapping));
+    } else if (!is_floating(tensor->type))
       throw CheckpointError("{}: tensor '{}' is stored as {}, expected F32, F16, BF16 or F64", directory.string(),
                             mapping.name, name_of(tensor->type));
     if (mapping.parameter == "embedding.token") model.dtype = memory_type(tensor->type).value_or(DType::f32);
@@ -140,6 +144,9 @@ HfModel import_huggingface(const std::filesystem::path& directory, const ModelSp
   // Its tensors are named as this family's are, whatever other names these files use.
   if (HfAdapter adapter = HfAdapter::open(directory, family.tensors(model.spec)); adapter.lora().rank > 0)
     model.adapter_ = std::make_shared<const HfAdapter>(std::move(adapter));
+  if (model.int8 && model.adapter_)
+    throw CheckpointError("{}: an adapter beside int8 weights; merge it into the model that these were made of",
+                          directory.string());
   return model;
 }
 
@@ -153,6 +160,10 @@ void HfModel::expect_complete() const {
 }
 
 void HfModel::read(std::string_view parameter, std::span<float> out) const {
+  int64_t coded = 0;
+  for (const TensorMapping& mapping : mappings_)
+    if (int8 && mapping.parameter == parameter && huggingface::is_layer_weight(mapping)) coded += mapping.rows;
+  if (coded > 0) return decode(parameter, coded, out);
   gather(parameter, DType::f32, std::as_writable_bytes(out));
   if (adapter_) adapter_->merge_into(parameter, out);
 }
@@ -165,6 +176,31 @@ void HfModel::read(std::string_view parameter, DType dtype, std::span<std::byte>
         throw CheckpointError("{}: tensor '{}' is stored as {}, expected {}", directory_.string(), mapping.name,
                               name_of(tensor.type), dtype);
   gather(parameter, dtype, out);
+}
+
+void HfModel::read_codes(std::string_view parameter, std::span<int8_t> codes, std::span<float> scales) const {
+  int64_t rows = 0;
+  for (const TensorMapping& mapping : mappings_) {
+    if (mapping.parameter != parameter) continue;
+    const int64_t end = mapping.first_row + mapping.rows;
+    if (!int8 || !huggingface::is_layer_weight(mapping) || end > int64_t(scales.size()) ||
+        end * huggingface::row_elements(mapping) > int64_t(codes.size()))
+      throw Error("{}: not {} codes with {} scales", parameter, codes.size(), scales.size());
+    huggingface::read_int8(tensors_, mapping, codes, scales);
+    rows += mapping.rows;
+  }
+  if (rows != int64_t(scales.size()))
+    throw CheckpointError("{}: parameter '{}' has {} rows, found {}", directory_.string(), parameter, scales.size(),
+                          rows);
+}
+
+// Of codes their products with the scales.
+void HfModel::decode(std::string_view parameter, int64_t rows, std::span<float> out) const {
+  std::vector<int8_t> codes(out.size());
+  std::vector<float> scales(static_cast<size_t>(rows));
+  read_codes(parameter, codes, scales);
+  const size_t cols = out.size() / scales.size();
+  for (size_t i = 0; i < out.size(); ++i) out[i] = scales[i / cols] * float(codes[i]);
 }
 
 void HfModel::gather(std::string_view parameter, DType dtype, std::span<std::byte> out) const {

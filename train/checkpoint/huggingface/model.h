@@ -83,6 +83,8 @@ class HfModel {
   std::vector<std::string> missing;  // tensors that the architecture needs and the files lack
   std::vector<std::string> unused;   // tensors that the architecture does not know
   std::vector<std::string> ignored;  // known buffers and copies: causal masks, a tied head
+  // The weights of layers are int8 codes with scales (int8.h): read() gives their products.
+  bool int8 = false;
   // Parameters (Mixtape's names) of a head that the files do not have, where another head than theirs was asked for.
   std::vector<std::string> fresh;
 
@@ -91,6 +93,8 @@ class HfModel {
   void read(std::string_view parameter, std::span<float> out) const;
   // As it is stored, without an adapter; CheckpointError if the files store another type. Also of an adapter itself.
   void read(std::string_view parameter, DType dtype, std::span<std::byte> out) const;
+  // Of an int8 model a layer's weight as it is stored: codes [out, in] and a scale for each output.
+  void read_codes(std::string_view parameter, std::span<int8_t> codes, std::span<float> scales) const;
   // A parameter's gradient (or anything of its shape) under the names and in the layout of this model's files.
   std::vector<NamedTensor> to_file(std::string_view parameter, std::span<const float> values) const;
   // CheckpointError that lists `missing` and `unused`, if there are any.
@@ -98,6 +102,7 @@ class HfModel {
 
  private:
   friend HfModel import_huggingface(const std::filesystem::path&, const ModelSpec*);
+  void decode(std::string_view parameter, int64_t rows, std::span<float> out) const;
   void gather(std::string_view parameter, DType dtype, std::span<std::byte> out) const;
 
   std::filesystem::path directory_;
@@ -132,6 +137,7 @@ struct ExportOptions {
   SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
   uint64_t max_shard_bytes = 5'000'000'000;
+  bool int8 = false;          // the weights of layers as int8 codes with scales (int8.h)
   bool allow_native = false;  // write model_type "mixtape" where no family fits, instead of an error
 };
 // Writes config.json, generation_config.json, the weights and the tokenizer's files into a directory, which is created.
@@ -144,7 +150,7 @@ std::vector<FileRecord> export_huggingface(const std::filesystem::path& director
                                            ExportOptions options);
 
 // config.json's text of a spec, in the style of transformers 4 and 5 at once; `model_type` as in HfModel.
-std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids);
+std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids, bool int8 = false);
 // What stands between the last hidden states and the output: the axes of `head`, all others of `body`.
 ModelSpec with_head(ModelSpec body, const ModelSpec& head);
 // The family that a spec is exported as: "gpt2", "llama", "mistral", "qwen2", "opt", "bloom", "bert",
