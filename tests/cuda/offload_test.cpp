@@ -24,7 +24,7 @@ __global__ void twice_and_one_kernel(float* x, int64_t count) {
 std::vector<float> changed(uint64_t seed, LeftOut mistake) {
   emulator::set_seed(seed);
   emulator::run_late(true);
-  CudaBackend backend({});
+  CudaBackend backend;
   Arena arena(backend.reserve(1 << 20), 1 << 20);
   backend.bind(arena);
   const std::unique_ptr<Offload> outside = backend.offload(pieces * n * 4, "");
@@ -63,7 +63,7 @@ TEST(PinnedOffload, EachPieceIsFetchedAfterItWasStoredAndStoredAfterItWasChanged
 }
 
 TEST(PinnedOffload, BeginsWithZeros) {
-  CudaBackend backend({});
+  CudaBackend backend;
   const std::unique_ptr<Offload> outside = backend.offload(1000, "");
   std::vector<uint8_t> found(1000, 1);
   outside->read(found.data(), 0, 1000);
