@@ -65,7 +65,8 @@ TEST(LinearInt8, SumsAreExact) {
                                         {9, 4099, 3},
                                         {17, 96, 131},
                                         {21, 70, 20},
-                                        {131, 80, 65}}) {
+                                        {131, 80, 65},
+                                        {1030, 9, 3}}) {  // more than the CPU codes at once
       Bench b(device);
       Int8Layer l(rows, in, out);
       const Codes whole = random_codes(rows * in, 4);

@@ -19,7 +19,8 @@ void describe(const HfModel& model) {
   int64_t parameters = 0;
   for (const ParameterShape& p : parameter_shapes(model.spec)) parameters += count_of(p.shape);
   const ModelSpec& s = model.spec;
-  fmt::print("{}: {} parameters in {}\n", model.model_type, with_thousands(parameters), model.dtype);
+  fmt::print("{}: {} parameters in {}{}\n", model.model_type, with_thousands(parameters), model.dtype,
+             model.int8 ? ", those of layers in int8" : "");
   fmt::print("  {} layers, d_model {}, {} heads ({} of keys and values) of {}, d_ff {}, vocabulary {}, {} positions\n",
              s.n_layers, s.d_model, s.n_heads, s.kv_heads(), s.head_width(), s.ff_width(), s.vocab_size,
              s.max_positions);

@@ -81,7 +81,7 @@ TensorSource source_of(const TensorMapping& mapping, const ParameterGetter& get,
 }  // namespace
 
 std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& ids, bool int8) {
-  const HfFamily& family = huggingface::family_of(spec);
+  const HfFamily& family = int8 ? huggingface::int8_family(spec) : huggingface::family_of(spec);
   Json config;
   config["architectures"] = {family.architecture};
   config["model_type"] = family.model_type;
@@ -97,9 +97,9 @@ std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& id
 
 std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
                                            const ParameterGetter& get, const ExportOptions& options) {
-  const HfFamily& family = huggingface::family_of(spec);
-  if (&family == &huggingface::native && !options.allow_native)
+  if (&huggingface::family_of(spec) == &huggingface::native && !options.allow_native)
     throw ConfigError("no architecture of transformers is this model; the closest differs: {}", explain_misfit(spec));
+  const HfFamily& family = options.int8 ? huggingface::int8_family(spec) : huggingface::family_of(spec);
   if (is_huggingface_directory(directory))
     throw CheckpointError("{} holds a model already; remove it or choose another directory", directory.string());
   std::error_code error;

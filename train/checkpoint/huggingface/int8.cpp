@@ -10,13 +10,11 @@ namespace mixtape::huggingface {
 namespace {
 
 constexpr const char* method = "compressed-tensors";
-constexpr const char* own_method = "mixtape";  // of layers that are no torch.nn.Linear
 constexpr const char* format = "int-quantized";
 
-// What a mapping's rows are to their scales: one number each, which the file has in the order of outputs.
+// Scales are in the order of rows, one number each.
 TensorMapping of_scales(TensorMapping mapping) {
   mapping.shape = {mapping.rows};
-  if (mapping.arrangement == Arrangement::transpose) mapping.arrangement = Arrangement::rows;
   return mapping;
 }
 
@@ -59,7 +57,7 @@ void give(const TensorMapping& mapping, const std::vector<T>& values, const Byte
 
 // The modules with a matrix that is not stored as codes, the head that shares the table of tokens included.
 std::vector<std::string> ignored_modules(ModelSpec spec) {
-  const HfFamily& family = family_of(spec);
+  const HfFamily& family = int8_family(spec);
   if (spec.head == Head::vocabulary) spec.tied_embeddings = false;
   std::vector<std::string> names;
   for (const TensorMapping& m : family.tensors(spec)) {
@@ -69,12 +67,6 @@ std::vector<std::string> ignored_modules(ModelSpec spec) {
       names.push_back(m.name.substr(0, m.name.size() - std::string_view(".weight").size()));
   }
   return names;
-}
-
-bool has_linear_layers(const ModelSpec& spec) {
-  for (const TensorMapping& m : family_of(spec).tensors(spec))
-    if (is_layer_weight(m) && m.arrangement == Arrangement::transpose) return false;
-  return true;
 }
 
 // How 8-bit integers come about, where that is `strategy`, from numbers of now or of the file.
@@ -100,7 +92,7 @@ bool reads_int8(const ConfigReader& config) {
   if (!config.has("quantization_config")) return false;
   const ConfigReader q = config.object("quantization_config");
   const std::string how = q.text({"quant_method"}, ""), form = q.text({"format"}, "");
-  if ((how != method && how != own_method) || form != format)
+  if (how != method || form != format)
     config.fail("quantization_config", "is '{}' '{}', expected '{}' '{}': int8 codes with a scale for each output", how,
                 form, method, format);
   const ConfigReader groups = q.object("config_groups");
@@ -112,6 +104,13 @@ bool reads_int8(const ConfigReader& config) {
   return true;
 }
 
+const HfFamily& int8_family(const ModelSpec& spec) {
+  const HfFamily& family = family_of(spec);
+  for (const TensorMapping& m : family.tensors(spec))
+    if (is_layer_weight(m) && m.arrangement == Arrangement::transpose) return native;
+  return family;
+}
+
 Json int8_config(const ModelSpec& spec) {
   const auto operand = [](const char* strategy, bool dynamic) {
     return Json{{"dynamic", dynamic}, {"num_bits", 8}, {"strategy", strategy}, {"symmetric", true}, {"type", "int"}};
@@ -121,7 +120,7 @@ Json int8_config(const ModelSpec& spec) {
   return {{"config_groups", {{"group_0", group}}},
           {"format", format},
           {"ignore", ignored_modules(spec)},
-          {"quant_method", has_linear_layers(spec) ? method : own_method},
+          {"quant_method", method},
           {"quantization_status", "compressed"}};
 }
 
@@ -135,6 +134,9 @@ void add_int8_sources(const TensorMapping& mapping, const ParameterGetter& get, 
 }
 
 void check_int8(const SafetensorsModel& files, const TensorMapping& mapping, const std::string& what) {
+  if (mapping.arrangement == Arrangement::transpose)
+    throw CheckpointError("{}: int8 weights of '{}', a transposed layer (Conv1D), have no form that is known here",
+                          what, mapping.name);
   const StoredTensor& codes = files.at(mapping.name);
   if (codes.type != StoredType::i8)
     throw CheckpointError("{}: tensor '{}' is stored as {}, expected I8 by config.json's quantization_config", what,

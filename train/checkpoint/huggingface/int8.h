@@ -6,8 +6,8 @@
 //   config.json     quantization_config: "int-quantized", weights by channel, inputs by token and as they come (W8A8)
 //
 // The layers are those inside of blocks, all others are listed under "ignore". GPT-2's are no torch.nn.Linear but the
-// transposed Conv1D, which that package leaves alone: read by it, codes would pass for numbers. So there quant_method
-// is "mixtape", which transformers refuses, and codes are [in, out] as the weights were.
+// transposed Conv1D, which that package leaves alone, so that codes would pass for weights. Such a model is written
+// under model_type "mixtape" and Mixtape's own names, which transformers refuses to load.
 // Source: https://github.com/neuralmagic/compressed-tensors (QuantizationConfig, IntQuantizationCompressor).
 #pragma once
 
@@ -22,6 +22,8 @@ std::string scale_name(const TensorMapping& mapping);
 // Whether config.json says that the model is stored so. CheckpointError, naming what is different, for other
 // quantisations.
 bool reads_int8(const ConfigReader& config);
+// The family whose names and config.json a model with int8 weights has.
+const HfFamily& int8_family(const ModelSpec& spec);
 // quantization_config.
 Json int8_config(const ModelSpec& spec);
 
