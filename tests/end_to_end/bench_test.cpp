@@ -61,6 +61,7 @@ TEST(BenchOps, TimesEveryOperationBesideTheLimits) {
                                                           "gated_activation",
                                                           "linear",
                                                           "linear_rows",
+                                                          "linear_int8",
                                                           "lion",
                                                           "norm",
                                                           "linear_activation",
