@@ -25,6 +25,7 @@ namespace {
 // Logits are read four at a time: a row begins at a multiple of 16 bytes and is padded to whole vectors
 // (LossWorkspace), so what is behind the end of the vocabulary may be read and written, and is nobody's.
 constexpr int logits_a_load = 4, most_row_threads = 1024, mean_threads = 1024;
+// Kernels of rows ask for one block a multiprocessor at least: left to choose, nvcc makes room for two and spills.
 
 template <class T>
 struct RowsOfLoss {
@@ -170,7 +171,7 @@ struct LossStorage {
 
 // In each of these a block is a row, and takes the same branch.
 template <class T>
-__global__ void __launch_bounds__(most_row_threads) loss_rows_kernel(RowsOfLoss<T> a) {
+__global__ void __launch_bounds__(most_row_threads, 1) loss_rows_kernel(RowsOfLoss<T> a) {
   LossStorage& s = shared_memory<LossStorage>();
   const int64_t row = blockIdx.x, target = a.targets[row];
   if (target < 0) return clear_row(a, row);
@@ -178,7 +179,7 @@ __global__ void __launch_bounds__(most_row_threads) loss_rows_kernel(RowsOfLoss<
 }
 
 template <class T>
-__global__ void __launch_bounds__(most_row_threads) loss_stats_kernel(RowsOfLoss<T> a, RowStats* stats) {
+__global__ void __launch_bounds__(most_row_threads, 1) loss_stats_kernel(RowsOfLoss<T> a, RowStats* stats) {
   LossStorage& s = shared_memory<LossStorage>();
   const int64_t row = blockIdx.x, target = a.targets[row];
   if (target < 0) return;  // its stats are never read
@@ -188,7 +189,7 @@ __global__ void __launch_bounds__(most_row_threads) loss_stats_kernel(RowsOfLoss
 
 // stats: [ranks, rows], which are joined in the ranks' order.
 template <class T>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(most_row_threads, 1)
     loss_of_ranks_kernel(RowsOfLoss<T> a, const RowStats* stats, int ranks) {
   const int64_t row = blockIdx.x, target = a.targets[row];
   if (target < 0) return clear_row(a, row);
