@@ -308,7 +308,8 @@ TEST(Check, WhatRanksShareOutOfALayerHasAPartForEach) {
       with({"optimizer.name=adafactor"}, "but optimizer.name adafactor looks at whole tensors; use adamw"),
       with({"optimizer.scale_parameter=true"}, "but optimizer.scale_parameter looks at whole tensors"),
       with({"precision.moments=int8"}, "but precision.moments int8 has a scale for 256 neighbours"),
-      with({"precision.gradients=fused", "train.global_batch_size=8", "train.micro_batch_size=8"},
+      with({"precision.gradients=fused", "train.on_nonfinite.policy=stop", "train.micro_batch_size=8",
+            "train.global_batch_size=8"},
            "but precision.gradients is fused"),
       with({"lora.rank=4"}, "but lora.rank adds matrices that are not cut"),
   });
