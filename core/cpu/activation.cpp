@@ -4,6 +4,7 @@
 #define HWY_TARGET_INCLUDE "core/cpu/activation.cpp"
 #include "hwy/foreach_target.h"
 //
+#include "core/cpu/activation_floats.h"
 #include "core/cpu/activation_math.h"
 #include "core/cpu/backend.h"
 #include "core/cpu/rows.h"
@@ -15,92 +16,97 @@ namespace {
 
 // Each works on one piece: elements (row, column .. column + n) of the result.
 
-template <class T>
+template <class T, class Kind>
 void forward_piece(const Activate& a, int64_t row, int64_t column, int64_t n) {
   const T* x = Rows<const T>(a.x)[row] + column;
   T* y = Rows<T>(a.y)[row] + column;
-  if constexpr (std::is_same_v<T, float>) return activation_values(a.kind, x, y, n);
-  alignas(64) float room[activation_block];
-  each_block(n, [&](int64_t first, int64_t count) {
-    activation_values(a.kind, as_floats(x + first, count, room), room, count);
-    each_vector(count, [&](auto w, int64_t i) HWY_ATTR { w.store(w.load(room + i), y + first + i); });
-  });
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(Kind::value(w.load(x + i)), y + i); });
 }
 
-template <class T>
+template <class T, class Kind>
 void backward_piece(const ActivateBackward& a, int64_t row, int64_t column, int64_t n) {
   const T* x = Rows<const T>(a.x)[row] + column;
   const T* dy = Rows<const T>(a.dy)[row] + column;
   T* dx = Rows<T>(a.dx.tensor)[row] + column;
   const bool accumulate = a.dx.accumulates();
-  alignas(64) float slope[activation_block];
-  each_block(n, [&](int64_t first, int64_t count) {
-    activation_slopes(a.kind, as_floats(x + first, count, slope), nullptr, slope, count);
-    each_vector(count, [&](auto w, int64_t i) HWY_ATTR {
-      w.put(hn::Mul(w.load(dy + first + i), w.load(slope + i)), dx + first + i, accumulate);
-    });
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+    const Vec slope = Kind::both(w.load(x + i)).derivative;
+    w.put(hn::Mul(w.load(dy + i), slope), dx + i, accumulate);
   });
 }
 
-template <class T>
+template <class T, class Kind>
 void gated_row(const Activate& a, int64_t row) {
   const int64_t n = a.y.cols();
   const T *gate = Rows<const T>(a.x)[row], *up = gate + n;
   T* y = Rows<T>(a.y)[row];
-  alignas(64) float value[activation_block];
-  each_block(n, [&](int64_t first, int64_t count) {
-    activation_values(a.kind, as_floats(gate + first, count, value), value, count);
-    each_vector(count, [&](auto w, int64_t i)
-                           HWY_ATTR { w.store(hn::Mul(w.load(value + i), w.load(up + first + i)), y + first + i); });
-  });
+  each_vector(
+      n, [&](auto w, int64_t i) HWY_ATTR { w.store(hn::Mul(Kind::value(w.load(gate + i)), w.load(up + i)), y + i); });
 }
 
-template <class T>
+template <class T, class Kind>
 void gated_backward_row(const ActivateBackward& a, int64_t row) {
   const int64_t n = a.dy.cols();
   const T *gate = Rows<const T>(a.x)[row], *up = gate + n, *dy = Rows<const T>(a.dy)[row];
   T *dgate = Rows<T>(a.dx.tensor)[row], *dup = dgate + n;
   const bool accumulate = a.dx.accumulates();
-  alignas(64) float value[activation_block], slope[activation_block];
-  each_block(n, [&](int64_t first, int64_t count) {
-    activation_slopes(a.kind, as_floats(gate + first, count, slope), value, slope, count);
-    each_vector(count, [&](auto w, int64_t i) HWY_ATTR {
-      const Vec d = w.load(dy + first + i);
-      const Vec through_gate = hn::Mul(hn::Mul(d, w.load(up + first + i)), w.load(slope + i));
-      w.put(hn::Mul(d, w.load(value + i)), dup + first + i, accumulate);
-      w.put(through_gate, dgate + first + i, accumulate);
-    });
+  each_vector(n, [&](auto w, int64_t i) HWY_ATTR {
+    const Vec d = w.load(dy + i);
+    const ActivationValue g = Kind::both(w.load(gate + i));
+    const Vec through_gate = hn::Mul(hn::Mul(d, w.load(up + i)), g.derivative);
+    w.put(hn::Mul(d, g.value), dup + i, accumulate);
+    w.put(through_gate, dgate + i, accumulate);
+  });
+}
+
+// body.operator()<T, Kind>() for a type and an activation.
+template <class Body>
+void dispatch_both(DType type, Unary kind, const char* name, Body&& body) {
+  dispatch<float, fp16, bf16>(type, name, [&]<class T>() {
+    dispatch_activation(kind, [&]<class Kind>() { body.template operator()<T, Kind>(); });
   });
 }
 
 }  // namespace
 
 void activation(const Activate& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "activation", [&]<class T>() {
-    parallel_pieces({a.x, a.y}, [&](int64_t row, int64_t column, int64_t n) { forward_piece<T>(a, row, column, n); });
-  });
+  void (*piece)(const Activate&, int64_t, int64_t, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "activation", [&]<class T, class Kind>() { piece = forward_piece<T, Kind>; });
+  parallel_pieces({a.x, a.y}, [&](int64_t row, int64_t column, int64_t n) { piece(a, row, column, n); });
 }
 
 void activation_backward(const ActivateBackward& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "activation", [&]<class T>() {
-    parallel_pieces({a.x, a.dy, a.dx.tensor},
-                    [&](int64_t row, int64_t column, int64_t n) { backward_piece<T>(a, row, column, n); });
-  });
+  void (*piece)(const ActivateBackward&, int64_t, int64_t, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "activation", [&]<class T, class Kind>() { piece = backward_piece<T, Kind>; });
+  parallel_pieces({a.x, a.dy, a.dx.tensor}, [&](int64_t row, int64_t column, int64_t n) { piece(a, row, column, n); });
 }
 
 void gated(const Activate& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "gated_activation", [&]<class T>() {
-    parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) gated_row<T>(a, r);
-    });
+  void (*row)(const Activate&, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "gated_activation", [&]<class T, class Kind>() { row = gated_row<T, Kind>; });
+  parallel_for(a.y.rows(), row_grain(a.y.cols()), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) row(a, r);
   });
 }
 
 void gated_backward(const ActivateBackward& a) {
-  dispatch<float, fp16, bf16>(a.x.dtype(), "gated_activation", [&]<class T>() {
-    parallel_for(a.dy.rows(), row_grain(a.dy.cols()), [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) gated_backward_row<T>(a, r);
-    });
+  void (*row)(const ActivateBackward&, int64_t) = nullptr;
+  dispatch_both(a.x.dtype(), a.kind, "gated_activation",
+                [&]<class T, class Kind>() { row = gated_backward_row<T, Kind>; });
+  parallel_for(a.dy.rows(), row_grain(a.dy.cols()), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) row(a, r);
+  });
+}
+
+void activation_values(Unary kind, const float* x, float* y, int64_t n) {
+  dispatch_activation(kind, [&]<class Kind>() {
+    each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(Kind::value(w.load(x + i)), y + i); });
+  });
+}
+
+void activation_slopes(Unary kind, const float* x, float* slope, int64_t n) {
+  dispatch_activation(kind, [&]<class Kind>() {
+    each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(Kind::both(w.load(x + i)).derivative, slope + i); });
   });
 }
 

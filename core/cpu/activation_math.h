@@ -1,5 +1,5 @@
-// The activations over floats, with their derivatives: shared by the activation kernels and the matmul's fused
-// epilogue, which bring other types here and back through the first-level cache. Include after hwy/foreach_target.h.
+// The activations on float vectors, with their derivatives: what the kernels of
+// activation.cpp are made of. Include after hwy/foreach_target.h.
 #if defined(MIXTAPE_CPU_ACTIVATION_MATH_H) == defined(HWY_TARGET_TOGGLE)
 #ifdef MIXTAPE_CPU_ACTIVATION_MATH_H
 #undef MIXTAPE_CPU_ACTIVATION_MATH_H
@@ -7,33 +7,93 @@
 #define MIXTAPE_CPU_ACTIVATION_MATH_H
 #endif
 
-#include <algorithm>
-
 #include "core/cpu/simd.h"
+#include "core/cpu/vector_math.h"
 #include "core/ops/activation.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mixtape::HWY_NAMESPACE {
 
-// y = act(x). y may be x.
-void activation_values(Unary kind, const float* x, float* y, int64_t n);
+struct ActivationValue {
+  Vec value, derivative;
+};
 
-// slope = act'(x), and value = act(x) unless it is null. Either may be x.
-void activation_slopes(Unary kind, const float* x, float* value, float* slope, int64_t n);
-
-// body(i, count) for n elements a block at a time, of which floats fit into the first-level cache.
-constexpr int64_t activation_block = 512;
-template <class Body>
-HWY_INLINE void each_block(int64_t n, Body&& body) {
-  for (int64_t i = 0; i < n; i += activation_block) body(i, std::min(activation_block, n - i));
+// 1 / (1 + exp(-x)): 0 and 1 at the ends, without overflow on the way.
+HWY_INLINE Vec Sigmoid(Vec x) {
+  const Vec one = set(1);
+  return hn::Div(one, hn::Add(one, FastExp(FloatTag(), hn::Neg(x))));
 }
 
-// x as floats: where it lies, or in `room`.
-template <class T>
-HWY_INLINE const float* as_floats(const T* x, int64_t n, float* room) {
-  if constexpr (std::is_same_v<T, float>) return x;
-  each_vector(n, [&](auto w, int64_t i) HWY_ATTR { w.store(w.load(x + i), room + i); });
-  return room;
+struct Relu {
+  static HWY_INLINE Vec value(Vec x) { return hn::IfThenElse(hn::Lt(x, set(0)), set(0), x); }  // NaN stays NaN
+  static HWY_INLINE ActivationValue both(Vec x) { return {value(x), hn::IfThenElseZero(hn::Gt(x, set(0)), set(1))}; }
+};
+
+struct Gelu {
+  // The normal distribution's function.
+  static HWY_INLINE Vec phi(Vec x) {
+    const Vec half = set(0.5f);
+    return hn::MulAdd(half, Erf(FloatTag(), hn::Mul(x, set(0.707106781f))), half);
+  }
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, phi(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec p = phi(x);
+    const Vec density = hn::Mul(set(0.398942280f), FastExp(FloatTag(), hn::Mul(hn::Mul(x, x), set(-0.5f))));
+    return {hn::Mul(x, p), hn::MulAdd(x, density, p)};
+  }
+};
+
+// x/2 (1 + tanh(u)) is x sigmoid(2u): one exponential, and exact where tanh is near -1.
+struct GeluTanh {
+  static constexpr float linear = 1.59576912f;      // 2 sqrt(2/pi)
+  static constexpr float cubic = 0.0713548162726f;  // 2 sqrt(2/pi) 0.044715
+
+  static HWY_INLINE Vec gate(Vec x) { return Sigmoid(hn::Mul(x, hn::MulAdd(hn::Mul(x, x), set(cubic), set(linear)))); }
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, gate(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec s = gate(x);
+    // Beyond +-16 the slope's factor s (1 - s) is 0: there the square must not be infinite.
+    const Vec z = Limit(FloatTag(), x, -16.f, 16.f);
+    const Vec slope = hn::MulAdd(hn::Mul(z, z), set(3 * cubic), set(linear));  // of 2u
+    const Vec change = hn::Mul(hn::Mul(s, hn::Sub(set(1), s)), slope);
+    return {hn::Mul(x, s), hn::MulAdd(z, change, s)};
+  }
+};
+
+struct Silu {
+  static HWY_INLINE Vec value(Vec x) { return hn::Mul(x, Sigmoid(x)); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec s = Sigmoid(x);
+    return {hn::Mul(x, s), hn::MulAdd(hn::Mul(x, s), hn::Sub(set(1), s), s)};
+  }
+};
+
+struct HyperbolicTangent {
+  static HWY_INLINE Vec value(Vec x) { return Tanh(FloatTag(), x); }
+  static HWY_INLINE ActivationValue both(Vec x) {
+    const Vec y = value(x);
+    return {y, hn::NegMulAdd(y, y, set(1))};
+  }
+};
+
+// body.operator()<Kind>() for the activation's type.
+template <class Body>
+void dispatch_activation(Unary kind, Body&& body) {
+  switch (kind) {
+    case Unary::relu:
+      return body.template operator()<Relu>();
+    case Unary::gelu:
+      return body.template operator()<Gelu>();
+    case Unary::gelu_tanh:
+      return body.template operator()<GeluTanh>();
+    case Unary::silu:
+      return body.template operator()<Silu>();
+    case Unary::tanh:
+      return body.template operator()<HyperbolicTangent>();
+    case Unary::none:
+      break;
+  }
+  throw Error("activation: none was given");
 }
 
 }  // namespace mixtape::HWY_NAMESPACE

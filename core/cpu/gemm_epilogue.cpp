@@ -3,7 +3,7 @@
 #define HWY_TARGET_INCLUDE "core/cpu/gemm_epilogue.cpp"
 #include "hwy/foreach_target.h"
 //
-#include "core/cpu/activation_math.h"
+#include "core/cpu/activation_floats.h"
 #include "core/cpu/gemm_epilogue.h"
 #include "core/cpu/simd.h"
 
@@ -52,7 +52,7 @@ void bias_activation_rows(const BiasActivation& a) {
 const float* slopes(const ActivationSlope& a, int64_t row, int64_t first, int64_t n, float* room) {
   if (a.activation == Unary::none) return nullptr;
   dispatch<float, fp16, bf16>(a.pre.type, "linear_backward", [&]<class T>() {
-    activation_slopes(a.activation, as_floats(a.pre.row<const T>(row) + first, n, room), nullptr, room, n);
+    activation_slopes(a.activation, as_floats(a.pre.row<const T>(row) + first, n, room), room, n);
   });
   return room;
 }
