@@ -22,7 +22,9 @@ class PlayedRanks final : public Exchange {
   Ticket all_gather(const Tensor& all, std::span<const int64_t> counts) override {
     std::vector<std::byte> bytes(static_cast<size_t>(all.bytes()));
     backend_.copy_to_host(bytes.data(), all);
-    const auto part_of_rank = [&](size_t r) { return std::span(bytes).subspan(r * size_t(counts[0]), size_t(counts[0])); };
+    const auto part_of_rank = [&](size_t r) {
+      return std::span(bytes).subspan(r * size_t(counts[0]), size_t(counts[0]));
+    };
     if (!hears_) {
       const auto own = part_of_rank(size_t(rank_));
       told_[size_t(rank_)].emplace_back(own.begin(), own.end());
@@ -165,7 +167,8 @@ TEST(SharedVocabulary, GivesTheSameAsOneRank) {
         };
         const float rounding = type == DType::f32 ? 3e-6f : 8e-3f;  // of gradients of logits
         near("losses", several.losses, one.losses, 3e-6f), near("nll", several.nll, one.nll, 3e-6f);
-        near("dhidden", several.dhidden, one.dhidden, rounding), near("dweight", several.dweight, one.dweight, rounding);
+        near("dhidden", several.dhidden, one.dhidden, rounding),
+            near("dweight", several.dweight, one.dweight, rounding);
         near("dbias", several.dbias, one.dbias, rounding);
         EXPECT_EQ(several.predictions, one.predictions) << n;
       }

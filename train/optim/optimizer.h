@@ -81,7 +81,7 @@ class Optimizer {
   Tensor scales_;              // of the tensors, where steps are relative to them
   Exchange* const layers_;
   std::vector<UpdateRange> of_layers_;  // a sum of each rank that shares out layers
-  std::unique_ptr<StateStage> stage_;  // of offloaded state
+  std::unique_ptr<StateStage> stage_;   // of offloaded state
 };
 
 }  // namespace mixtape
