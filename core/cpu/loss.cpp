@@ -8,31 +8,16 @@
 //
 // Chunks trade the logits' memory against reading weight, and reading and writing dweight, once a chunk.
 // All partitions follow from shapes: the bits do not depend on the number of threads.
-#include "core/cpu/targets.h"
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "core/cpu/loss.cpp"
-#include "hwy/foreach_target.h"
-//
 #include <cmath>
 #include <limits>
 
 #include "core/cpu/backend.h"
 #include "core/cpu/gemm_tensors.h"
-#include "core/cpu/simd.h"
-#include "core/cpu/vector_math.h"
+#include "core/cpu/loss_panels.h"
 #include "core/shards.h"
 
-#ifndef MIXTAPE_CPU_LOSS_ONCE
-#define MIXTAPE_CPU_LOSS_ONCE
 namespace mixtape {
 namespace {
-
-// What a panel knows of a row.
-struct PanelStats {
-  float max, sum, sum_z;  // sum of exp(z - max); sum of z, for label smoothing
-  float factor;           // gradient of the loss by z = factor * exp(z - max) - the target's part
-  int32_t best;           // where in the panel z is max first, if that was asked for
-};
 
 // What a rank knows of a row: of its panels together, and the target's logit, 0 where it is another rank's.
 struct RankStats {
@@ -41,119 +26,6 @@ struct RankStats {
   int32_t best;  // the token
   int32_t padding = 0;
 };
-
-struct Panel {
-  int64_t rows, cols;
-  float* z;                // [rows, cols], first the bare products
-  int64_t stride;          // of z
-  const std::byte* bias;   // of type `type`, or null
-  const int32_t* targets;  // of the rows, less the panel's first column: in [0, cols) if the panel holds it
-  PanelStats* stats;       // [rows], `stats_stride` apart
-  int64_t stats_stride;
-  float* target_z;  // [rows], written where the panel holds the target
-  DType type;
-  float logit_scale;
-  int64_t first_col;
-  bool finds_best;
-};
-
-struct PanelGradient {
-  float uniform, target;  // what is subtracted from every element, and from the target's besides
-  std::byte* g;           // z itself, or bf16
-  int64_t stride;
-  DType type;
-  float* column_sums;  // added to; may be null
-};
-
-}  // namespace
-}  // namespace mixtape
-#endif
-
-HWY_BEFORE_NAMESPACE();
-namespace mixtape::HWY_NAMESPACE {
-namespace {
-
-template <class T>
-void exponentials_of(const Panel& p) {
-  const FloatTag d;
-  const T* bias = reinterpret_cast<const T*>(p.bias);
-  const Vec scale = set(p.logit_scale), least = set(-std::numeric_limits<float>::infinity());
-  for (int64_t r = 0; r < p.rows; ++r) {
-    float* z = p.z + r * p.stride;
-    Vec max = least;
-    const float sum_z = sum_over(p.cols, [&](auto w, int64_t i) HWY_ATTR {
-      Vec v = w.load(z + i);
-      if (bias) v = hn::Add(v, w.load(bias + i));
-      v = hn::Mul(v, scale);
-      w.store(v, z + i);
-      return v;
-    });
-    each_vector(p.cols, [&](auto w, int64_t i) HWY_ATTR {
-      const Vec v = w.load(z + i);
-      if constexpr (std::is_same_v<decltype(w), Whole>)
-        max = hn::Max(max, v);
-      else
-        max = hn::IfThenElse(hn::FirstN(d, size_t(w.n)), hn::Max(max, v), max);
-    });
-    const float m = hn::GetLane(hn::MaxOfLanes(d, max));
-    const Vec vm = set(m);
-    const int64_t target = int64_t(p.targets[r]) - p.first_col;
-    if (target >= 0 && target < p.cols) p.target_z[r] = z[target];
-    int32_t best = 0;
-    if (p.finds_best)
-      while (best + 1 < p.cols && z[best] != m) ++best;
-    const float sum = sum_over(p.cols, [&](auto w, int64_t i) HWY_ATTR {
-      const Vec e = Exp(d, hn::Sub(w.load(z + i), vm));
-      w.store(e, z + i);
-      return e;
-    });
-    p.stats[r * p.stats_stride] = {m, sum, sum_z, 0, best};
-  }
-}
-
-template <class T>
-void gradient_of(const Panel& p, const PanelGradient& a) {
-  const Vec uniform = set(a.uniform);
-  for (int64_t r = 0; r < p.rows; ++r) {
-    const float* z = p.z + r * p.stride;
-    T* g = reinterpret_cast<T*>(a.g) + r * a.stride;
-    const Vec factor = set(p.stats[r * p.stats_stride].factor);
-    float* sums = a.column_sums;
-    const int64_t target = int64_t(p.targets[r]) - p.first_col;
-    const bool here = target >= 0 && target < p.cols;
-    const float at_target = here ? z[target] * p.stats[r * p.stats_stride].factor - a.uniform - a.target : 0.f;
-    const float beside = here ? z[target] * p.stats[r * p.stats_stride].factor - a.uniform : 0.f;
-    each_vector(p.cols, [&](auto w, int64_t i) HWY_ATTR {
-      const Vec v = hn::Sub(hn::Mul(w.load(z + i), factor), uniform);
-      w.store(v, g + i);
-      if (sums) w.store(hn::Add(w.load(sums + i), v), sums + i);
-    });
-    if (here) {
-      g[target] = T(at_target);
-      if (sums) sums[target] += at_target - beside;
-    }
-  }
-}
-
-}  // namespace
-
-void exponentials(const Panel& p) {
-  dispatch<float, fp16, bf16>(p.type, "cross_entropy", [&]<class T>() { exponentials_of<T>(p); });
-}
-
-void panel_gradient(const Panel& p, const PanelGradient& a) {
-  dispatch<float, bf16>(a.type, "cross_entropy", [&]<class T>() { gradient_of<T>(p, a); });
-}
-
-}  // namespace mixtape::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace mixtape {
-HWY_EXPORT(exponentials);
-HWY_EXPORT(panel_gradient);
-
-namespace {
 
 constexpr int64_t most_panel_cols = 512, least_panel_cols = 64, panels_wanted = 8;
 constexpr int64_t tile_rows = 256;
@@ -345,7 +217,7 @@ void CrossEntropyRun::logits() {
                .c = p.z,
                .ldc = p.stride,
                .type = weight.type});
-    HWY_DYNAMIC_DISPATCH(exponentials)(p);
+    exponentials(p);
   });
 }
 
@@ -413,13 +285,12 @@ void CrossEntropyRun::weight_gradient(bool first_chunk) {
     float* sums = dbias_ ? dbias_.data<float>() + p.first_col : nullptr;
     if (sums && first_chunk) std::fill_n(sums, p.cols, 0.f);
     const Block out = Block(g).at(0, p.first_col);
-    HWY_DYNAMIC_DISPATCH(panel_gradient)
-    (p, {.uniform = gradient_scale_ * a_.spec.label_smoothing / float(all_tokens_),
-         .target = gradient_scale_ * (1 - a_.spec.label_smoothing),
-         .g = out.data,
-         .stride = out.stride,
-         .type = out.type,
-         .column_sums = sums});
+    panel_gradient(p, {.uniform = gradient_scale_ * a_.spec.label_smoothing / float(all_tokens_),
+                       .target = gradient_scale_ * (1 - a_.spec.label_smoothing),
+                       .g = out.data,
+                       .stride = out.stride,
+                       .type = out.type,
+                       .column_sums = sums});
     if (!a_.dweight) return;
     const Block place = Block(to).at(rounds_panels ? omp_get_thread_num() * panels_.widest() : p.first_col, 0);
     gemm_here({.transpose_a = true,
@@ -504,4 +375,3 @@ void CpuLoss::cross_entropy(const CrossEntropy& a) {
 }
 
 }  // namespace mixtape
-#endif
