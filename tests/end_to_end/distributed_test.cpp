@@ -1,109 +1,21 @@
-// Training under mpirun, oversubscribed: the same run on any number of ranks, and an end of all when one fails.
-#include <gtest/gtest.h>
+// Training under mpirun, oversubscribed: the same run on any number of ranks. failing_ranks_test.cpp: what ends it.
 #include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <regex>
 #include <set>
 #include <thread>
 
-#include "core/base/error.h"
-#include "tests/end_to_end/process.h"
+#include "tests/end_to_end/distributed.h"
 
 namespace mixtape {
 namespace {
 
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
-
-// About 240,000 parameters: four chunks of 64 Ki, so that each of four ranks has a shard.
-const char* const tiny = R"(
-run: {name: tiny}
-model: {n_layers: 1, d_model: 128, n_heads: 4, vocab_size: 257, max_positions: 64, dropout: 0.1, attention_dropout: 0.1}
-data:
-  tokenizer: bytes
-  sources: [{name: text, path: shards}]
-  validation_split: 0.1
-  seq_length: 32
-train: {micro_batch_size: 1, global_batch_size: 8, max_steps: 12}
-optimizer: {lr: 3.0e-3}
-precision: {mode: bf16}
-schedule: {warmup_steps: 3}
-eval: {interval: 6, tokens: 500}
-checkpoint: {interval: 4, keep_last: 9}
-logging: {interval: 1, sample_interval: 6, sample_tokens: 8, sample_prompts: ["The "]}
-determinism: strict
-runtime: {threads: 1}
-)";
-
-bool has_mpirun() { return std::system("mpirun --version >/dev/null 2>&1") == 0; }
-
-class Distributed : public testing::Test {
- protected:
-  void SetUp() override {
-    if (!has_mpirun()) GTEST_SKIP() << "there is no mpirun here; scripts/install test installs it";
-    space.write("text.txt", sample_text(120));
-    space.write("tiny.yaml", tiny);
-    const ProcessResult r = space.mixtape(
-        {"data", "prepare", "--tokenizer", "bytes", "--separator", "%", "--output", "shards", "text.txt"});
-    ASSERT_EQ(r.exit_code, 0) << r.err;
-  }
-  static std::vector<std::string> words(const std::string& run, const std::vector<std::string>& more) {
-    std::vector<std::string> arguments{"train", "tiny.yaml", "run.name=" + run};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return arguments;
-  }
-  // One rank is one process without MPI.
-  ProcessResult train(int ranks, const std::string& run, const std::vector<std::string>& more = {}) const {
-    return ranks == 1 ? space.mixtape(words(run, more)) : space.mpirun(ranks, words(run, more));
-  }
-  std::string state_at(const std::string& run, int step) const {
-    const std::string at = fmt::format("runs/{}/checkpoints/step-{:08}/", run, step);
-    const std::string weights = space.read(at + "model.safetensors");
-    EXPECT_FALSE(weights.empty()) << run << " has no checkpoint of step " << step;
-    return weights + space.read(at + "optimizer.safetensors");
-  }
-  // Of all steps and validations, as text: every digit.
-  std::vector<std::string> losses(const std::string& run) const {
-    const std::string metrics = space.read("runs/" + run + "/metrics.jsonl");
-    static const std::regex loss("\"event\":\"(step|eval)\".*?\"loss\":([^,]*),");
-    std::vector<std::string> found;
-    for (std::sregex_iterator at(metrics.begin(), metrics.end(), loss), end; at != end; ++at)
-      found.push_back((*at)[1].str() + " " + (*at)[2].str());
-    return found;
-  }
-  Workspace space;
-};
-
-// The processes that mpirun has started.
-std::vector<int> children_of(int parent) {
-  std::vector<int> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    std::ifstream stat(entry.path() / "stat");
-    int pid = 0, ppid = 0;
-    std::string name, state;
-    if (stat >> pid >> name >> state >> ppid && ppid == parent && name == "(mixtape)") found.push_back(pid);
-  }
-  return found;
-}
-
-std::string variable_of(int pid, const std::string& name) {
-  std::ifstream in(fmt::format("/proc/{}/environ", pid));
-  for (std::string line; std::getline(in, line, '\0');)
-    if (line.starts_with(name + "=")) return line.substr(name.size() + 1);
-  return "";
-}
-
-int process_of_rank(int mpirun, int rank) {
-  for (const int pid : children_of(mpirun))
-    if (variable_of(pid, "OMPI_COMM_WORLD_RANK") == std::to_string(rank)) return pid;
-  return 0;
-}
 
 // A variable of the environment of programs that are started while it lives.
 struct Variable {
@@ -201,138 +113,6 @@ TEST_F(Distributed, ASignalToOneRankOrToMpirunSavesOnAll) {
     on.push_back("train.stop_at_step=" + std::to_string(std::count(metrics.begin(), metrics.end(), '\n') + 5));
     EXPECT_EQ(train(4, name, on).exit_code, 0) << name;
   }
-}
-
-// Whatever ends or stops one of the ranks, the job ends, in time, with an error.
-struct Failure {
-  int exit_code;
-  double seconds;
-  std::string output;
-};
-
-class Failing : public Distributed {
- protected:
-  Failure after_signal_to_rank_1(int signal, const std::vector<std::string>& more) const {
-    std::vector<std::string> arguments = words(
-        "failing", {"train.max_steps=100000", "checkpoint.interval=0", "eval.interval=0", "logging.sample_interval=0"});
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    const int pid = space.start_mpirun(4, arguments);
-    while (space.read("runs/failing/metrics.jsonl").find("\"step\":3,") == std::string::npos)
-      std::this_thread::sleep_for(10ms);
-    const auto begin = std::chrono::steady_clock::now();
-    kill(process_of_rank(pid, 1), signal);
-    const int code = Workspace::wait(pid);
-    return {code, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
-            space.background_output()};
-  }
-};
-
-TEST_F(Failing, AKilledRankEndsTheJob) {
-  const Failure f = after_signal_to_rank_1(SIGKILL, {});
-  EXPECT_NE(f.exit_code, 0);
-  EXPECT_NE(f.exit_code, 75);
-  EXPECT_LT(f.seconds, 30);
-  EXPECT_NE(f.output.find("rank 1"), std::string::npos) << f.output;  // mpirun says so
-}
-
-TEST_F(Failing, AStoppedRankEndsTheJobWithinTheTimeout) {
-  const Failure f = after_signal_to_rank_1(SIGSTOP, {"parallel.timeout_seconds=3"});
-  EXPECT_EQ(f.exit_code, 1) << f.output;
-  EXPECT_LT(f.seconds, 30);
-  // Those that wait say so, and in which step. The one that stood still may wake before it is ended, and says that.
-  static const std::regex waits(
-      "mixtape: rank ([023]) of 4: no progress for [0-9]+ s in: [a-z ]+, step [0-9]+, where it "
-      "waits for the other ranks");
-  EXPECT_TRUE(std::regex_search(f.output, waits)) << f.output;
-  EXPECT_EQ(f.output.find("rank 1 of 4: no progress"), std::string::npos) << f.output;
-}
-
-TEST_F(Failing, AThrowingRankEndsTheJobAndSaysWhere) {
-  // Rank 1 has other data, whose second half is not there.
-  fs::create_directories(space.path() / "other");
-  fs::copy(space.path() / "shards", space.path() / "other/shards", fs::copy_options::recursive);
-  space.write("other/tiny.yaml", tiny);
-  for (const auto& entry : fs::recursive_directory_iterator(space.path() / "other/shards"))
-    if (entry.is_regular_file() && entry.path().extension() != ".json")
-      fs::resize_file(entry.path(), fs::file_size(entry.path()) / 2);
-  const std::vector<std::string> arguments = words("failing", {});
-  std::vector<std::string> two = arguments;
-  two.insert(two.end(), {":", "-np", "1", "-wdir", (space.path() / "other").string(), MIXTAPE_BINARY});
-  two.insert(two.end(), arguments.begin(), arguments.end());
-  const ProcessResult r = space.mpirun(1, two);
-  EXPECT_EQ(r.exit_code, int(Exit::data)) << r.err;
-  EXPECT_NE(r.err.find("mixtape: rank 1 of 2, start, step 0: "), std::string::npos) << r.err;
-}
-
-// Two processes; one has a fault in its environment. A validation and a checkpoint after step 2.
-class Faulty : public Distributed {
- protected:
-  ProcessResult with_fault(int rank, const std::string& fault, const std::vector<std::string>& more) const {
-    const std::string name = fmt::format("fault{}", runs_++);
-    std::vector<std::string> all{"eval.interval=2", "checkpoint.interval=2", "logging.sample_interval=2"};
-    all.insert(all.end(), more.begin(), more.end());
-    const std::vector<std::string> arguments = words(name, all), faulty{"-x", "MIXTAPE_FAULT=" + fault};
-    std::vector<std::string> two = arguments;
-    two.insert(two.end(), {":", "-np", "1"});
-    if (rank == 1) two.insert(two.end(), faulty.begin(), faulty.end());
-    two.push_back(MIXTAPE_BINARY);
-    two.insert(two.end(), arguments.begin(), arguments.end());
-    return space.mpirun(1, two, rank == 0 ? faulty : std::vector<std::string>{});
-  }
-  mutable int runs_ = 0;
-};
-
-TEST_F(Faulty, ARankThatThrowsInAnyPhaseEndsTheJobAndSaysWhere) {
-  const struct {
-    int rank;
-    const char* phase;
-    const char* stage;
-  } cases[] = {{1, "meeting before a step", "0"},
-               {0, "data", "1"},
-               {1, "exchange of target counts", "0"},
-               {1, "forward and backward", "0"},
-               {0, "forward and backward", "3"},
-               {1, "sum of gradients over ranks", "2"},
-               {0, "gather of weights", "3"},
-               {1, "exchange of the gradients' norm", "1"},
-               {1, "exchange of losses", "0"},
-               {0, "exchange of updated weights", "1"},
-               {0, "validation", "0"},
-               {1, "validation", "3"},
-               {0, "samples", "2"},
-               {1, "checkpoint", "1"},
-               {0, "checkpoint", "3"}};
-  for (const auto& c : cases) {
-    const ProcessResult r =
-        with_fault(c.rank, fmt::format("throw 2 {}", c.phase), {fmt::format("parallel.zero_stage={}", c.stage)});
-    EXPECT_EQ(r.exit_code, int(Exit::failure)) << c.phase << r.err;
-    EXPECT_NE(r.err.find(fmt::format("mixtape: rank {} of 2, {}, step 2: as MIXTAPE_FAULT asks", c.rank, c.phase)),
-              std::string::npos)
-        << c.phase << r.err;
-  }
-}
-
-TEST_F(Faulty, ARankThatHangsInComputingEndsTheJobAndSaysWhere) {
-  for (const char* stage : {"0", "3"}) {
-    const auto begin = std::chrono::steady_clock::now();
-    const ProcessResult r = with_fault(1, "hang 2 forward and backward",
-                                       {"parallel.timeout_seconds=2", fmt::format("parallel.zero_stage={}", stage)});
-    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 30);
-    EXPECT_EQ(r.exit_code, int(Exit::failure)) << r.err;
-    static const std::regex culprit(
-        "mixtape: rank 1 of 2: no progress for [0-9]+ s in: forward and backward, step 2; parallel.timeout_seconds "
-        "ends the job");
-    EXPECT_TRUE(std::regex_search(r.err, culprit)) << r.err;
-  }
-}
-
-TEST_F(Failing, AnErrorOfAllIsSaidOnce) {
-  const ProcessResult r = train(4, "failing", {"train.global_batch_size=6"});
-  EXPECT_EQ(r.exit_code, int(Exit::config)) << r.err;
-  const size_t at = r.err.find("train.global_batch_size");
-  ASSERT_NE(at, r.err.npos) << r.err;
-  EXPECT_EQ(r.err.find("train.global_batch_size", r.err.find('\n', at)), r.err.npos) << r.err;
-  EXPECT_EQ(train(3, "failing", {"train.global_batch_size=6"}).exit_code, int(Exit::config)) << "strict, 3 ranks";
 }
 
 TEST_F(Distributed, AnUnlikeConfigurationIsRefused) {
