@@ -1,10 +1,10 @@
 // Parameters as flat buffers: a layout that is pure data, and the memory that follows from it.
 //
-// All weights of a model are one allocation of one type; likewise gradients, master weights and both moments. A
-// parameter is a name, a shape and a range. Parameters are ordered by when backward finishes their gradients (the
-// reverse of their order in forward), so that buckets of the flat buffer fill front to back (gradient_buckets.h).
-// Frozen parameters come after all others, and buffers of gradients, masters and moments end before them: one offset
-// serves all buffers.
+// All weights of a model are one allocation of one type; likewise gradients, master weights and both moments, and where
+// weights of layers are int8 codes (inference), codes and their scales. A parameter is a name, a shape and a range.
+// Parameters are ordered by when backward finishes their gradients (the reverse of their order in forward), so that
+// buckets of the flat buffer fill front to back (gradient_buckets.h). Frozen parameters come after all others, and
+// buffers of gradients, masters and moments end before them: one offset serves all buffers.
 #pragma once
 
 #include <memory>

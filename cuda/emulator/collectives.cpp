@@ -1,10 +1,10 @@
 // MPI's collectives, on the memory that plays the device's.
 #include "cuda/collectives.h"
 
-#include <algorithm>
 #include <numeric>
 #include <vector>
 
+#include "core/exchange.h"
 #include "cuda/emulator/runtime.h"
 
 namespace mixtape::cuda {
@@ -12,6 +12,7 @@ namespace mixtape::cuda {
 struct Collectives::State {
   Runtime& runtime;
   Communicator& ranks;
+  std::unique_ptr<Exchange> host = host_exchange(ranks);
   void queue(std::function<void()> work) { emulator::queue(runtime, std::move(work), Queue::communication); }
 };
 
@@ -27,14 +28,8 @@ void Collectives::all_reduce(int64_t* values, int64_t count) {
 }
 
 void Collectives::largest(int32_t* values, int64_t count) {
-  state_->queue([=, s = state_.get()] {
-    const auto n = size_t(count);
-    std::vector<int32_t> all(n * size_t(s->ranks.size()));
-    std::copy_n(values, n, all.begin() + ptrdiff_t(n) * s->ranks.rank());
-    s->ranks.all_gather(std::as_writable_bytes(std::span(all)),
-                        std::vector(size_t(s->ranks.size()), int64_t(n * sizeof(int32_t))));
-    for (size_t i = 0; i < all.size(); ++i) values[i % n] = std::max(values[i % n], all[i]);
-  });
+  const Tensor bits(reinterpret_cast<std::byte*>(values), {count}, DType::f32);
+  state_->queue([=, s = state_.get()] { s->host->largest(bits); });
 }
 
 void Collectives::all_to_all(const float* from, std::span<const int64_t> counts, float* to) {
