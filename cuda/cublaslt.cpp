@@ -11,6 +11,7 @@
 #include <bit>
 #include <compare>
 #include <map>
+#include <optional>
 
 #include "cuda/error.h"
 #include "cuda/products.h"
@@ -32,8 +33,12 @@ cudaDataType_t type_of(DType type) {
       return CUDA_R_16F;
     case DType::bf16:
       return CUDA_R_16BF;
+    case DType::e4m3:
+      return CUDA_R_8F_E4M3;
+    case DType::e5m2:
+      return CUDA_R_8F_E5M2;
     default:
-      throw Error("product: no kernel for {}; it takes fp32, fp16, bf16", type);
+      throw Error("product: no kernel for {}; it takes fp32, fp16, bf16, e4m3, e5m2", type);
   }
 }
 
@@ -78,7 +83,7 @@ void describe(Layout& layout, const Tensor& t) {
 struct Key {
   std::array<int64_t, 7> sizes;
   std::array<uint32_t, 5> alignments;
-  DType type, c_type;
+  DType type, b_type, c_type;
   Unary activation;
   bool transpose_a, transpose_b, bias, pre, a_sums;
   auto operator<=>(const Key&) const = default;
@@ -89,6 +94,7 @@ Key key_of(const Product& p) {
           .alignments = {alignment_of(p.a), alignment_of(p.b), alignment_of(p.c), alignment_of(p.pre),
                          alignment_of(vector)},
           .type = p.a.dtype(),
+          .b_type = p.b.dtype(),
           .c_type = p.c.dtype(),
           .activation = p.activation,
           .transpose_a = p.transpose_a,
@@ -124,6 +130,9 @@ void set_addresses(const Description& d, const Product& p) {
   if (const Tensor& vector = p.bias ? p.bias : p.a_sums; vector)
     set(d, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(vector.raw()));
   if (p.pre) set(d, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, static_cast<const void*>(p.pre.raw()));
+  if (!p.of_codes()) return;
+  set(d, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, static_cast<const void*>(p.b_scale.raw()));
+  set(d, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, static_cast<const void*>(p.a_scale.raw()));
 }
 
 void describe(Description& d, const Product& p, cublasComputeType_t compute) {
@@ -151,9 +160,11 @@ struct Products::State {
 
   Plan& plan_of(const Product& p);
   void choose(Plan& plan, const Key& key);
+  bool finds_products_of_codes();
 
   Runtime& runtime;
   cublasComputeType_t compute;  // of float32
+  std::optional<bool> multiplies_codes;
   cublasLtHandle_t handle = nullptr;
   std::map<Key, Plan> plans;
 };
@@ -192,9 +203,34 @@ void Products::State::choose(Plan& plan, const Key& key) {
   plan.algorithm = result.algo;
 }
 
+// y, dx and dW of one layer, which is planned but never multiplied: no address is read.
+bool Products::State::finds_products_of_codes() {
+  const auto tensor = [](Shape shape, DType type) {
+    return Tensor(reinterpret_cast<std::byte*>(uintptr_t(256)), shape, type);
+  };
+  const auto finds = [&](DType c, DType a, bool biased) {
+    return plan_of({.c = tensor({256, 256}, c),
+                    .a = tensor({256, 256}, a),
+                    .b = tensor({256, 256}, DType::e4m3),
+                    .bias = biased ? tensor({256}, c) : Tensor(),
+                    .a_scale = tensor({1}, DType::f32),
+                    .b_scale = tensor({1}, DType::f32),
+                    .transpose_b = true})
+        .found;
+  };
+  return finds(DType::bf16, DType::e4m3, true) && finds(DType::bf16, DType::e5m2, false) &&
+         finds(DType::f32, DType::e5m2, false);
+}
+
 Products::Products(Runtime& runtime, ProductOptions options) : state_(std::make_unique<State>(runtime, options)) {}
 Products::~Products() = default;
 int64_t Products::workspace_bytes() const { return scratch_bytes; }
+
+bool Products::multiplies_codes() {
+  if (!state_->multiplies_codes)
+    state_->multiplies_codes = state_->runtime.compute_capability() >= 89 && state_->finds_products_of_codes();
+  return *state_->multiplies_codes;
+}
 
 bool Products::takes(const Product& p) { return extras_fit(p) && (!p.has_extras() || state_->plan_of(p).found); }
 

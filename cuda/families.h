@@ -1,4 +1,4 @@
-// The ten families on a GPU: declared here, defined one .cu a family.
+// The ten families on a GPU: declared here, defined in .cu files of their names.
 #pragma once
 
 #include "core/ops/activation.h"
@@ -23,6 +23,8 @@ class CudaMatmul : public MatmulKernels {
   void linear_backward(const LinearBackward&) override;
   void linear_rows(const Linear&) override;
   void linear_int8(const LinearInt8&) override;
+  bool linear_of_codes(const LinearOfCodes&) override;
+  bool linear_of_codes_backward(const LinearOfCodesBackward&) override;
 
  private:
   CudaBackend& backend_;

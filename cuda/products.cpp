@@ -1,6 +1,20 @@
 #include "cuda/products.h"
 
 namespace mixtape::cuda {
+namespace {
+
+void check_codes(const Product& p) {
+  const auto is_code = [](DType type) { return type == DType::e4m3 || type == DType::e5m2; };
+  if (!is_code(p.a.dtype()) || !is_code(p.b.dtype()) || (p.a.dtype() == DType::e5m2 && p.b.dtype() == DType::e5m2) ||
+      size_of(p.c.dtype()) == 1)
+    throw Error("product: {} times {} into {}", p.a.dtype(), p.b.dtype(), p.c.dtype());
+  if (p.transpose_a || !p.transpose_b || p.m() % 16 || p.n() % 16 || p.k() % 16 || p.has_extras())
+    throw Error("product: codes of {} and {}, expected rows of both and multiples of 16", p.a.shape(), p.b.shape());
+  if (!p.b_scale || (p.bias && (p.accumulate || p.bias.count() != p.n() || p.bias.dtype() != p.c.dtype())))
+    throw Error("product: codes into {} with a bias of {}", p.c.shape(), p.bias.shape());
+}
+
+}  // namespace
 
 void check(const Product& p) {
   const int64_t b_rows = p.transpose_b ? p.b.cols() : p.b.rows(), b_cols = p.transpose_b ? p.b.rows() : p.b.cols();
@@ -8,6 +22,7 @@ void check(const Product& p) {
   if (a_rows != p.m() || b_rows != p.k() || b_cols != p.n())
     throw Error("product: {} and {}{} do not give {}", p.a.shape(), p.b.shape(), p.transpose_b ? " transposed" : "",
                 p.c.shape());
+  if (p.of_codes()) return check_codes(p);
   if (p.a.dtype() != p.b.dtype() || (p.c.dtype() != p.a.dtype() && p.c.dtype() != DType::f32))
     throw Error("product: {} times {} into {}", p.a.dtype(), p.b.dtype(), p.c.dtype());
   if (p.bias && (p.accumulate || p.bias.count() != p.n() || p.bias.dtype() != p.a.dtype()))

@@ -11,8 +11,12 @@ namespace mixtape::cuda {
 
 // c = op(a) op(b) + bias, or c += op(a) op(b). Row-major: op(a) is [m, k], op(b) [k, n], c [m, n]; op transposes what
 // is stored. a, b and the bias [n] have one type; c has it too, or is float32. Sums are float32, rounded once.
+//
+// a and b may be codes of 8-bit floats, at most one of them e5m2: c = a_scale[0] b_scale[0] a b^T + bias. b is
+// transposed then, a is not, and all dimensions are multiples of 16; bias has c's type.
 struct Product {
-  Tensor c, a, b, bias;  // bias may be absent, and is where c is added to
+  Tensor c, a, b, bias;     // bias may be absent, and is where c is added to
+  Tensor a_scale, b_scale;  // of codes, float32 [1] on the device
   bool transpose_a = false, transpose_b = false, accumulate = false;
 
   // What the product can do beside while its sums are in registers; `Products::takes` says whether.
@@ -20,6 +24,7 @@ struct Product {
   Tensor pre;                      // like c: op(a) op(b) + bias
   Tensor a_sums;                   // [m], of c's type: sums of op(a) over k
 
+  bool of_codes() const { return bool(a_scale); }
   bool has_extras() const { return activation != Unary::none || pre || a_sums; }
   int64_t m() const { return c.rows(); }
   int64_t n() const { return c.cols(); }
@@ -36,6 +41,8 @@ class Products {
   ~Products();
   // The bytes of scratch memory that `multiply` takes.
   int64_t workspace_bytes() const;
+  // Whether the device multiplies codes of 8-bit floats.
+  bool multiplies_codes();
   // Whether one call does the product with its extras; without any it always does.
   bool takes(const Product& product);
   void multiply(const Product& product, const Tensor& workspace);

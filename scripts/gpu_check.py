@@ -87,6 +87,9 @@ def stages():
         Stage("train-tf32", "the same in tf32",
               bench("train", *GPT2_STEP, "precision.mode=tf32", "--steps", "10"),
               output="train-tf32.json"),
+        Stage("train-fp8", "the same in fp8",
+              bench("train", *GPT2_STEP, "precision.mode=fp8", "--steps", "10"),
+              output="train-fp8.json"),
         Stage("train-profile", "where the time of a step goes",
               bench("train", *GPT2_STEP, "--steps", "5", "--profile"), output="train-profile.json"),
     ]

@@ -79,6 +79,14 @@ constexpr Operation<OperandCodes> quantised_linear_operation{
     .name = "quantised_linear",
     .forward =
         [](const Forward& f, const OperandCodes& codes) {
+          if (f.backend().matmul().linear_of_codes({.y = f.out(0),
+                                                    .x = f.in(0),
+                                                    .weight = f.in(1),
+                                                    .bias = f.in(2),
+                                                    .scale = f.in(3),
+                                                    .amax = f.in(4),
+                                                    .codes = codes}))
+            return;
           const auto operand = [&](Operand i) {
             return rounded(f.backend(), f.in(i), f.backend().workspace(f.in(i).shape(), f.in(i).dtype()),
                            {.codes = codes.operands,
@@ -95,6 +103,16 @@ constexpr Operation<OperandCodes> quantised_linear_operation{
           const Tensor x = b.in(0), weight = b.in(1), dy = b.dy(0), scale = b.in(3), amax = b.in(4);
           if (b.wants(2)) backend.matmul().linear_backward({.dbias = b.grad(2), .dy = dy, .x = x, .weight = weight});
           if (!b.wants(0) && !b.wants(1)) return;
+          const Grad dx = b.grad(0), dweight = b.grad(1);
+          if (backend.matmul().linear_of_codes_backward({.dx = dx,
+                                                         .dweight = dweight,
+                                                         .dy = dy,
+                                                         .x = x,
+                                                         .weight = weight,
+                                                         .scale = scale,
+                                                         .amax = amax,
+                                                         .codes = codes}))
+            return;
           const auto again = [&](const Tensor& t, Operand i) {
             return rounded(backend, t, backend.workspace(t.shape(), t.dtype()),
                            {.codes = codes.operands, .scale = part(scale, i), .by_rows = codes.by_rows});
@@ -105,8 +123,8 @@ constexpr Operation<OperandCodes> quantised_linear_operation{
                                            {.codes = codes.gradient,
                                             .scale = part(scale, gradient_operand),
                                             .amax = part(amax, gradient_operand)});
-          backend.matmul().linear_backward({.dx = b.grad(0),
-                                            .dweight = b.grad(1),
+          backend.matmul().linear_backward({.dx = dx,
+                                            .dweight = dweight,
                                             .dy = g,
                                             .x = b.wants(1) ? again(x, input_operand) : x,
                                             .weight = b.wants(0) ? again(weight, weight_operand) : weight});

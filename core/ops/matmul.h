@@ -22,7 +22,7 @@ struct OperandCodes {
 };
 // y = Q(x) Q(W)^T + b, and in backward with g = Q(dy), as if rounding were the identity (straight through):
 //   dx = g Q(W); dW = g^T Q(x); db = column sums of dy
-// The products of codes are exact in float32, so that this differs from a product of 8-bit operands with float32 sums
+// The products of codes are exact in float32, so that a device may multiply them or what they stand for, which differs
 // in the order of additions alone. scale, amax: of x, W and dy, float32 [3], or absent; in training amax is raised.
 Tensor quantised_linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
                         const OperandCodes& codes, const Tensor& scale = {}, const Tensor& amax = {});
@@ -61,6 +61,18 @@ struct LinearInt8 {
   Unary activation = Unary::none;
 };
 
+// quantised_linear where a device multiplies codes themselves: y, and dx and dweight alone of its backward. All but the
+// results are as they were given.
+struct LinearOfCodes {
+  Tensor y, x, weight, bias, scale, amax;
+  OperandCodes codes;
+};
+struct LinearOfCodesBackward {
+  Grad dx, dweight;
+  Tensor dy, x, weight, scale, amax;
+  OperandCodes codes;
+};
+
 class MatmulKernels {
  public:
   virtual ~MatmulKernels() = default;
@@ -70,6 +82,10 @@ class MatmulKernels {
   // of how many rows there are.
   virtual void linear_rows(const Linear&) = 0;
   virtual void linear_int8(const LinearInt8&) = 0;
+  // False where it does not: nothing has been done then, and operands are to be rounded in their own type. Which it is
+  // follows from types, shapes and addresses, for a layer's backward from its dy's, too.
+  virtual bool linear_of_codes(const LinearOfCodes&) { return false; }
+  virtual bool linear_of_codes_backward(const LinearOfCodesBackward&) { return false; }
 };
 
 }  // namespace mixtape

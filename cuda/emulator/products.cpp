@@ -22,7 +22,7 @@ float as_tf32(float x) {
 std::vector<float> widened(const Tensor& t, bool transpose, bool tf32) {
   const int64_t rows = t.rows(), cols = t.cols();
   std::vector<float> x(size_t(rows * cols));
-  dispatch<float, fp16, bf16>(t.dtype(), "product", [&]<class T>() {
+  dispatch<float, fp16, bf16, e4m3, e5m2>(t.dtype(), "product", [&]<class T>() {
     const T* data = t.data<T>();
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < cols; ++c) {
@@ -36,10 +36,11 @@ std::vector<float> widened(const Tensor& t, bool transpose, bool tf32) {
 // As in the library's epilogue: the activation of the sum before it is rounded.
 template <class T>
 void finish_row(const Product& p, int64_t i, const std::vector<float>& sums, const std::vector<float>& bias) {
+  const float scale = p.of_codes() ? *p.a_scale.data<float>() * *p.b_scale.data<float>() : 1;
   T* c = p.c.data<T>() + i * p.c.row_stride();
   T* pre = p.pre ? p.pre.data<T>() + i * p.pre.row_stride() : nullptr;
   for (size_t j = 0; j < sums.size(); ++j) {
-    const float sum = sums[j] + (p.accumulate ? float(c[j]) : bias[j]);
+    const float sum = sums[j] * scale + (p.accumulate ? float(c[j]) : bias[j]);
     if (pre) pre[j] = T(sum);
     c[j] = T(activate(p.activation, sum));
   }
@@ -55,6 +56,7 @@ struct Products::State {
 Products::Products(Runtime& runtime, ProductOptions options) : state_(new State{runtime, options}) {}
 Products::~Products() = default;
 int64_t Products::workspace_bytes() const { return 0; }
+bool Products::multiplies_codes() { return state_->runtime.compute_capability() >= 89; }
 bool Products::takes(const Product& p) { return extras_fit(p); }
 
 namespace {
@@ -88,7 +90,9 @@ void run(const Product& p, bool tf32) {
 void Products::multiply(const Product& p, const Tensor&) {
   check(p);
   Product queued = p;
-  for (Tensor* t : {&queued.c, &queued.a, &queued.b, &queued.bias, &queued.pre, &queued.a_sums}) *t = borrowed(*t);
+  for (Tensor* t :
+       {&queued.c, &queued.a, &queued.b, &queued.bias, &queued.pre, &queued.a_sums, &queued.a_scale, &queued.b_scale})
+    *t = borrowed(*t);
   const bool tf32 = state_->options.tf32 && p.a.dtype() == DType::f32;
   emulator::queue(state_->runtime, [queued, tf32] { run(queued, tf32); });
 }

@@ -131,5 +131,100 @@ TEST(Products, Tf32RoundsOperandsAndNothingElse) {
   EXPECT_EQ(product(true, DType::bf16, 1.0078125f, 3), product(false, DType::bf16, 1.0078125f, 3));
 }
 
+// A layer of bf16 with 8-bit operands on a GPU that multiplies codes, and on one that does not. Scales are powers of
+// two, so that neither way rounds but in the result, and the twins of both add in the same order.
+struct CodesCase {
+  int64_t rows, in, out;
+  bool known = true;  // scales
+  Write write = Write::overwrite;
+  float first = 1;  // of x
+};
+struct CodesRun {
+  std::vector<std::byte> y, dx, dweight, amax;
+  bool of_codes = false, of_codes_backward = false;
+  friend bool operator==(const CodesRun& a, const CodesRun& b) {
+    return a.y == b.y && a.dx == b.dx && a.dweight == b.dweight && a.amax == b.amax;
+  }
+};
+CodesRun run(Device d, const CodesCase& c) {
+  const Layer l = layer(d, DType::bf16, c.rows, c.in, c.out);
+  const bf16 first(c.first);
+  d->copy_from_host(Tensor(l.x.raw(), {1}, DType::bf16), &first);
+  const Tensor dy = d.normal({c.rows, c.out}, DType::bf16, 4, 1e-4), scale = d.make({3}, DType::f32),
+               amax = d.make({3}, DType::f32), dx = d.normal({c.rows, c.in}, DType::bf16, 5),
+               dweight = d.normal({c.out, c.in}, DType::f32, 6);
+  const std::vector<float> scales = c.known ? std::vector<float>{0x1p-7f, 0x1p-9f, 0x1p-26f} : std::vector<float>(3);
+  d->copy_from_host(scale, scales.data());
+  d->zero(amax);
+  const OperandCodes codes;
+  CodesRun r;
+  r.of_codes = d->matmul().linear_of_codes(
+      {.y = l.y, .x = l.x, .weight = l.weight, .bias = l.bias, .scale = scale, .amax = amax, .codes = codes});
+  const Grad to_x{dx, c.write}, to_weight{dweight, c.write};
+  r.of_codes_backward = d->matmul().linear_of_codes_backward({.dx = to_x,
+                                                              .dweight = to_weight,
+                                                              .dy = dy,
+                                                              .x = l.x,
+                                                              .weight = l.weight,
+                                                              .scale = scale,
+                                                              .amax = amax,
+                                                              .codes = codes});
+  const auto rounded = [&](const Tensor& t, int which, DType type) {
+    const Tensor to = d.make(t.shape(), t.dtype());
+    d->cast().quantise(
+        {.y = to, .x = t, .codes = type, .scale = scale.columns(which, 1), .amax = amax.columns(which, 1)});
+    return to;
+  };
+  if (!r.of_codes)
+    d->matmul().linear(
+        {.y = l.y, .x = rounded(l.x, 0, DType::e4m3), .weight = rounded(l.weight, 1, DType::e4m3), .bias = l.bias});
+  if (!r.of_codes_backward)
+    d->matmul().linear_backward({.dx = to_x,
+                                 .dweight = to_weight,
+                                 .dy = rounded(dy, 2, DType::e5m2),
+                                 .x = rounded(l.x, 0, DType::e4m3),
+                                 .weight = rounded(l.weight, 1, DType::e4m3)});
+  r.y = d.bits(l.y), r.dx = d.bits(dx), r.dweight = d.bits(dweight), r.amax = d.bits(amax);
+  return r;
+}
+
+TEST(ProductsOfCodes, GiveWhatRoundedOperandsGive) {
+  const emulator::DeviceProperties ada{.compute_capability = 89};
+  for (const CodesCase& c : {CodesCase{16, 16, 16},
+                             {80, 144, 48},
+                             {80, 144, 48, false},
+                             {48, 64, 128, true, Write::accumulate},
+                             {16, 32, 16, false, Write::overwrite, 0}}) {
+    const CodesRun codes = run(emulated(1, ada), c), rounded = run(emulated(), c);
+    EXPECT_TRUE(codes.of_codes && codes.of_codes_backward);
+    EXPECT_FALSE(rounded.of_codes || rounded.of_codes_backward);
+    EXPECT_EQ(codes, rounded) << c.rows << " x " << c.in << " -> " << c.out << (c.known ? "" : ", first step");
+    EXPECT_EQ(run(emulated(2, ada), c), codes) << "not the same bits twice";
+  }
+}
+
+// Rows that are no multiple of 16, and addresses that are none of 16 bytes, go the other way.
+TEST(ProductsOfCodes, WhatDoesNotFitIsLeft) {
+  const emulator::DeviceProperties ada{.compute_capability = 89};
+  for (const CodesCase& c : {CodesCase{24, 16, 16}, {16, 24, 16}, {16, 16, 40}}) {
+    const CodesRun r = run(emulated(1, ada), c);
+    EXPECT_FALSE(r.of_codes || r.of_codes_backward);
+    EXPECT_EQ(r, run(emulated(), c));
+  }
+}
+
+// In x, W or dy alike: a step whose result would hide it would be applied.
+TEST(ProductsOfCodes, WhatIsNotFiniteShows) {
+  for (const float bad : {INFINITY, -INFINITY, float(NAN)}) {
+    Device d = emulated_hopper();
+    const Layer l = layer(d, DType::bf16, 16, 16, 16);
+    const bf16 first(bad);
+    d->copy_from_host(Tensor(l.x.raw(), {1}, DType::bf16), &first);
+    ASSERT_TRUE(d->matmul().linear_of_codes({.y = l.y, .x = l.x, .weight = l.weight, .codes = {}}));
+    const std::vector<bf16> y = d.values<bf16>(l.y);
+    for (size_t i = 0; i < 32; ++i) EXPECT_EQ(std::isnan(float(y[i])), i < 16) << i;
+  }
+}
+
 }  // namespace
 }  // namespace mixtape

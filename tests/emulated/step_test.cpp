@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/base/philox.h"
+#include "cuda/emulator/device.h"
 #include "cuda/emulator/runtime.h"
 #include "cuda/emulator/threads.h"
 
@@ -48,6 +49,7 @@ struct GpuRule {
   MasterWeights master = MasterWeights::fp32;
   MomentFormat moments = MomentFormat::fp32;
   PrecisionMode mode = PrecisionMode::bf16;
+  int compute_capability = 80;  // from 89 on 8-bit operands are multiplied as codes
 };
 
 class GpuStep : public testing::TestWithParam<GpuRule> {
@@ -57,7 +59,9 @@ class GpuStep : public testing::TestWithParam<GpuRule> {
     config.precision.master = GetParam().master;
     config.precision.moments = GetParam().moments;
     config.precision.mode = GetParam().mode;
+    emulator::device().compute_capability = GetParam().compute_capability;
   }
+  ~GpuStep() override { emulator::device() = before; }
 
   // Losses of steps with rates that change and batches that differ.
   std::vector<double> train(Engine& engine, int steps) const {
@@ -69,6 +73,9 @@ class GpuStep : public testing::TestWithParam<GpuRule> {
   }
 
   Config config = small_on_gpu();
+
+ private:
+  const emulator::DeviceProperties before = emulator::device();
 };
 
 TEST_P(GpuStep, HasTheMemoryThatWasPlanned) {
@@ -177,10 +184,12 @@ INSTANTIATE_TEST_SUITE_P(
                     GpuRule{OptimizerKind::lion, MasterWeights::none, MomentFormat::fp8},
                     GpuRule{OptimizerKind::muon, MasterWeights::remainder16, MomentFormat::bf16},
                     GpuRule{OptimizerKind::adamw, MasterWeights::none, MomentFormat::fp32, PrecisionMode::fp8},
+                    GpuRule{OptimizerKind::adamw, MasterWeights::none, MomentFormat::fp32, PrecisionMode::fp8, 89},
                     GpuRule{OptimizerKind::adamw, MasterWeights::fp32, MomentFormat::fp32, PrecisionMode::int8_qat},
                     GpuRule{OptimizerKind::sgd, MasterWeights::fp32, MomentFormat::bf16}),
     [](const auto& rule) {
-      return fmt::format("{}_{}_{}_{}", rule.param.mode, rule.param.name, rule.param.master, rule.param.moments);
+      return fmt::format("{}_{}_{}_{}_sm{}", rule.param.mode, rule.param.name, rule.param.master, rule.param.moments,
+                         rule.param.compute_capability);
     });
 
 }  // namespace

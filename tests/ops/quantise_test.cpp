@@ -201,6 +201,12 @@ struct Layer {
         bias(normals(out, 3)),
         dy(normals(rows * out, 4, 1)) {}
 
+  // Of numbers that bf16 has.
+  Layer& in_bf16() {
+    for (Floats* values : {&x, &weight, &bias, &dy})
+      for (float& v : *values) v = float(bf16(v));
+    return *this;
+  }
   // What an operand counts for: codes in float64, times their scale.
   static Doubles operand(const Floats& values, DType codes, double scale) {
     Doubles q;
@@ -212,36 +218,45 @@ struct Layer {
 struct LayerResult {
   Floats y, dx, dweight, dbias, amax;
 };
-LayerResult run(Bench& b, const Layer& l, const OperandCodes& codes, const Tensor& scale, bool training = true) {
+LayerResult run(Bench& b, const Layer& l, const OperandCodes& codes, const Tensor& scale, bool training = true,
+                DType type = DType::f32) {
   Tape tape(*b, nullptr, nullptr);
   tape.set_training(training);
-  const Tensor x = tape.leaf(b.put(l.x).reshaped({l.rows, l.in}));
-  const Tensor weight = tape.leaf(b.put(l.weight).reshaped({l.out, l.in})), bias = tape.leaf(b.put(l.bias));
+  const auto widened = [&](const Tensor& t) {
+    if (t.dtype() == DType::f32) return b.get<float>(t);
+    Floats values;
+    for (const bf16 v : b.get<bf16>(t)) values.push_back(float(v));
+    return values;
+  };
+  const Tensor x = tape.leaf(b.put_as(l.x, type).reshaped({l.rows, l.in}));
+  const Tensor weight = tape.leaf(b.put_as(l.weight, type).reshaped({l.out, l.in}), DType::f32),
+               bias = tape.leaf(b.put_as(l.bias, type), DType::f32);
   const Tensor amax = codes.by_rows ? Tensor() : b.put(Floats(3, 0));
   const Tensor y = quantised_linear(tape, x, weight, bias, codes, scale, amax);
-  LayerResult result{.y = b.get<float>(y)};
+  LayerResult result{.y = widened(y)};
   if (!training) {
     result.amax = b.get<float>(amax);
     return result;
   }
-  tape.seed(y, b.put(l.dy).reshaped({l.rows, l.out}));
+  tape.seed(y, b.put_as(l.dy, type).reshaped({l.rows, l.out}));
   tape.backward();
-  result.dx = b.get<float>(tape.gradient(x));
+  result.dx = widened(tape.gradient(x));
   result.dweight = b.get<float>(tape.gradient(weight));
   result.dbias = b.get<float>(tape.gradient(bias));
   if (amax) result.amax = b.get<float>(amax);
   return result;
 }
 
-// |a b^T| of the magnitudes bounds what other orders of addition in float32 can change.
+// |a b^T| of the magnitudes bounds what other orders of addition in float32 can change; the result is rounded once.
 void expect_product(const Floats& result, int64_t rows, int64_t cols, int64_t terms, const char* what,
                     const std::function<double(int64_t, int64_t, int64_t)>& term,
-                    const std::function<double(int64_t)>& added = {}) {
+                    const std::function<double(int64_t)>& added = {}, DType type = DType::f32) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols; ++c) {
       double sum = added ? added(c) : 0, magnitudes = std::abs(sum);
       for (int64_t k = 0; k < terms; ++k) sum += term(r, c, k), magnitudes += std::abs(term(r, c, k));
-      ASSERT_NEAR(result[size_t(r * cols + c)], sum, 0x1p-24 * (4 + std::sqrt(double(terms))) * magnitudes)
+      const double rounding = type == DType::f32 ? 0 : roundoff(type) * std::abs(sum);
+      ASSERT_NEAR(result[size_t(r * cols + c)], sum, rounding + 0x1p-24 * (4 + std::sqrt(double(terms))) * magnitudes)
           << what << " " << r << " " << c;
     }
 }
@@ -277,6 +292,36 @@ TEST(QuantisedLinear, IsTheExactProductOfCodes) {
       const LayerResult validated = run(b, l, {}, scale, false);
       EXPECT_EQ(validated.y, result.y);
       EXPECT_EQ(validated.amax, Floats(3, 0)) << "noted without training";
+    }
+}
+
+// In the type that it is trained in. GPUs from sm_89 on, Hopper's twin among them, multiply codes.
+TEST(QuantisedLinear, IsTheExactProductOfCodesInBf16) {
+  const std::array<double, 3> scales{0x1p-4, 0x1p-6, 0x1p-10};
+  for (const TestDevice& device : test_devices())
+    for (const auto& [rows, in, out] : {std::array<int64_t, 3>{5, 33, 17}, {80, 48, 144}}) {
+      Bench b(device);
+      const Layer l = Layer(rows, in, out).in_bf16();
+      const Tensor scale = b.put(Floats{float(scales[0]), float(scales[1]), float(scales[2])});
+      const LayerResult result = run(b, l, {}, scale, true, DType::bf16);
+      const Doubles x = Layer::operand(l.x, DType::e4m3, scales[0]),
+                    w = Layer::operand(l.weight, DType::e4m3, scales[1]),
+                    g = Layer::operand(l.dy, DType::e5m2, scales[2]);
+      const int64_t I = in, O = out;
+      expect_product(
+          result.y, rows, out, in, "y",
+          [&](auto r, auto c, auto k) { return x[size_t(r * I + k)] * w[size_t(c * I + k)]; },
+          [&](auto c) { return double(l.bias[size_t(c)]); }, DType::bf16);
+      expect_product(
+          result.dx, rows, in, out, "dx",
+          [&](auto r, auto c, auto k) { return g[size_t(r * O + k)] * w[size_t(k * I + c)]; }, {}, DType::bf16);
+      expect_product(result.dweight, out, in, rows, "dW",
+                     [&](auto r, auto c, auto k) { return g[size_t(k * O + r)] * x[size_t(k * I + c)]; });
+      for (const auto& [i, values] : {std::pair{0, &l.x}, {1, &l.weight}, {2, &l.dy}}) {
+        float most = 0;
+        for (const float v : *values) most = std::max(most, std::abs(v));
+        EXPECT_EQ(result.amax[size_t(i)], most) << device.name << " " << i;
+      }
     }
 }
 
