@@ -44,10 +44,10 @@ MODES = [
     Mode("fp8", ["precision.mode=fp8"], 0.015),
     Mode("int8", ["precision.mode=int8_qat"], 0.015),
     Mode("Adam", ["optimizer.name=adam", "optimizer.weight_decay=1e-4"], 0),
-    Mode("Lion", ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]"], 0),
+    Mode("Lion", ["optimizer.name=lion", "optimizer.lr=1e-3", "optimizer.betas=[0.9, 0.99]"], 0),
     Mode("Lion, int8 moment",
-         ["optimizer.name=lion", "optimizer.lr=4e-4", "optimizer.betas=[0.9, 0.99]", "precision.moments=int8"], 0),
-    Mode("Muon", ["optimizer.name=muon"], 0),
+         ["optimizer.name=lion", "optimizer.lr=1e-3", "optimizer.betas=[0.9, 0.99]", "precision.moments=int8"], 0),
+    Mode("Muon", ["optimizer.name=muon", "optimizer.lr=1e-2"], 0),
     Mode("Adafactor", ["optimizer.name=adafactor", "optimizer.lr=0.02"], 0),
     Mode("SGD", ["optimizer.name=sgd", "optimizer.lr=0.3", "optimizer.weight_decay=1e-4"], 0),
 ]
