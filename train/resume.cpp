@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "train/parallel/shards.h"
+#include "train/parallel/shared_file.h"
 #include "train/parallel/world.h"
 #include "train/report/console.h"
 #include "train/saved_state.h"
@@ -10,42 +11,58 @@
 namespace mixtape {
 namespace {
 
-// The same to be written to, in a buffer on the host; the padding between parameters stays 0.
-std::vector<TensorRef> places(std::vector<std::byte>& host, int64_t elements, DType type,
-                              const std::vector<Stored>& stored) {
-  host.assign(size_t(elements * size_of(type)), std::byte{});
-  std::vector<TensorRef> list;
-  for (const Stored& s : stored) list.push_back({s.name, type, s.shape, host.data() + s.offset * size_of(type)});
-  return list;
-}
-}  // namespace
-
-RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint) {
+// Weights, a parameter at a time: read by rank 0, and sent to those that have a part of it.
+void load_parameters(Engine& engine, Communicator& ranks, const CheckpointReader* checkpoint) {
   Parameters& p = engine.parameters();
-  Communicator& ranks = step.grid().all();
-  std::vector<std::byte> host;
-  const std::vector<Stored> model = parameters_of(engine.model().layout(), "", false);
-  const int64_t elements = p.layout().whole_flat_count();
-  if (checkpoint) checkpoint->read_model(places(host, elements, p.weights.dtype(), model));
-  distribute(ranks, host.data(), elements, {engine.backend(), p.weights}, p.weight_parts());
+  const DType type = p.weights.dtype();
+  std::vector<TensorRef> tensors;
+  std::vector<Stored> stored = parameters_of(engine.model().layout(), "", false);
+  for (const Stored& s : stored) tensors.push_back({s.name, type, s.shape});
+  if (checkpoint) checkpoint->expect_model(tensors);
+  const std::vector<Shards::Part> parts = p.weight_parts();
+  std::vector<std::byte> whole;
+  for (size_t i = 0; i < stored.size(); ++i) {
+    const int64_t count = count_of(stored[i].shape);
+    if (checkpoint) {
+      whole.resize(size_t(count * size_of(type)));
+      tensors[i].data = whole.data();
+      checkpoint->read_model({&tensors[i], 1});
+    }
+    distribute(ranks, whole.data(), {stored[i].offset, count}, {engine.backend(), p.weights}, parts);
+  }
+}
 
-  const auto buffers = optimizer_buffers(engine);
+// Masters and moments. What all have, rank 0 reads and sends; of what is shared out each reads its own parts, if it
+// sees rank 0's file.
+void load_optimizer(Engine& engine, Communicator& ranks, const CheckpointReader* checkpoint) {
+  const Parameters& p = engine.parameters();
+  const std::vector<StateBuffer> buffers = optimizer_buffers(engine);
   std::vector<TensorRef> all;
   for (const StateBuffer& b : buffers)
     for (const Stored& s : b.stored) all.push_back({s.name, b.flat.dtype(), s.shape});
   if (checkpoint) checkpoint->expect_optimizer(all);
-  host = {};
+  const std::optional<SafetensorsFile> here =
+      open_together(ranks, checkpoint ? checkpoint->path() / "optimizer.safetensors" : std::filesystem::path());
   for (const StateBuffer& b : buffers) {
-    if (ranks.size() == 1) {  // from the file to where it belongs, which may be another file
-      for (const Stored& s : b.stored)
-        b.flat.write(s.offset, count_of(s.shape), checkpoint->optimizer_bytes(s.name).data());
-      continue;
+    const bool cut = is_cut(p, b);
+    const std::vector<Shards::Part> parts =
+        cut ? p.learning_parts(b.each) : std::vector<Shards::Part>{{{0, b.flat.count()}, 0}};
+    for (const Stored& s : b.stored) {
+      const Run run{s.offset, count_of(s.shape)};
+      if (here && (cut || ranks.size() == 1))
+        keep(here->at(s.name).data.data(), run, b.flat, parts);
+      else
+        distribute(ranks, checkpoint ? checkpoint->optimizer_bytes(s.name).data() : nullptr, run, b.flat, parts);
     }
-    const int64_t count = whole_count(p, b);
-    if (checkpoint) checkpoint->read_optimizer(places(host, count, b.flat.dtype(), b.stored));
-    const std::vector<Shards::Part> whole{{{0, count}, 0}};
-    distribute(ranks, host.data(), count, b.flat, is_cut(p, b) ? p.learning_parts(b.each) : whole);
   }
+}
+
+}  // namespace
+
+RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint) {
+  Communicator& ranks = step.grid().all();
+  load_parameters(engine, ranks, checkpoint);
+  load_optimizer(engine, ranks, checkpoint);
 
   const RunState state = run_state_from_json(broadcast_text(ranks, checkpoint ? to_json(checkpoint->state()) : ""),
                                              "the state from rank 0");

@@ -12,14 +12,15 @@
 namespace mixtape {
 
 // Writes weights, master, moments and `state` (to which the scaler's and the device's choices are added). Of several
-// ranks all call it: all write masters and moments, into one file where they see it, and rank 0 the rest; the others
-// return an empty path.
+// ranks all call it: all write weights, masters and moments (joint_files.h), and rank 0 the rest; the others return an
+// empty path.
 std::filesystem::path save_run(Engine& engine, const TrainingStep& step, RunState& state,
                                const CheckpointDirectory& directory, const SpecialIds& ids,
                                const std::vector<std::filesystem::path>& tokenizer_files);
 
-// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks rank
-// 0 alone reads; the others pass null and get from it what is theirs.
+// Fills the engine, its StepState included, from a whole checkpoint and returns the run's state. Of several ranks all
+// but rank 0 pass null: they get from it what is theirs, or read it where they see its file. No rank holds more than a
+// parameter beside what it has.
 RunState load_run(Engine& engine, const TrainingStep& step, const CheckpointReader* checkpoint);
 
 // Throws ConfigError that says which keys of the model differ from those of `model`, where a run is to start from it:

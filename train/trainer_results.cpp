@@ -6,6 +6,7 @@
 #include "train/evaluate.h"
 #include "train/generate.h"
 #include "train/parallel/watchdog.h"
+#include "train/parallel/whole_weights.h"
 #include "train/parallel/world.h"
 #include "train/resume.h"
 #include "train/text_sampler.h"
@@ -143,15 +144,9 @@ void Trainer::export_model() {
     std::filesystem::rename(draft, place);
     return;
   }
-  std::vector<std::byte> buffer;
-  const auto* base = static_cast<const std::byte*>(engine_->backend().host_view(p.weights, buffer));
-  const ParameterLayout& layout = engine_->model().layout();
-  export_huggingface(
-      draft, engine_->model().spec(),
-      [&](const std::string& name) {
-        return ParameterView{p.weights.dtype(), base + layout[layout.find(name)].offset * size_of(p.weights.dtype())};
-      },
-      {.ids = special_ids_, .tokenizer_files = tokenizer_files_, .allow_native = true});
+  WholeWeights weights(engine_->parameters(), engine_->backend(), grid_);
+  export_huggingface(draft, engine_->model().spec(), [&](const std::string& name) { return weights(name); },
+                     {.ids = special_ids_, .tokenizer_files = tokenizer_files_, .allow_native = true});
   std::filesystem::remove_all(place);
   std::filesystem::rename(draft, place);
 }

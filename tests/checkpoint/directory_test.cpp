@@ -265,6 +265,7 @@ struct TinyModel {
   ModelSpec spec;
   std::vector<std::vector<bf16>> weights;
   std::vector<std::vector<float>> master, m, v;
+  std::vector<ConstTensorRef> optimizer;
   CheckpointContents contents;
 
   explicit TinyModel(float seed) {
@@ -278,10 +279,12 @@ struct TinyModel {
         w[i] = bf16(a[i]);
       }
       contents.model.push_back({p.name, DType::bf16, p.shape, w.data()});
-      contents.optimizer.push_back({"master." + p.name, DType::f32, p.shape, a.data()});
-      contents.optimizer.push_back({"m." + p.name, DType::f32, p.shape, b.data()});
-      contents.optimizer.push_back({"v." + p.name, DType::f32, p.shape, c.data()});
+      optimizer.push_back({"master." + p.name, DType::f32, p.shape, a.data()});
+      optimizer.push_back({"m." + p.name, DType::f32, p.shape, b.data()});
+      optimizer.push_back({"v." + p.name, DType::f32, p.shape, c.data()});
     }
+    for (const ConstTensorRef& t : optimizer)
+      contents.optimizer.push_back(tensor_source(t.name, t.dtype, t.shape, t.data));
     contents.spec = spec;
     contents.state.updates = int64_t(seed);
     contents.state.config = "seed: 1\n";
@@ -304,9 +307,10 @@ TEST(Checkpoint, comes_back_bit_for_bit) {
   EXPECT_EQ(read_text_file(path / "config.resolved.yaml"), "seed: 1\n");
 
   TinyModel loaded(3);
+  reader.expect_model(TinyModel::mutable_refs(loaded.contents.model));
   reader.read_model(TinyModel::mutable_refs(loaded.contents.model));
-  reader.expect_optimizer(TinyModel::mutable_refs(loaded.contents.optimizer));
-  reader.read_optimizer(TinyModel::mutable_refs(loaded.contents.optimizer));
+  reader.expect_optimizer(TinyModel::mutable_refs(loaded.optimizer));
+  reader.read_optimizer(TinyModel::mutable_refs(loaded.optimizer));
   EXPECT_EQ(loaded.master, saved.master);
   EXPECT_EQ(loaded.m, saved.m);
   EXPECT_EQ(loaded.v, saved.v);
@@ -319,7 +323,7 @@ TEST(Checkpoint, another_model_is_refused_by_name) {
   TinyModel model(1);
   const CheckpointReader reader(save_checkpoint(CheckpointDirectory(root.path), model.contents));
   const auto error_with = [&](auto change) -> std::string {
-    auto refs = TinyModel::mutable_refs(model.contents.optimizer);
+    auto refs = TinyModel::mutable_refs(model.optimizer);
     change(refs);
     try {
       reader.expect_optimizer(refs);

@@ -1,5 +1,6 @@
 // A rank that dies, stops, throws or hangs under mpirun: the job ends, in time, and says where.
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <chrono>
 #include <thread>
@@ -54,6 +55,39 @@ TEST_F(Failing, AStoppedRankEndsTheJobWithinTheTimeout) {
       "waits for the other ranks");
   EXPECT_TRUE(std::regex_search(f.output, waits)) << f.output;
   EXPECT_EQ(f.output.find("rank 1 of 4: no progress"), std::string::npos) << f.output;
+}
+
+// Rank 1 may write no longer, as where its disk is full: what could not be saved is said, training goes on, and the
+// checkpoint before is whole; then there is room again.
+TEST_F(Failing, ADiskThatFailsOnOneRankCostsASave) {
+  for (const char* stage : {"0", "3"}) {
+    const std::string name = fmt::format("disk{}", stage), checkpoints = "runs/" + name + "/checkpoints/";
+    const int pid =
+        space.start_mpirun(4, words(name, {"train.max_steps=100000", "checkpoint.interval=20", "eval.interval=0",
+                                           "logging.sample_interval=0", fmt::format("parallel.zero_stage={}", stage)}));
+    const auto metrics = [&] { return space.read("runs/" + name + "/metrics.jsonl"); };
+    const auto wait_for = [&](const std::string& what) {
+      while (metrics().find(what) == std::string::npos) std::this_thread::sleep_for(10ms);
+    };
+    wait_for("\"event\":\"checkpoint\"");
+    const int rank_1 = process_of_rank(pid, 1);
+    rlimit before{};
+    const rlimit full{1000, RLIM_INFINITY};
+    ASSERT_EQ(prlimit(rank_1, RLIMIT_FSIZE, &full, &before), 0);
+    wait_for("rank 1 cannot write");
+    const ProcessResult last = space.mixtape({"inspect", "checkpoint", "runs/" + name});
+    EXPECT_EQ(last.exit_code, 0) << last.err;
+    ASSERT_EQ(prlimit(rank_1, RLIMIT_FSIZE, &before, nullptr), 0);
+    const size_t failed = metrics().rfind("rank 1 cannot write");
+    while (metrics().find("\"event\":\"checkpoint\"", metrics().find('\n', failed)) == std::string::npos)
+      std::this_thread::sleep_for(10ms);
+    kill(pid, SIGUSR1);
+    EXPECT_EQ(Workspace::wait(pid), 75) << space.background_output();
+    const std::string said = space.background_output();
+    EXPECT_NE(said.find("File too large"), std::string::npos) << said;
+    for (const auto& entry : fs::directory_iterator(space.path() / checkpoints))
+      EXPECT_EQ(entry.path().filename().string().find(".tmp"), std::string::npos) << entry.path();
+  }
 }
 
 TEST_F(Failing, AThrowingRankEndsTheJobAndSaysWhere) {

@@ -31,7 +31,7 @@ std::vector<std::byte> whole(RankRun& run, const FlatState& flat, int64_t each =
   if (!flat) return {};
   const Parameters& p = run.engine.parameters();
   const int64_t count = p.layout().learning_flat_count() / each;
-  if (flat.count() != count) return gather(run.ranks, flat, p.learning_parts(each), count);
+  if (flat.count() != count) return gather(run.ranks, flat, p.learning_parts(each), {0, count}, 0);
   std::vector<std::byte> bytes(size_t(flat.bytes()));
   flat.read(bytes.data(), 0, flat.count());
   return bytes;

@@ -62,7 +62,7 @@ std::vector<std::vector<float>> parameters_of(RankRun& run) {
   const bool brings = p.storage().shards_weights || run.grid.data().rank() == 0;
   const std::vector<std::byte> all =
       gather(run.ranks, {run.engine.backend(), p.weights}, brings ? p.weight_parts() : std::vector<Shards::Part>{},
-             p.layout().whole_flat_count());
+             {0, p.layout().whole_flat_count()}, 0);
   std::vector<std::vector<float>> list;
   if (run.ranks.rank() > 0) return list;
   const auto* values = reinterpret_cast<const float*>(all.data());

@@ -55,33 +55,29 @@ ParameterGetter getter_of(const CheckpointContents& contents) {
   const size_t expected = parameter_shapes(contents.spec).size() + 2 * contents.lora.layers.size();
   if (by_name.size() != expected)
     throw Error("checkpoint: {} parameters, the architecture has {}", by_name.size(), expected);
+  if (contents.weights) return contents.weights;
   return [by_name](const std::string& name) { return ParameterView{by_name.at(name)->dtype, by_name.at(name)->data}; };
 }
 
 }  // namespace
 
-FileRecord write_optimizer_file(const std::filesystem::path& path, std::span<const ConstTensorRef> tensors) {
-  std::vector<TensorSource> sources;
-  for (const ConstTensorRef& t : tensors) sources.push_back(tensor_source(t.name, t.dtype, t.shape, t.data));
-  return write_safetensors(path, std::move(sources));
-}
-
 std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, const CheckpointContents& contents) {
   CheckpointDraft draft(directory.root(), contents.state.updates);
   const ParameterGetter get = getter_of(contents);
-  const ExportOptions options{.dtype = contents.model.front().dtype,
+  const DType dtype = contents.model.front().dtype;
+  const ExportOptions options{.dtype = dtype,
                               .ids = contents.ids,
                               .tokenizer_files = contents.tokenizer_files,
-                              .allow_native = true};
+                              .allow_native = true,
+                              .write = contents.write};
   for (FileRecord& file : export_huggingface(draft.path(), contents.spec, get, options)) draft.add(std::move(file));
 
   if (contents.lora.rank > 0)
-    for (FileRecord& file : write_adapter(draft.path(), contents.spec, contents.lora, contents.ids.adapter_base, get))
+    for (FileRecord& file : write_adapter(draft.path(), contents.spec, contents.lora, contents.ids.adapter_base,
+                                          adapter_sources(contents.spec, contents.lora, dtype, get), contents.write))
       draft.add(std::move(file));
 
-  const std::filesystem::path optimizer = draft.path() / "optimizer.safetensors";
-  draft.add(contents.write_optimizer ? contents.write_optimizer(optimizer)
-                                     : write_optimizer_file(optimizer, contents.optimizer));
+  draft.add(contents.write(draft.path() / "optimizer.safetensors", contents.optimizer));
   draft.add_text("config.resolved.yaml", contents.state.config);
   draft.add_text("state.json", to_json(contents.state));
   return draft.commit();
@@ -90,19 +86,22 @@ std::filesystem::path save_checkpoint(const CheckpointDirectory& directory, cons
 CheckpointReader::CheckpointReader(std::filesystem::path path)
     : path_(std::move(path)),
       state_(run_state_from_json(read_text_file(path_ / "state.json"), (path_ / "state.json").string())),
+      model_(import_huggingface(path_)),
       optimizer_(SafetensorsFile::open(path_ / "optimizer.safetensors")) {}
 
-void CheckpointReader::read_model(std::span<const TensorRef> tensors) const {
-  const HfModel model = import_huggingface(path_);
-  model.expect_complete();
+void CheckpointReader::expect_model(std::span<const TensorRef> tensors) const {
+  model_.expect_complete();
   std::map<std::string, Extents> found;
-  for (ParameterShape& p : parameter_shapes(model.spec)) found[std::move(p.name)] = std::move(p.shape);
+  for (ParameterShape& p : parameter_shapes(model_.spec)) found[std::move(p.name)] = std::move(p.shape);
   // An adapter's own reader compares shapes.
   for (const TensorRef& t : tensors)
     if (is_adapter(t.name)) found[t.name] = t.shape;
   check_names(path_.string(), found, tensors);
+}
+
+void CheckpointReader::read_model(std::span<const TensorRef> tensors) const {
   for (const TensorRef& t : tensors)
-    model.read(t.name, t.dtype, {static_cast<std::byte*>(t.data), bytes_of(t.shape, t.dtype)});
+    model_.read(t.name, t.dtype, {static_cast<std::byte*>(t.data), bytes_of(t.shape, t.dtype)});
 }
 
 void CheckpointReader::expect_optimizer(std::span<const TensorRef> tensors) const {

@@ -43,18 +43,15 @@ struct TensorRef {
 
 struct CheckpointContents {
   ModelSpec spec;
-  LoraSpec lora;                          // rank 0: no adapters
-  std::vector<ConstTensorRef> model;      // every parameter of the spec and of adapters, by Mixtape's name and shape
-  std::vector<ConstTensorRef> optimizer;  // masters and moments
-  // In place of these where no process has all of them: writes optimizer.safetensors to this path.
-  std::function<FileRecord(const std::filesystem::path&)> write_optimizer;
+  LoraSpec lora;                        // rank 0: no adapters
+  std::vector<ConstTensorRef> model;    // every parameter of the spec and of adapters, by Mixtape's name and shape
+  ParameterGetter weights = {};         // in place of their data, where that is null
+  std::vector<TensorSource> optimizer;  // masters and moments
+  TensorWriter write = write_alone;     // of all files of tensors
   RunState state;
   SpecialIds ids;
   std::vector<std::filesystem::path> tokenizer_files;  // copied under their own names
 };
-
-// Of tensors in the caller's memory.
-FileRecord write_optimizer_file(const std::filesystem::path& path, std::span<const ConstTensorRef> tensors);
 
 // Writes a checkpoint of step state.updates into the directory and returns its path. CheckpointError if the disk is
 // full or fails: nothing is left behind then, the older checkpoints stay, and the caller may go on training.
@@ -67,11 +64,11 @@ class CheckpointReader {
 
   const std::filesystem::path& path() const { return path_; }
   const RunState& state() const { return state_; }
-  // Fills the caller's buffers, which must be all of the model's tensors, each with its type and shape; the error lists
-  // missing and unexpected names.
+  // In two steps, so that a caller need not hold all of them at once. First all of the model's tensors, each with its
+  // type and shape (their data may be null); the error lists missing and unexpected names. Then some of them, to fill.
+  void expect_model(std::span<const TensorRef> tensors) const;
   void read_model(std::span<const TensorRef> tensors) const;
-  // The same of masters and moments in two steps, so that a caller need not hold all of them at once: `tensors` are all
-  // of the checkpoint's (their data may be null), and then some of them.
+  // The same of masters and moments.
   void expect_optimizer(std::span<const TensorRef> tensors) const;
   void read_optimizer(std::span<const TensorRef> tensors) const;
   // Of one of them the bytes in the file, mapped.
@@ -80,6 +77,7 @@ class CheckpointReader {
  private:
   std::filesystem::path path_;
   RunState state_;
+  HfModel model_;
   SafetensorsFile optimizer_;
 };
 

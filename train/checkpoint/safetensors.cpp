@@ -191,4 +191,8 @@ FileRecord write_safetensors(const std::filesystem::path& path, std::vector<Tens
   return file.finish();
 }
 
+FileRecord write_alone(const std::filesystem::path& path, std::vector<TensorSource> tensors) {
+  return write_safetensors(path, std::move(tensors), usual_metadata);
+}
+
 }  // namespace mixtape

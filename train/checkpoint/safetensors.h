@@ -91,6 +91,7 @@ struct TensorSource {
   StoredType type = StoredType::f32;
   Extents shape;
   std::function<void(const ByteSink&)> produce;
+  std::string parameter = {};  // of the model that it holds, or a part of it; empty: none
 };
 // A source whose bytes lie in memory until the file is written.
 TensorSource tensor_source(std::string name, DType type, Extents shape, const void* data);
@@ -108,9 +109,14 @@ SafetensorsLayout layout_safetensors(std::vector<TensorSource> tensors);
 FileRecord write_safetensors(const std::filesystem::path& path, std::vector<TensorSource> tensors,
                              const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
 
+// Writes a file of these tensors: write_safetensors, or what stands in its place.
+using TensorWriter = std::function<FileRecord(const std::filesystem::path&, std::vector<TensorSource>)>;
+FileRecord write_alone(const std::filesystem::path& path, std::vector<TensorSource> tensors);
+
 // Writes model.safetensors, or, where the tensors' bytes exceed `max_shard_bytes`, shards and their index (as
 // transformers names them). A tensor is never split.
 std::vector<FileRecord> write_safetensors_model(const std::filesystem::path& directory,
-                                                std::vector<TensorSource> tensors, uint64_t max_shard_bytes);
+                                                std::vector<TensorSource> tensors, uint64_t max_shard_bytes,
+                                                const TensorWriter& write = write_alone);
 
 }  // namespace mixtape

@@ -100,7 +100,8 @@ const StoredTensor& SafetensorsModel::at(std::string_view name) const {
 }
 
 std::vector<FileRecord> write_safetensors_model(const std::filesystem::path& directory,
-                                                std::vector<TensorSource> tensors, uint64_t max_shard_bytes) {
+                                                std::vector<TensorSource> tensors, uint64_t max_shard_bytes,
+                                                const TensorWriter& write) {
   std::ranges::sort(tensors, {}, &TensorSource::name);
   std::vector<std::vector<TensorSource>> shards(1);
   uint64_t total = 0, in_shard = 0;
@@ -111,14 +112,14 @@ std::vector<FileRecord> write_safetensors_model(const std::filesystem::path& dir
     in_shard += bytes;
     total += bytes;
   }
-  if (shards.size() == 1) return {write_safetensors(directory / "model.safetensors", std::move(shards[0]))};
+  if (shards.size() == 1) return {write(directory / "model.safetensors", std::move(shards[0]))};
 
   std::vector<FileRecord> records;
   json map = json::object();
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
     for (const TensorSource& tensor : shards[i]) map[tensor.name] = name;
-    records.push_back(write_safetensors(directory / name, std::move(shards[i])));
+    records.push_back(write(directory / name, std::move(shards[i])));
   }
   const json index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
   records.push_back(write_text_file(directory / "model.safetensors.index.json", index.dump(2) + "\n"));

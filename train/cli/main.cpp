@@ -1,4 +1,5 @@
 // `mixtape`: one binary, a sub-command for each thing that one does with a model.
+#include <csignal>
 #include <cstdio>
 #include <new>
 
@@ -50,4 +51,7 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace mixtape
 
-int main(int argc, char** argv) { return mixtape::run(argc, argv); }
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit to the size of files is an error of who writes, as a full disk is
+  return mixtape::run(argc, argv);
+}

@@ -1,4 +1,4 @@
-// Flat buffers between rank 0, which reads files and writes weights, and ranks that have them whole or in parts.
+// Flat buffers of which ranks have parts, and what is whole on one of them.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,16 @@
 
 namespace mixtape {
 
-// A flat buffer of so many numbers, of which each rank brings parts of its own buffer, in order there: all of it on
-// rank 0, nothing on the others. What nobody brings is 0.
+// Numbers `wanted` of a flat buffer, of which each rank brings parts of its own buffer, in order there: all of them on
+// rank `to`, nothing on the others, each of which holds as many meanwhile. What nobody brings is 0.
 std::vector<std::byte> gather(Communicator& ranks, const FlatState& own, const std::vector<Shards::Part>& brought,
-                              int64_t numbers);
+                              Run wanted, int to);
 
-// Rank 0's buffer of `elements` to every rank, which keeps in `to` the parts of it that it has, in order. Others than
-// rank 0 may pass null.
-void distribute(Communicator& ranks, const std::byte* all, int64_t elements, const FlatState& to,
+// Of numbers `run` of a flat buffer those that a rank has, in its parts `kept`, to their places.
+void keep(const std::byte* numbers, Run run, const FlatState& to, const std::vector<Shards::Part>& kept);
+
+// The same on all ranks of rank 0's numbers; others may pass null.
+void distribute(Communicator& ranks, const std::byte* numbers, Run run, const FlatState& to,
                 const std::vector<Shards::Part>& kept);
 
 }  // namespace mixtape

@@ -85,34 +85,42 @@ std::string config_of(const ModelSpec& spec, const LoraSpec& lora, const std::st
   return config.dump(2) + "\n";
 }
 
-TensorSource adapter_source_of(const TensorMapping& mapping, const std::string& name, const ParameterGetter& get) {
-  const DType dtype = get(mapping.parameter).dtype;
-  return {name, stored_type(dtype), mapping.shape, [mapping, get](const ByteSink& sink) {
-            const ParameterView view = get(mapping.parameter);
-            const int64_t element = size_of(view.dtype), row = huggingface::row_elements(mapping) * element;
-            const auto* data = static_cast<const std::byte*>(view.data) + mapping.first_row * row;
-            const std::span<const std::byte> rows(data, size_t(mapping.rows * row));
-            std::vector<std::byte> arranged(rows.size());
-            TensorMapping whole = mapping;
-            whole.first_row = 0;
-            huggingface::to_file(whole, element, rows, arranged);
-            sink(arranged);
-          }};
+TensorSource adapter_source_of(const TensorMapping& mapping, const std::string& name, DType dtype,
+                               const ParameterGetter& get) {
+  const auto produce = [mapping, get](const ByteSink& sink) {
+    const ParameterView view = get(mapping.parameter);
+    const int64_t element = size_of(view.dtype), row = huggingface::row_elements(mapping) * element;
+    const auto* data = static_cast<const std::byte*>(view.data) + mapping.first_row * row;
+    const std::span<const std::byte> rows(data, size_t(mapping.rows * row));
+    std::vector<std::byte> arranged(rows.size());
+    TensorMapping whole = mapping;
+    whole.first_row = 0;
+    huggingface::to_file(whole, element, rows, arranged);
+    sink(arranged);
+  };
+  return {name, stored_type(dtype), mapping.shape, produce, mapping.parameter};
 }
 
 }  // namespace
 
-std::vector<FileRecord> write_adapter(const std::filesystem::path& directory, const ModelSpec& spec,
-                                      const LoraSpec& lora, const std::string& base, const ParameterGetter& get) {
+std::vector<TensorSource> adapter_sources(const ModelSpec& spec, const LoraSpec& lora, DType dtype,
+                                          const ParameterGetter& get) {
   const std::vector<TensorMapping> model = tensor_mappings(spec);
   std::vector<TensorSource> sources;
-  for (const TensorMapping& m : adapter_mappings(model, lora)) sources.push_back(adapter_source_of(m, m.name, get));
+  for (const TensorMapping& m : adapter_mappings(model, lora))
+    sources.push_back(adapter_source_of(m, m.name, dtype, get));
   for (const TensorMapping& m : model)
     if (spec.head != Head::vocabulary && is_of_head(m.parameter))
-      sources.push_back(adapter_source_of(m, prefix + m.name, get));
+      sources.push_back(adapter_source_of(m, prefix + m.name, dtype, get));
+  return sources;
+}
+
+std::vector<FileRecord> write_adapter(const std::filesystem::path& directory, const ModelSpec& spec,
+                                      const LoraSpec& lora, const std::string& base, std::vector<TensorSource> sources,
+                                      const TensorWriter& write) {
   std::filesystem::create_directories(directory);
-  return {write_safetensors(directory / adapter_weights_name, std::move(sources)),
-          write_text_file(directory / adapter_config_name, config_of(spec, lora, base, model))};
+  return {write(directory / adapter_weights_name, std::move(sources)),
+          write_text_file(directory / adapter_config_name, config_of(spec, lora, base, tensor_mappings(spec)))};
 }
 
 HfAdapter HfAdapter::open(const std::filesystem::path& directory, const std::vector<TensorMapping>& mappings) {

@@ -20,10 +20,14 @@ namespace mixtape {
 inline constexpr const char *adapter_config_name = "adapter_config.json",
                             *adapter_weights_name = "adapter_model.safetensors";
 
-// Writes both files. `get` gives the parameters `<layer>.lora_a` and `.lora_b` of lora.layers, and those of a head of
-// labels, which belongs to what was learnt; `base` is the model that the adapter is for.
+// The tensors of the parameters `<layer>.lora_a` and `.lora_b` of lora.layers, and of those of a head of labels, which
+// belongs to what was learnt.
+std::vector<TensorSource> adapter_sources(const ModelSpec& spec, const LoraSpec& lora, DType dtype,
+                                          const ParameterGetter& get);
+// Writes both files; `base` is the model that the adapter is for.
 std::vector<FileRecord> write_adapter(const std::filesystem::path& directory, const ModelSpec& spec,
-                                      const LoraSpec& lora, const std::string& base, const ParameterGetter& get);
+                                      const LoraSpec& lora, const std::string& base, std::vector<TensorSource> sources,
+                                      const TensorWriter& write = write_alone);
 
 // An adapter beside a model. `mappings` are the model's tensors.
 class HfAdapter {

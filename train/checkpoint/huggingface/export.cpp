@@ -75,7 +75,7 @@ TensorSource source_of(const TensorMapping& mapping, const ParameterGetter& get,
       sink(converted);
     }
   };
-  return {mapping.name, stored_type(dtype), mapping.shape, produce};
+  return {mapping.name, stored_type(dtype), mapping.shape, produce, mapping.parameter};
 }
 
 }  // namespace
@@ -95,24 +95,30 @@ std::string config_json(const ModelSpec& spec, DType dtype, const SpecialIds& id
   return config.dump(2) + "\n";
 }
 
-std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
-                                           const ParameterGetter& get, const ExportOptions& options) {
-  if (&huggingface::family_of(spec) == &huggingface::native && !options.allow_native)
-    throw ConfigError("no architecture of transformers is this model; the closest differs: {}", explain_misfit(spec));
+std::vector<TensorSource> model_sources(const ModelSpec& spec, const ParameterGetter& get,
+                                        const ExportOptions& options) {
   const HfFamily& family = options.int8 ? huggingface::int8_family(spec) : huggingface::family_of(spec);
-  if (is_huggingface_directory(directory))
-    throw CheckpointError("{} holds a model already; remove it or choose another directory", directory.string());
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  if (error) throw CheckpointError("cannot create {}: {}", directory.string(), error.message());
-
   std::vector<TensorSource> sources;
   for (const TensorMapping& mapping : family.tensors(spec))
     if (options.int8 && huggingface::is_layer_weight(mapping))
       huggingface::add_int8_sources(mapping, get, sources);
     else
       sources.push_back(source_of(mapping, get, options.dtype));
-  std::vector<FileRecord> files = write_safetensors_model(directory, std::move(sources), options.max_shard_bytes);
+  return sources;
+}
+
+std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
+                                           const ParameterGetter& get, const ExportOptions& options) {
+  if (&huggingface::family_of(spec) == &huggingface::native && !options.allow_native)
+    throw ConfigError("no architecture of transformers is this model; the closest differs: {}", explain_misfit(spec));
+  if (is_huggingface_directory(directory))
+    throw CheckpointError("{} holds a model already; remove it or choose another directory", directory.string());
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) throw CheckpointError("cannot create {}: {}", directory.string(), error.message());
+
+  std::vector<FileRecord> files =
+      write_safetensors_model(directory, model_sources(spec, get, options), options.max_shard_bytes, options.write);
   files.push_back(write_text_file(directory / "generation_config.json", generation_config_json(options.ids)));
   for (const std::filesystem::path& file : options.tokenizer_files)
     files.push_back(copy_file_durably(file, directory / file.filename()));

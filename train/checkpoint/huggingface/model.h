@@ -139,7 +139,11 @@ struct ExportOptions {
   uint64_t max_shard_bytes = 5'000'000'000;
   bool int8 = false;          // the weights of layers as int8 codes with scales (int8.h)
   bool allow_native = false;  // write model_type "mixtape" where no family fits, instead of an error
+  TensorWriter write = write_alone;
 };
+// The tensors that an export writes.
+std::vector<TensorSource> model_sources(const ModelSpec& spec, const ParameterGetter& get,
+                                        const ExportOptions& options);
 // Writes config.json, generation_config.json, the weights and the tokenizer's files into a directory, which is created.
 // ConfigError, naming the axes, if no family of transformers has this architecture and allow_native is not set.
 std::vector<FileRecord> export_huggingface(const std::filesystem::path& directory, const ModelSpec& spec,
