@@ -66,8 +66,8 @@ class Backend {
   // From one contiguous tensor of the device to another of as many bytes.
   virtual void copy(const Tensor& to, const Tensor& from) = 0;
   virtual void synchronize() = 0;
-  // So many bytes outside of the device's memory, all 0. Of a CPU in a file in `directory`, which need not exist yet.
-  virtual std::unique_ptr<Offload> offload(int64_t bytes, const std::string& directory) = 0;
+  // So many bytes outside of the device's memory, all 0.
+  virtual std::unique_ptr<Offload> offload(const OffloadRoom& room) = 0;
   // By default the block itself is filled, since the host shares the device's memory.
   virtual std::unique_ptr<Feed> feed(const Tensor& block);
 

@@ -25,6 +25,8 @@ int Storage::owners() const {
   return arena_ ? std::atomic_ref(arena_->slots_[slot_].owners).load(std::memory_order_relaxed) : 0;
 }
 
+int64_t Storage::bytes() const { return arena_ ? arena_->slots_[slot_].asked : 0; }
+
 void Storage::retain() {
   if (arena_) std::atomic_ref(arena_->slots_[slot_].owners).fetch_add(1, std::memory_order_relaxed);
 }

@@ -46,7 +46,8 @@ class Storage {
   std::byte* data() const;
   // True if no other tensor shares the memory, so that it may be overwritten.
   bool unique() const { return owners() == 1; }
-  int owners() const;  // 0 for none
+  int owners() const;     // 0 for none
+  int64_t bytes() const;  // as asked for; 0 for none
   friend bool operator==(const Storage&, const Storage&) = default;
 
  private:

@@ -149,12 +149,10 @@ Parameters::Parameters(const ParameterLayout& layout, ParameterStorage storage, 
     if (t && !backend.planning()) backend.zero(t);
 }
 
-// Each begins with a page, so that no two share one.
 FlatState Parameters::make_state(DType type, int64_t count, Category category) {
   if (!storage_.offload) return {backend_, backend_.make({count}, type, category)};
-  constexpr int64_t page = 4096;
   const FlatState state(type, count, offloaded_bytes_);
-  offloaded_bytes_ += (state.bytes() + page - 1) / page * page;
+  offloaded_bytes_ += offload_room(state.bytes());
   return state;
 }
 
@@ -166,7 +164,7 @@ MomentState Parameters::make_moment(DType type) {
 }
 
 void Parameters::take_outside() {
-  outside_ = backend_.offload(offloaded_bytes_, storage_.offload_directory);
+  outside_ = backend_.offload({"the optimizer's state", offloaded_bytes_, storage_.offload_place});
   for (FlatState* state : {&master, &m.values, &m.scales, &v.values, &v.scales})
     if (state->offloaded()) state->set_outside(outside_.get());
 }

@@ -149,9 +149,9 @@ struct ParameterStorage {
   Sharding sharding;
   bool sums = false;  // beside transient gradients: their sums, in the rank's own parts
   bool shards_weights = false;
-  // Masters, and moments of every element, are outside of the device's memory; of a CPU in a file in this directory.
+  // Masters, and moments of every element, are outside of the device's memory.
   bool offload = false;
-  std::string offload_directory = {};
+  OffloadPlace offload_place = {};
 };
 
 // The weights that learn, bucket by bucket, where a rank keeps its own parts of them only.
@@ -197,6 +197,7 @@ class Parameters {
   UpdateState held_state(Run place) const;
   // Bytes that are outside of it.
   int64_t offloaded_bytes() const { return offloaded_bytes_; }
+  Offload* outside() const { return outside_.get(); }  // null: nothing is
   Tensor own_gradients(const Shards::Part& own) const {
     return sums ? part(sums, own.place()) : part(gradients, own.run);
   }

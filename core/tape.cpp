@@ -63,18 +63,18 @@ void Tape::keep(int value, const Tensor& data) {
   Value& v = values_[data_value(value)];
   if (v.parameter >= 0) return;
   ++v.readers;
-  if (v.kept) return;
+  if (v.kept != SavedTensors::none) return;
   if (policy_ == RecomputePolicy::selective && v.node >= 0) {
     const Erased& maker = nodes_[v.node].operation;
     if (maker.remake && maker.remakes == v.output) return;
   }
-  v.kept = data;
+  v.kept = saved_.keep(data);
 }
 
 void Tape::release(int value) {
   Value& v = values_[data_value(value)];
   if (v.parameter >= 0) return;
-  if (--v.readers == 0) v.kept = {};
+  if (--v.readers == 0) saved_.drop(v.kept);
 }
 
 Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& makes) {
@@ -96,17 +96,20 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
     outputs[int(i)] = takes_input || makes.renames ? inputs[0].as_value(-1)
                                                    : backend_.make(makes.outputs[i].shape, makes.outputs[i].dtype);
   }
+  std::array<Tensor, Makes::max> saved;
   if (records)
     for (size_t i = 0; i < makes.saved.size(); ++i)
-      node.saved[i] = backend_.make(makes.saved[i].shape, makes.saved[i].dtype);
+      saved[i] = backend_.make(makes.saved[i].shape, makes.saved[i].dtype);
 
   if (observer_) observer_->begin(name, false);
-  const Forward forward(*this, inputs.data(), &outputs[0], node.saved.data(), node.site, records);
+  const Forward forward(*this, inputs.data(), &outputs[0], saved.data(), node.site, records);
   node.operation.forward(node.operation.operation, forward, node.spec.data());
   if (observer_) observer_->end(name, false);
   if (!records) return outputs;
 
   const int index = int(nodes_.size());
+  node.section = saved_.section();
+  for (size_t i = 0; i < saved.size(); ++i) node.saved[i] = saved_.keep(saved[i]);
   node.n_inputs = int(inputs.size());
   for (int i = 0; i < node.n_inputs; ++i) {
     node.inputs[i].value = inputs[i].value();
@@ -132,7 +135,7 @@ Outputs Tape::run_node(Node node, std::span<const Tensor> inputs, const Makes& m
     // What backward and `remake` read of the node's own outputs must be there without remaking.
     Value& v = values_[recorded.outputs[i]];
     ++v.readers;
-    v.kept = outputs[i];
+    v.kept = saved_.keep(outputs[i]);
   }
   return outputs;
 }
@@ -141,7 +144,7 @@ Tensor Tape::data_of(int value) {
   value = data_value(value);
   Value& v = values_[value];
   if (v.parameter >= 0) return parameters_->weight(v.parameter);
-  if (v.kept) return v.kept;
+  if (v.kept != SavedTensors::none) return saved_.get(v.kept);
 
   const int maker_index = v.node;
   if (maker_index < 0 || !nodes_[maker_index].operation.remake)
@@ -154,17 +157,24 @@ Tensor Tape::data_of(int value) {
   for (int i : maker.operation.needs.inputs)
     if (i < maker.n_inputs && maker.inputs[i].value >= 0) inputs[i] = data_of(maker.inputs[i].value);
   std::array<Tensor, Makes::max> outputs;
-  for (int i : maker.operation.needs.outputs) outputs[i] = values_[maker.outputs[i]].kept;
+  for (int i : maker.operation.needs.outputs) outputs[i] = saved_.get(values_[maker.outputs[i]].kept);
   const Value& made = values_[value];
   Tensor& remade = outputs[made.output];
   remade = backend_.make(made.shape, made.dtype);
 
   if (observer_) observer_->begin(maker.operation.name, true);
-  const Forward forward(*this, inputs.data(), outputs.data(), maker.saved.data(), maker.site, true);
+  const std::array<Tensor, Makes::max> saved = saved_of(maker);
+  const Forward forward(*this, inputs.data(), outputs.data(), saved.data(), maker.site, true);
   maker.operation.remake(maker.operation.operation, forward, maker.spec.data());
   if (observer_) observer_->end(maker.operation.name, true);
-  values_[value].kept = remade;
+  values_[value].kept = saved_.keep(remade);
   return remade;
+}
+
+std::array<Tensor, Makes::max> Tape::saved_of(const Node& node) {
+  std::array<Tensor, Makes::max> saved;
+  for (size_t i = 0; i < saved.size(); ++i) saved[i] = saved_.get(node.saved[i]);
+  return saved;
 }
 
 Grad Tape::gradient_of(int value) {
@@ -206,6 +216,7 @@ void Tape::backward_from(size_t end) {
   while (nodes_.size() > end) {
     const size_t index = nodes_.size() - 1;
     backend_.arena().set_context(nodes_[index].operation.name);
+    go_back_to(nodes_[index].section);
     if (nodes_[index].block) {
       replay_block(index);
     } else {
@@ -215,14 +226,32 @@ void Tape::backward_from(size_t end) {
     for (int i : node.operation.needs.inputs)
       if (i < node.n_inputs && node.inputs[i].value >= 0) release(node.inputs[i].value);
     for (int i : node.operation.needs.outputs) release(node.outputs[i]);
-    for (int i = 0; i < node.n_outputs; ++i) values_[node.outputs[i]].grad = values_[node.outputs[i]].kept = {};
+    for (int i = 0; i < node.n_outputs; ++i) {
+      values_[node.outputs[i]].grad = {};
+      saved_.drop(values_[node.outputs[i]].kept);
+    }
+    for (SavedTensors::Handle& saved : nodes_.back().saved) saved_.drop(saved);
     std::array<int, max_inputs> parameters;
     size_t n_parameters = 0;
     for (int i = 0; i < node.n_inputs; ++i)
       if (is_learning_parameter(node.inputs[i].value)) parameters[n_parameters++] = node.inputs[i].value;
-    nodes_.pop_back();  // with what it held, before a bucket's listener needs memory
+    nodes_.pop_back();  // and constants that it held, before a bucket's listener needs memory
     count_off_parameters({parameters.data(), n_parameters});
   }
+}
+
+void Tape::begin_section() {
+  if (!saved_.offloads() || !training_ || !recording_ || replaying_) return;
+  if (observer_) observer_->begin("offload", false);
+  saved_.begin_section();
+  if (observer_) observer_->end("offload", false);
+}
+
+void Tape::go_back_to(int section) {
+  if (section == saved_.section()) return;
+  if (observer_) observer_->begin("offload", true);
+  saved_.go_back_to(section);
+  if (observer_) observer_->end("offload", true);
 }
 
 // To the value's own type, which is what its maker's backward takes; a parameter's gradients are of a type of their
@@ -266,6 +295,7 @@ void Tape::recompute(Block block, const void* model, int64_t index, std::span<co
   node.model = model;
   node.index = index;
   node.site = site;
+  node.section = saved_.section();
   node.n_inputs = int(inputs.size());
   const int node_index = int(nodes_.size());
   for (int i = 0; i < node.n_inputs; ++i) {
@@ -315,7 +345,8 @@ void Tape::replay_block(size_t index) {
     const int outer = nodes_[index].inputs[i].value;
     if (outer < 0) continue;
     Tensor grad = values_[leaves[i]].grad;
-    values_[leaves[i]].grad = values_[leaves[i]].kept = {};
+    values_[leaves[i]].grad = {};
+    saved_.drop(values_[leaves[i]].kept);
     if (grad) give_gradient(outer, grad);
     release(outer);
   }
@@ -324,6 +355,7 @@ void Tape::replay_block(size_t index) {
 void Tape::clear() {
   nodes_.clear();
   values_.clear();
+  saved_.clear();
   parameter_values_.clear();
   next_site_ = 0;
   if (parameters_ && parameters_->weight_source()) parameters_->weight_source()->forget();

@@ -6,7 +6,8 @@
 // printed, planned and replayed.
 //
 // Memory. Inputs and outputs of nodes are value ids; only tensors that some backward reads are kept, and the last
-// reader frees them. Parameters are handles, resolved when they are read. A gradient is stored by its first writer and
+// reader frees them; whether they are in the device's memory all the time is another's care (saved_tensors.h).
+// Parameters are handles, resolved when they are read. A gradient is stored by its first writer and
 // added to by later ones; nothing is zeroed. A parameter's is complete when every node that read it in forward has gone
 // backward, and the buckets of Parameters are told so at that moment.
 //
@@ -27,6 +28,7 @@
 
 #include "core/backend.h"
 #include "core/parameters.h"
+#include "core/saved_tensors.h"
 
 namespace mixtape {
 
@@ -106,7 +108,7 @@ class Tape {
 
   // `parameters` may be null (tests of single operations); `state` is read by operations that use randomness or scales.
   Tape(Backend& backend, Parameters* parameters, const StepState* state)
-      : backend_(backend), parameters_(parameters), state_(state) {}
+      : backend_(backend), parameters_(parameters), state_(state), saved_(backend) {}
   ~Tape() { clear(); }
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
@@ -140,6 +142,9 @@ class Tape {
   void recompute(Block block, const void* model, int64_t index, std::span<const Tensor> inputs,
                  std::span<Tensor> outputs);
 
+  // A layer begins: what layers keep for backward may be offloaded a layer at a time (saved_tensors.h).
+  void begin_section();
+
   // The gradient that flows into a value from outside the tape; without any, the loss operations have set their own.
   void seed(const Tensor& value, const Tensor& gradient);
   // Visits the nodes in reverse. Frees everything that backward held.
@@ -168,6 +173,8 @@ class Tape {
   TapeObserver* observer() const { return observer_; }
   void set_observer(TapeObserver* observer) { observer_ = observer; }
   int64_t node_count() const { return int64_t(nodes_.size()); }
+  SavedTensors& saved() { return saved_; }
+  const SavedTensors& saved() const { return saved_; }
 
  private:
   friend class Forward;
@@ -216,7 +223,8 @@ class Tape {
     int n_inputs = 0;
     std::array<int, Makes::max> outputs{-1, -1, -1, -1};
     int n_outputs = 0;
-    std::array<Tensor, Makes::max> saved;
+    std::array<SavedTensors::Handle, Makes::max> saved{-1, -1, -1, -1};
+    int section = 0;
     uint32_t site = 0;
     Block block = nullptr;  // set: this node is a recomputed block
     const void* model = nullptr;
@@ -231,7 +239,7 @@ class Tape {
     bool wants_gradient = false;
     // Nodes whose backward will read the data; of a parameter those that have read it and have not gone backward yet.
     int readers = 0;
-    Tensor kept;
+    SavedTensors::Handle kept = SavedTensors::none;
     Tensor grad;
   };
 
@@ -256,9 +264,11 @@ class Tape {
   void keep(int value, const Tensor& data);
   void release(int value);
   Tensor data_of(int value);
+  std::array<Tensor, Makes::max> saved_of(const Node& node);
   Grad gradient_of(int value);
   void give_gradient(int value, const Tensor& gradient);
   void backward_from(size_t end);
+  void go_back_to(int section);
   void run_backward(size_t node_index);
   void round_gradient(int value);
   void replay_block(size_t node_index);
@@ -268,6 +278,7 @@ class Tape {
   const StepState* state_;
   std::vector<Node> nodes_;
   std::vector<Value> values_;
+  SavedTensors saved_;
   std::vector<int> parameter_values_;  // parameter id -> value id of this micro-batch
   TapeObserver* observer_ = nullptr;
   const Quantisation* quantisation_ = nullptr;
@@ -311,7 +322,7 @@ class Backward {
   // Inputs and outputs named in `needs`, and inputs that are no values (ids, tables).
   Tensor in(int i) const;
   Tensor out(int i) const;
-  const Tensor& saved(int i) const { return node().saved[i]; }
+  Tensor saved(int i) const { return tape_.saved_.get(node().saved[i]); }
   // The gradient of output i; absent means zero.
   const Tensor& dy(int i) const { return tape_.values_[node().outputs[i]].grad; }
   // True if dy(i)'s memory is nobody else's, so that the operation may overwrite it.

@@ -83,6 +83,15 @@ class Tensor {
   }
 
   const Storage& storage() const { return storage_; }
+  // Where it begins in its storage, in bytes; 0 in a plan.
+  int64_t storage_offset() const { return data_ && storage_ ? data_ - storage_.data() : 0; }
+  // The same shape, type and strides in other memory; without any, there is no data until it is given some.
+  Tensor in(Storage storage, int64_t offset) const {
+    Tensor t = *this;
+    t.data_ = storage.data() ? storage.data() + offset : nullptr;
+    t.storage_ = std::move(storage);
+    return t;
+  }
 
  private:
   Storage storage_;

@@ -2,6 +2,7 @@
 
 #include "cuda/feed.h"
 #include "cuda/offload.h"
+#include "cuda/offload_to_disk.h"
 
 namespace mixtape {
 
@@ -37,9 +38,9 @@ std::unique_ptr<Feed> CudaBackend::feed(const Tensor& block) {
   return std::make_unique<cuda::DoubleFeed>(*this, runtime_, block);
 }
 
-// The memory of the host is the nearest place; a directory is of no use.
-std::unique_ptr<Offload> CudaBackend::offload(int64_t bytes, const std::string&) {
-  return std::make_unique<cuda::PinnedOffload>(runtime_, bytes);
+std::unique_ptr<Offload> CudaBackend::offload(const OffloadRoom& room) {
+  if (room.place.on_disk) return std::make_unique<cuda::OffloadToDisk>(runtime_, room);
+  return std::make_unique<cuda::PinnedOffload>(runtime_, room);
 }
 
 void CudaBackend::repeat(int id, const std::function<void()>& work) {

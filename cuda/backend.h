@@ -49,7 +49,7 @@ class CudaBackend : public Backend {
   void forget_marks() override { marks_.forget(); }
   void synchronize() override { runtime_.synchronize(); }
   std::unique_ptr<Feed> feed(const Tensor& block) override;
-  std::unique_ptr<Offload> offload(int64_t bytes, const std::string& directory) override;
+  std::unique_ptr<Offload> offload(const OffloadRoom& room) override;
   void repeat(int id, const std::function<void()>& work) override;
   void begin_range(std::string_view name) override { runtime_.begin_range(std::string(name)); }
   void end_range() override { runtime_.end_range(); }

@@ -69,6 +69,10 @@ void Runtime::zero(void* to, int64_t bytes) {
   check(cudaMemsetAsync(to, 0, size_t(bytes), state_->stream(Queue::compute)), "zeroing memory");
 }
 
+void Runtime::call(void (*function)(void*), void* argument, Queue queue) {
+  check(cudaLaunchHostFunc(state_->stream(queue), function, argument), "a call of the host");
+}
+
 void Runtime::synchronize() {
   for (cudaStream_t stream : state_->streams) check(cudaStreamSynchronize(stream), "waiting for the device");
 }

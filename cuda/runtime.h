@@ -38,6 +38,9 @@ class Runtime {
   // Queued. Host memory must be pinned, and stay as it is until the queue has come this far.
   void copy(void* to, const void* from, int64_t bytes, Queue queue = Queue::compute);
   void zero(void* to, int64_t bytes);
+  // Queued: the host calls it when the queue has come this far, in a thread of the driver's, which may wait but must
+  // not ask the device for anything. What `argument` points to must be there then.
+  void call(void (*function)(void* argument), void* argument, Queue queue);
   // Between any memory of the host and the device, in the order of `compute`: what `from` and `to` hold on the host is
   // read, or there, when these return. The first does not wait for the device (staging.h).
   void copy_to_device(void* to, const void* from, int64_t bytes);

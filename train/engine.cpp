@@ -27,19 +27,19 @@ Engine::Engine(const EngineOptions& options)
       backend_(make_backend(options.device)),
       exchange_(exchange_of(*backend_, options, true)),
       model_(model_of(options, exchange_.get())) {
-  make_buffers();
+  make_buffers(0);
 }
 
-Engine::Engine(const EngineOptions& options, int64_t capacity)
+Engine::Engine(const EngineOptions& options, const EngineMemory& memory)
     : options_(options),
       backend_(make_backend(options.device)),
       exchange_(exchange_of(*backend_, options, false)),
-      arena_(backend_->reserve(capacity), capacity),
+      arena_(backend_->reserve(memory.arena), memory.arena),
       model_(model_of(options, exchange_.get())) {
-  make_buffers();
+  make_buffers(memory.activations_outside);
 }
 
-void Engine::make_buffers() {
+void Engine::make_buffers(int64_t activations_outside) {
   backend_->bind(arena_);
   arena_.set_context("parameters");
   if (!options_.frozen.empty()) model_.freeze(options_.frozen);
@@ -55,8 +55,8 @@ void Engine::make_buffers() {
                                                     .sharding = options_.sharding,
                                                     .sums = options_.sums,
                                                     .shards_weights = options_.shards_weights,
-                                                    .offload = training && options_.offload,
-                                                    .offload_directory = options_.offload_directory},
+                                                    .offload = training && options_.offload_state,
+                                                    .offload_place = options_.offload_place},
                                    *backend_);
   if (options_.quantisation.kind != QuantisationSpec::none)
     quantisation_ = std::make_unique<Quantisation>(options_.quantisation, model_.layout(), *backend_);
@@ -69,6 +69,13 @@ void Engine::make_buffers() {
   tape_ = std::make_unique<Tape>(*backend_, parameters_.get(), device_state());
   tape_->set_policy(options_.recompute);
   tape_->set_quantisation(quantisation_.get());
+  if (training && options_.offload_activations)
+    tape_->saved().offload({"activations", activations_outside, options_.offload_place});
+}
+
+void Engine::check_offload() const {
+  for (Offload* outside : {parameters_->outside(), tape_->saved().outside()})
+    if (outside) outside->check();
 }
 
 // All inputs are one block, which one copy fills: each gets its place in it, as large as it can be.

@@ -27,9 +27,10 @@ struct EngineOptions {
   Sharding sharding = {};
   bool sums = false, shards_weights = false;
   Communicator* layers = &single_process();  // the ranks that share out its layers; not owned
-  bool offload = false;                      // the optimizer's state is outside of the device's memory
-  std::string offload_directory = {};        // of a CPU: in a file there
-  bool gradients = false;                    // gradients without the rest (parity checks)
+  // In training, outside of the device's memory: the optimizer's state; what layers keep for backward.
+  bool offload_state = false, offload_activations = false;
+  OffloadPlace offload_place = {};
+  bool gradients = false;  // gradients without the rest (parity checks)
   GradientMemory gradient_memory = {};
   int64_t rows = 0;            // sequences of a micro-batch; 0: no batch buffers (generation)
   int64_t row_length = 0;      // tokens of a sequence
@@ -48,12 +49,18 @@ struct EngineOptions {
   Sharding layer_slice() const { return {layers->rank(), layers->size()}; }
 };
 
+// What a plan has found: bytes of the arena, and those outside of it that activations need.
+struct EngineMemory {
+  EngineMemory(int64_t arena_bytes, int64_t outside_bytes = 0)  // NOLINT: an arena alone is the usual case
+      : arena(arena_bytes), activations_outside(outside_bytes) {}
+  int64_t arena, activations_outside;
+};
+
 class Engine {
  public:
   // Without memory; for plans.
   explicit Engine(const EngineOptions& options);
-  // With an arena of `capacity` bytes, which a plan has found.
-  Engine(const EngineOptions& options, int64_t capacity);
+  Engine(const EngineOptions& options, const EngineMemory& memory);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -66,6 +73,8 @@ class Engine {
   Tape& tape() { return *tape_; }
   // What the ranks that share out its layers exchange through; null: there is one.
   Exchange* layer_exchange() { return exchange_.get(); }
+  // Throws Error if anything of what is offloaded has failed to come or go.
+  void check_offload() const;
   // Null: no layer rounds its operands.
   Quantisation* quantisation() { return quantisation_.get(); }
 
@@ -102,7 +111,7 @@ class Engine {
 
  private:
   void train_micro_batch(Work id);
-  void make_buffers();
+  void make_buffers(int64_t activations_outside);
   void make_inputs();
   // A stack's part of a batch on the host.
   struct StackRows {

@@ -37,10 +37,6 @@ TrainingStep::TrainingStep(Engine& engine, const Config& config, const RankGrid&
       device_(exchange_of(engine.backend(), ranks)),
       reducer_(config, engine.parameters(), engine.backend(), ranks.data(), device_.get()) {
   watch_exchanges();
-  if (config.memory.offload_directory && engine.backend().name() != "cpu")
-    throw ConfigError(
-        "memory.offload_directory: {}, but the state of a GPU is kept in memory of the host; leave it out",
-        *config.memory.offload_directory);
   start_loss_scale(engine.state(), config.precision);
   if (fused_) engine.parameters().buckets().set_listener(this);
   if (engine.options().shards_weights)
@@ -168,6 +164,7 @@ StepResult TrainingStep::end(const StepCounts& counts) {
   const double loss_scale = state.loss_scale;
   const Phase phase("end of the step", Phase::waits);
   engine_.download_state();
+  engine_.check_offload();
   return {.loss = ranks().size() > 1 ? reducer_.total(losses_) : state.loss,
           .n_tokens = counts.tokens,
           .grad_norm = state.grad_norm,
@@ -225,8 +222,10 @@ EngineOptions training_options(const Config& config, const RankGrid& grid) {
           .sums = sums,
           .shards_weights = sums && config.parallel.zero_stage == 3,
           .layers = &layers,
-          .offload = config.memory.offload == OffloadMode::optimizer,
-          .offload_directory = config.memory.offload_directory.value_or(config.run_directory().string()),
+          .offload_state = config.memory.offloads_state(),
+          .offload_activations = config.memory.offloads_activations(),
+          .offload_place = {.directory = config.memory.offload_directory.value_or(config.run_directory().string()),
+                            .on_disk = config.memory.offload_directory.has_value()},
           .gradient_memory = gradient_memory(config, model.layout(), ranks),
           .rows = config.train.micro_batch_size,
           .row_length = row.length,
@@ -261,7 +260,8 @@ MemoryPlan plan_training(const EngineOptions& options, const Config& config, con
   if (config.logging.sample_interval > 0 && can_generate(options.model)) plan_generation(dry, config.logging);
   plan.peak = dry.arena().peak();
   plan.at_peak = dry.arena().at_peak();
-  plan.offloaded = dry.parameters().offloaded_bytes();
+  plan.offloaded_activations = dry.tape().saved().most_outside();
+  plan.offloaded = dry.parameters().offloaded_bytes() + plan.offloaded_activations;
   return plan;
 }
 

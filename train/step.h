@@ -74,8 +74,10 @@ class TrainingStep : private BucketListener {
 struct MemoryPlan {
   int64_t peak = 0;  // bytes of the arena
   CategoryBytes at_peak{};
-  int64_t offloaded = 0;  // bytes of the optimizer's state outside of it
-  int64_t nodes = 0;      // of one micro-batch's tape
+  int64_t offloaded = 0;  // bytes outside of it: of the optimizer's state and of activations
+  int64_t offloaded_activations = 0;
+  int64_t nodes = 0;  // of one micro-batch's tape
+  EngineMemory memory() const { return {peak, offloaded_activations}; }
 };
 MemoryPlan plan_training(const EngineOptions& options, const Config& config, const RankGrid& ranks = single_process());
 

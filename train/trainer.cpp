@@ -32,7 +32,7 @@ Trainer::Trainer(ResolvedConfig config, std::vector<std::string> arguments, Comm
   options.device.process = process_;
   if (ranks_.size() > 1) options.device.threads = threads_;
   plan_ = plan_training(options, config_, grid_);
-  engine_ = std::make_unique<Engine>(options, plan_.peak);
+  engine_ = std::make_unique<Engine>(options, plan_.memory());
   expect_same_kind_of_device();
   step_ = std::make_unique<TrainingStep>(*engine_, config_, grid_);
   if (leads()) {

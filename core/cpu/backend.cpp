@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "core/cpu/gemm_choices.h"
-#include "core/cpu/offload_file.h"
 #include "core/cpu/parallel.h"
+#include "core/offload_file.h"
 
 namespace mixtape {
 
@@ -32,9 +32,7 @@ void CpuBackend::copy(const Tensor& to, const Tensor& from) {
                [&](int64_t begin, int64_t end) { std::memcpy(to.raw() + begin, from.raw() + begin, end - begin); });
 }
 
-std::unique_ptr<Offload> CpuBackend::offload(int64_t bytes, const std::string& directory) {
-  return std::make_unique<OffloadFile>(bytes, directory);
-}
+std::unique_ptr<Offload> CpuBackend::offload(const OffloadRoom& room) { return std::make_unique<OffloadFile>(room); }
 
 // In strict mode nothing is timed, so there is nothing to keep.
 std::string CpuBackend::choices() const {

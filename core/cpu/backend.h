@@ -35,7 +35,7 @@ class CpuBackend : public Backend {
   void zero(const Tensor& tensor) override;
   void copy(const Tensor& to, const Tensor& from) override;
   void synchronize() override {}
-  std::unique_ptr<Offload> offload(int64_t bytes, const std::string& directory) override;
+  std::unique_ptr<Offload> offload(const OffloadRoom& room) override;
   const void* host_view(const Tensor& tensor, std::vector<std::byte>&) override { return tensor.raw(); }
   std::string choices() const override;
   void set_choices(const std::string& text) override;

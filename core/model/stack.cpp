@@ -118,6 +118,7 @@ Tensor Stack::forward(Tape& tape, const Tensor& token_table, const StackInputs& 
   Stream stream{embed(tape, token_table, inputs), {}};
   const SequenceInputs shared = sequence(tape, inputs, memory, cache);
   for (int64_t layer = 0; layer < axes_.n_layers; ++layer) {
+    tape.begin_section();
     if (tape.policy() == RecomputePolicy::full && tape.training()) {
       const std::array<Tensor, block_inputs> in{joined(tape, stream), inputs.positions, inputs.segments,
                                                 inputs.n_segments,    memory.hidden,    memory.segments,

@@ -104,6 +104,9 @@ void Runtime::copy(void* to, const void* from, int64_t bytes, Queue queue) {
 void Runtime::zero(void* to, int64_t bytes) {
   state_->queue(Queue::compute, {[=] { std::memset(to, 0, size_t(bytes)); }});
 }
+void Runtime::call(void (*function)(void*), void* argument, Queue queue) {
+  state_->queue(queue, {[=] { function(argument); }});
+}
 void Runtime::synchronize() {
   if (recording()) State::refuse("the host waits for the device");
   ++emulator::counted.waits;

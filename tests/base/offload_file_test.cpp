@@ -1,5 +1,5 @@
 // The file of offloaded state: what goes out comes back, in order, and a disk that is full or fails is said in a line.
-#include "core/cpu/offload_file.h"
+#include "core/offload_file.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -31,7 +31,7 @@ std::vector<int64_t> numbers(int64_t first, size_t n) {
 TEST(OffloadFile, FetchesSeeTheStoresBefore) {
   const Folder folder;
   constexpr size_t n = 10000;
-  OffloadFile file(8 * n * 100, (folder.path / "made").string());
+  OffloadFile file({"numbers", 8 * n * 100, {(folder.path / "made").string()}});
   EXPECT_TRUE(std::filesystem::is_empty(folder.path / "made")) << "it has no name";
   std::vector<int64_t> places[2] = {numbers(7, n), numbers(7, n)};
   file.read(places[0].data(), 8 * n * 99, 8 * n);
@@ -88,7 +88,9 @@ TEST(OffloadFile, RoomIsTakenBeforeAnythingIsWritten) {
   const Folder folder;
   EXPECT_EQ(exit_code_of([&] {
               limit_files(1 << 20);
-              const std::string error = error_of([&] { OffloadFile(2 << 20, folder.path.string()); });
+              const std::string error = error_of([&] {
+                OffloadFile({"the optimizer's state", 2 << 20, {folder.path.string()}});
+              });
               return has(error, "memory.offload: 2.0 MiB for the optimizer's state in ") &&
                              has(error, "File too large; free room on that disk, set memory.offload_directory")
                          ? 0
@@ -96,7 +98,7 @@ TEST(OffloadFile, RoomIsTakenBeforeAnythingIsWritten) {
             }),
             0);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path));
-  const std::string error = error_of([&] { OffloadFile(1, "/proc/none"); });
+  const std::string error = error_of([&] { OffloadFile({"numbers", 1, {"/proc/none"}}); });
   EXPECT_TRUE(has(error, "memory.offload: no file can be made in /proc/none: No such file")) << error;
 }
 
@@ -104,7 +106,7 @@ TEST(OffloadFile, RoomIsTakenBeforeAnythingIsWritten) {
 TEST(OffloadFile, ADiskThatFailsIsSaid) {
   const Folder folder;
   EXPECT_EQ(exit_code_of([&] {
-              OffloadFile file(2 << 20, folder.path.string());
+              OffloadFile file({"activations", 2 << 20, {folder.path.string()}});
               std::vector<int64_t> place = numbers(1, 1000);
               file.store(0, tensor_of(place));
               limit_files(1 << 20);
@@ -113,12 +115,13 @@ TEST(OffloadFile, ADiskThatFailsIsSaid) {
               for (const std::string& error :
                    {error_of([&] { file.finish(); }), error_of([&] { file.fetch(tensor_of(place), 0); }),
                     error_of([&] { file.read(place.data(), 0, 8); })})
-                if (!has(error, "memory.offload: writing ") || !has(error, "File too large; the last checkpoint"))
+                if (!has(error, "memory.offload: writing 0.0 MiB of activations in ") ||
+                    !has(error, "File too large; the last checkpoint"))
                   return 1;
               return 0;
             }),
             0);
-  OffloadFile file(2 << 20, folder.path.string());
+  OffloadFile file({"activations", 2 << 20, {folder.path.string()}});
   ASSERT_EQ(ftruncate(file.descriptor(), 1 << 20), 0);
   std::vector<int64_t> place(1000);
   const auto ticket = file.fetch(tensor_of(place), (1 << 20) - 4000);

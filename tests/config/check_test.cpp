@@ -234,23 +234,35 @@ TEST(Check, WhatThisVersionLacksIsSaid) {
   });
 }
 
-TEST(Check, OffloadNeedsSomethingToMoveAndAPlaceForIt) {
+TEST(Check, OffloadNeedsSomethingToMove) {
+  const std::string no_momentum = "optimizer.sgd.momentum=0";
   expect_violations({
-      {{"memory.offload=activations"}, "which this version cannot"},
       {{"memory.offload_directory=/fast"}, "which has no effect without memory.offload"},
-      {{"memory.offload=optimizer", "optimizer.name=sgd", "optimizer.sgd.momentum=0"},
-       "optimizer.name sgd keeps nothing"},
+      {{"memory.offload=optimizer", "optimizer.name=sgd", no_momentum}, "optimizer.name sgd keeps nothing"},
       {{"memory.offload=optimizer", "optimizer.name=adafactor", "precision.master=fp32"}, "adafactor keeps nothing of"},
+      {{"memory.offload=all", "optimizer.name=sgd", no_momentum, "model.n_layers=3"},
+       "no master weights; use activations"},
+      {{"memory.offload=activations", "model.n_layers=2"}, "last two layers, and the model has 2; use none"},
+      {{"memory.offload=all", "model.n_layers=2"}, "use optimizer"},
   });
-  for (const char* more : {"precision.mode=bf16", "optimizer.name=lion", "parallel.zero_stage=3"})
-    EXPECT_EQ(violation({"memory.offload=optimizer", more}), "");
-  EXPECT_EQ(violation({"memory.offload=optimizer", "memory.offload_directory=/fast"}), "");
+  for (const char* more : {"precision.mode=bf16", "optimizer.name=lion", "parallel.zero_stage=3",
+                           "memory.offload_directory=/fast", "memory.recompute=full"})
+    for (const char* offload : {"optimizer", "activations", "all"})
+      EXPECT_EQ(violation({std::string("memory.offload=") + offload, "model.n_layers=3", more}), "");
   EXPECT_EQ(violation({"memory.offload=optimizer", "optimizer.name=adafactor", "precision.mode=bf16"}), "");
-  const ResolvedConfig r = load_config(
-      {}, {"memory.offload=optimizer", "memory.offload_directory=/fast", "device=cuda:0", "runtime.cuda_graphs=true"});
-  const std::string error = error_text([&] { check(r.config, r.origins, {.cuda = true}); });
-  EXPECT_NE(error.find("memory.offload_directory is /fast, but device is cuda:0"), error.npos) << error;
-  EXPECT_NE(error.find("runtime.cuda_graphs is true, expected auto or false with memory.offload"), error.npos) << error;
+  EXPECT_EQ(violation({"memory.offload=activations", "model.n_layers=3", "optimizer.name=sgd", no_momentum}), "");
+  EXPECT_EQ(violation({"memory.offload=activations", "model.family=encoder_decoder", "model.n_layers=2",
+                       "objective.name=span_corruption"}),
+            "")
+      << "which has 4";
+  const auto on_gpu = [](const std::string& more) {
+    const ResolvedConfig r =
+        load_config({}, {"memory.offload=all", "memory.offload_directory=/fast", "device=cuda:0", more});
+    return error_text([&] { check(r.config, r.origins, {.cuda = true}); });
+  };
+  EXPECT_EQ(on_gpu("runtime.cuda_graphs=auto").find("memory."), std::string::npos);
+  EXPECT_NE(on_gpu("runtime.cuda_graphs=true").find("cuda_graphs is true, expected auto or false with memory.offload"),
+            std::string::npos);
 }
 
 TEST(Check, GradientsThatAreFusedIntoTheUpdate) {

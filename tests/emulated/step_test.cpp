@@ -8,6 +8,7 @@
 #include "cuda/emulator/device.h"
 #include "cuda/emulator/runtime.h"
 #include "cuda/emulator/threads.h"
+#include "tests/checkpoint/temporary_directory.h"
 
 namespace mixtape {
 namespace {
@@ -81,7 +82,7 @@ class GpuStep : public testing::TestWithParam<GpuRule> {
 TEST_P(GpuStep, HasTheMemoryThatWasPlanned) {
   const EngineOptions options = training_options(config);
   const MemoryPlan plan = plan_training(options, config);
-  Engine engine(options, plan.peak);
+  Engine engine(options, plan.memory());
   train(engine, 3);
   engine.load(batch_of(config, 9).micro_batches[0]);
   engine.run_micro_batch(false);
@@ -137,7 +138,7 @@ TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
     config.device = device;
     const EngineOptions options = training_options(config);
     const MemoryPlan plan = plan_training(options, config);
-    Engine engine(options, plan.peak);
+    Engine engine(options, plan.memory());
     const std::vector<double> result = train(engine, 4);
     EXPECT_EQ(engine.arena().peak(), plan.peak);
     EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
@@ -150,30 +151,49 @@ TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
   for (size_t i = 0; i < recorded.size(); ++i) EXPECT_NEAR(recorded[i], cpu[i], 0.01 * cpu[i]) << i;
 }
 
-// Masters and moments in memory of the host: the same losses and weights, in less memory, and nobody waits.
-TEST_P(GpuStep, TakesOffloadedStateThroughItsMemory) {
+// Masters and moments, and what layers keep for backward, in memory of the host or on disk: the same losses and
+// weights, in less memory, and nobody waits.
+TEST_P(GpuStep, TakesWhatIsOffloadedThroughItsMemory) {
+  const TemporaryDirectory directory;
+  config.model.n_layers = 4;
   config.runtime.cuda_graphs.emplace(false);
-  std::vector<std::byte> weights[2];
-  std::vector<double> losses[2];
-  for (const bool offload : {false, true}) {
-    config.memory.offload = offload ? OffloadMode::optimizer : OffloadMode::none;
+  struct Trained {
+    std::vector<double> losses;
+    std::vector<std::byte> weights;
+    MemoryPlan plan;
+  };
+  const auto trained = [&](OffloadMode mode, bool on_disk) {
+    config.memory.offload = mode;
+    config.memory.offload_directory.reset();
+    if (on_disk) config.memory.offload_directory = directory.path.string();
     const EngineOptions options = training_options(config);
-    const MemoryPlan plan = plan_training(options, config);
-    Engine engine(options, plan.peak);
-    losses[offload] = train(engine, 4);
-    EXPECT_EQ(engine.arena().peak(), plan.peak);
-    EXPECT_EQ(engine.arena().at_peak(), plan.at_peak);
-    EXPECT_EQ(plan.offloaded > 0, offload);
-    weights[offload].resize(size_t(engine.parameters().weights.bytes()));
-    engine.backend().copy_to_host(weights[offload].data(), engine.parameters().weights);
+    Trained result{.plan = plan_training(options, config)};
+    Engine engine(options, result.plan.memory());
+    result.losses = train(engine, 3);
+    EXPECT_EQ(engine.arena().peak(), result.plan.peak);
+    EXPECT_EQ(engine.arena().at_peak(), result.plan.at_peak);
+    EXPECT_EQ(engine.tape().saved().most_outside(), result.plan.offloaded_activations);
+    result.weights.resize(size_t(engine.parameters().weights.bytes()));
+    engine.backend().copy_to_host(result.weights.data(), engine.parameters().weights);
     TrainingStep step(engine, config);
     step.run(batch_of(config, 7), 1e-2);
     const int64_t waits = emulator::host_counts().waits;
     step.run(batch_of(config, 8), 1e-2);
     EXPECT_LE(emulator::host_counts().waits - waits, 2) << "for inputs and the result alone";
+    return result;
+  };
+  const Trained held = trained(OffloadMode::none, false);
+  EXPECT_EQ(held.plan.offloaded, 0);
+  for (const auto& [mode, on_disk] : {std::pair{OffloadMode::optimizer, false},
+                                      {OffloadMode::activations, false},
+                                      {OffloadMode::all, false},
+                                      {OffloadMode::all, true}}) {
+    const Trained outside = trained(mode, on_disk);
+    EXPECT_EQ(outside.losses, held.losses) << int(mode) << on_disk;
+    EXPECT_EQ(outside.weights, held.weights) << int(mode) << on_disk;
+    EXPECT_GT(outside.plan.offloaded, 0);
+    EXPECT_EQ(outside.plan.offloaded_activations > 0, mode != OffloadMode::optimizer);
   }
-  EXPECT_EQ(losses[1], losses[0]);
-  EXPECT_EQ(weights[1], weights[0]);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -154,6 +154,21 @@ TEST_F(Emulated, GraphsOrderAndAStopChangeNoBit) {
   EXPECT_EQ(final_state("seed"), want) << "in another order";
 }
 
+// In memory of the host, and in a file: the same weights and moments, in another order of queues too.
+TEST_F(Emulated, OffloadChangesNoBit) {
+  const std::string layers = "model.n_layers=3", all = "memory.offload=all", disk = "memory.offload_directory=outside";
+  on_gpu("held", {layers});
+  const std::string want = final_state("held");
+  on_gpu("host", {layers, all});
+  EXPECT_EQ(final_state("host"), want);
+  setenv("MIXTAPE_EMULATOR_SEED", "77", 1);
+  on_gpu("disk", {layers, all, disk, "train.stop_at_step=3"});
+  on_gpu("disk", {layers, all, disk});
+  unsetenv("MIXTAPE_EMULATOR_SEED");
+  EXPECT_EQ(final_state("disk"), want);
+  EXPECT_TRUE(std::filesystem::is_empty(space.path() / "outside"));
+}
+
 // Processes with a GPU each exchange beside the computing, at every ZeRO stage, as one GPU does alone. The reader of a
 // bucket that waits for the wrong thing, or not at all, reads it before it is there.
 TEST_F(Emulated, SeveralGpusTrainLikeOne) {

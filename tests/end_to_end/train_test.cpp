@@ -159,6 +159,12 @@ TEST_F(Training, OffloadedStateDoesNotChangeBits) {
   ASSERT_EQ(train({"run.name=d", bf16, offload, "memory.offload_directory=elsewhere"}).exit_code, 0);
   EXPECT_EQ(final_state("a"), final_state("d"));
   EXPECT_TRUE(std::filesystem::is_empty(space.path() / "elsewhere"));
+  // Of three layers the first one's activations go, too.
+  const std::string layers = "model.n_layers=3";
+  ASSERT_EQ(train({"run.name=f", bf16, layers}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=g", bf16, layers, "memory.offload=activations", stop}).exit_code, 0);
+  ASSERT_EQ(train({"run.name=g", bf16, layers, "memory.offload=all"}).exit_code, 0);
+  EXPECT_EQ(final_state("f"), final_state("g"));
   const ProcessResult r = train({"run.name=e", offload, "memory.offload_directory=/proc/none"});
   EXPECT_EQ(r.exit_code, 2);
   EXPECT_NE(r.err.find("memory.offload: no file can be made in /proc/none"), std::string::npos) << r.err;

@@ -83,7 +83,7 @@ struct RankRun {
         grid(ranks, int(config.parallel.tensor_parallel_size)),
         options(training_options(config, grid)),
         plan(plan_training(options, config, grid)),
-        engine(options, plan.peak),
+        engine(options, plan.memory()),
         step(engine, config, grid) {
     engine.parameters().initialise(uint64_t(config.seed));
   }

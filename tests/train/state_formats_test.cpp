@@ -23,7 +23,7 @@ std::vector<std::string> all_of() {
 std::vector<std::vector<std::byte>> expect_step(const Config& config) {
   const EngineOptions options = training_options(config);
   const MemoryPlan plan = plan_training(options, config);
-  Engine engine(options, plan.peak);
+  Engine engine(options, plan.memory());
   engine.parameters().initialise(1);
   TrainingStep step(engine, config);
   const StepResult result = step.run(tiny_batch(), 1e-3);

@@ -24,7 +24,7 @@ void choose_objective(Config& config) {
 // As plan_training goes: a step, then a validation.
 void run_step(const Config& config, const EngineOptions& options, MemoryBench& result) {
   const int64_t before = anonymous_bytes();
-  Engine engine(options, result.predicted.peak);
+  Engine engine(options, result.predicted.memory());
   engine.parameters().initialise(uint64_t(config.seed));
   TrainingStep step(engine, config);
   step.run(synthetic_batch(config), config.optimizer.lr);
@@ -51,6 +51,8 @@ const std::vector<MemoryMode>& memory_modes() {
       {"fp32", {"precision.mode=fp32"}},
       {"fp32, recompute", {"precision.mode=fp32", "memory.recompute=full"}},
       {"fp32, offloaded", {"precision.mode=fp32", offload}},
+      {"fp32, activations offloaded", {"precision.mode=fp32", "memory.offload=activations"}},
+      {"fp32, recompute, all offloaded", {"precision.mode=fp32", recompute, "memory.offload=all"}},
       {"bf16, no master", {bf16, no_master}},
       {"bf16, no master, recompute", {bf16, no_master, recompute}},
       {"remainder, bf16", {bf16, "precision.master=remainder16", bf16_gradients, bf16_moments}},

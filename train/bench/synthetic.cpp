@@ -18,7 +18,7 @@ void leave_data_out(Config& c) {
 
 EngineOptions synthetic_options(const Config& config) {
   EngineOptions options = training_options(config);
-  if (!config.memory.offload_directory) options.offload_directory = ".";
+  if (!config.memory.offload_directory) options.offload_place.directory = ".";
   return options;
 }
 

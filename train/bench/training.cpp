@@ -50,7 +50,7 @@ class Bench {
         config_(resolved.config),
         options_(synthetic_options(config_)),
         plan_(plan_training(options_, config_)),
-        engine_(options_, plan_.peak),
+        engine_(options_, plan_.memory()),
         batch_(synthetic_batch(config_)) {
     engine_.backend().set_choices(load_tuning(engine_.backend()));
     engine_.parameters().initialise(uint64_t(config_.seed));

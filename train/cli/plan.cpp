@@ -41,6 +41,7 @@ void print_memory(const MemoryPlan& plan, double parameters, int world) {
   row("holes", plan.peak - held);
   row("arena", plan.peak);
   row("offloaded", plan.offloaded);
+  if (plan.offloaded > plan.offloaded_activations) row("of layers", plan.offloaded_activations);
 }
 
 // What a process sends, and receives, in a step. A sum of which each process gets its part takes (W - 1) / W of the

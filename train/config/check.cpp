@@ -347,17 +347,8 @@ void check_lora(const Config& c, Rules& rules) {
     if (given) rules.refuse(key, "which has no effect without lora.rank");
 }
 
-// What the optimizer keeps must be something, and somewhere.
-void check_offload(const Config& c, Rules& rules) {
-  if (c.memory.offload == OffloadMode::activations)
-    return rules.refuse("memory.offload",
-                        "which this version cannot: it moves the optimizer's state alone; use memory.recompute: full, "
-                        "which keeps one input a block");
-  if (c.memory.offload == OffloadMode::none) {
-    if (c.memory.offload_directory)
-      rules.refuse("memory.offload_directory", "which has no effect without memory.offload");
-    return;
-  }
+// What the optimizer keeps of each weight must be something.
+void check_offloaded_state(const Config& c, Rules& rules) {
   const OptimizerConfig& o = c.optimizer;
   const PrecisionMode mode = c.precision.mode;
   const bool masters =
@@ -367,15 +358,27 @@ void check_offload(const Config& c, Rules& rules) {
                                                                   : true;
   if (!masters && !first_moments)
     rules.refuse("memory.offload",
-                 fmt::format("which has no effect: optimizer.name {} keeps nothing of each weight here, "
-                             "and there are no master weights",
-                             o.name));
+                 fmt::format("which has no effect{}: optimizer.name {} keeps nothing of each weight here, "
+                             "and there are no master weights{}",
+                             c.memory.offloads_activations() ? " on the optimizer's state" : "", o.name,
+                             c.memory.offloads_activations() ? "; use activations" : ""));
+}
+
+void check_offload(const Config& c, Rules& rules) {
+  if (c.memory.offload == OffloadMode::none) {
+    if (c.memory.offload_directory)
+      rules.refuse("memory.offload_directory", "which has no effect without memory.offload");
+    return;
+  }
+  if (c.memory.offloads_state()) check_offloaded_state(c, rules);
+  const int64_t layers = c.model.n_layers + (c.model.family == Family::encoder_decoder ? c.model.decoder_layers() : 0);
+  if (c.memory.offloads_activations() && layers < 3)
+    rules.refuse("memory.offload", fmt::format("which has no effect on activations: backward begins with those of the "
+                                               "last two layers, and the model has {}; use {}",
+                                               layers, c.memory.offloads_state() ? "optimizer" : "none"));
   if (c.runtime.cuda_graphs.value_or(false))
     rules.refuse("runtime.cuda_graphs",
                  "expected auto or false with memory.offload, whose copies are no part of a graph");
-  if (c.memory.offload_directory && c.device.starts_with("cuda"))
-    rules.refuse("memory.offload_directory",
-                 fmt::format("but device is {}, whose state is kept in memory of the host; leave it out", c.device));
 }
 
 // Update rules that look at a tensor as a whole need it whole.

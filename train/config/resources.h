@@ -13,7 +13,7 @@
 namespace mixtape {
 
 enum class RecomputeMode { none, selective, full };
-enum class OffloadMode { none, optimizer, activations };
+enum class OffloadMode { none, optimizer, activations, all };
 enum class AttentionImplementation { automatic, native, cudnn };
 
 constexpr auto names(std::type_identity<RecomputeMode>) {
@@ -23,7 +23,7 @@ constexpr auto names(std::type_identity<RecomputeMode>) {
 constexpr auto names(std::type_identity<OffloadMode>) {
   using E = OffloadMode;
   return std::array{Named<E>{E::none, "none"}, Named<E>{E::optimizer, "optimizer"},
-                    Named<E>{E::activations, "activations"}};
+                    Named<E>{E::activations, "activations"}, Named<E>{E::all, "all"}};
 }
 constexpr auto names(std::type_identity<AttentionImplementation>) {
   using E = AttentionImplementation;
@@ -39,6 +39,8 @@ struct MemoryConfig {
   OffloadMode offload = OffloadMode::none;
   std::optional<std::string> offload_directory;
   Auto<int64_t> loss_chunk_tokens;
+  bool offloads_state() const { return offload == OffloadMode::optimizer || offload == OffloadMode::all; }
+  bool offloads_activations() const { return offload == OffloadMode::activations || offload == OffloadMode::all; }
 };
 
 constexpr auto fields(std::type_identity<MemoryConfig>) {
@@ -53,9 +55,11 @@ constexpr auto fields(std::type_identity<MemoryConfig>) {
           Aliases{"recompute_granularity", "activation_checkpointing"}),
       field("offload", &C::offload,
             "what is outside of the device's memory, of a CPU in a file and of a GPU in memory of the host. optimizer: "
-            "master weights and moments, which come piece by piece to be updated. The same bits"),
+            "master weights and moments, which come piece by piece to be updated; activations: what layers keep for "
+            "backward, but for the last two; all: both. The same bits"),
       field("offload_directory", &C::offload_directory,
-            "on CPUs, where that file is, which has no name; null: the run's directory"),
+            "where the file is, which has no name; of a GPU, too, then. null: on CPUs the run's directory, of a GPU no "
+            "file but memory of the host"),
       field("loss_chunk_tokens", &C::loss_chunk_tokens,
             "positions whose logits exist at once; fewer need less memory. auto: chosen from the vocabulary",
             Range{1, 1 << 24}),

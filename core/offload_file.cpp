@@ -1,4 +1,4 @@
-#include "core/cpu/offload_file.h"
+#include "core/offload_file.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -30,17 +30,16 @@ int open_nameless(const std::string& directory) {
 
 }  // namespace
 
-OffloadFile::OffloadFile(int64_t bytes, const std::string& directory)
-    : directory_(directory), descriptor_(open_nameless(directory)) {
+OffloadFile::OffloadFile(const OffloadRoom& room) : room_(room), descriptor_(open_nameless(room.place.directory)) {
   int error = 0;
-  do error = posix_fallocate(descriptor_, 0, std::max<int64_t>(bytes, 1));
+  do error = posix_fallocate(descriptor_, 0, std::max<int64_t>(room.bytes, 1));
   while (error == EINTR);
   if (error != 0) {
     close(descriptor_);
     throw ConfigError(
-        "memory.offload: {:.1f} MiB for the optimizer's state in {}: {}; free room on that disk, set "
-        "memory.offload_directory to another one, or memory.offload to none",
-        mebibytes(bytes), directory, std::strerror(error));
+        "memory.offload: {:.1f} MiB for {} in {}: {}; free room on that disk, set memory.offload_directory to another "
+        "one, or memory.offload to none",
+        mebibytes(room.bytes), room.what, room.place.directory, std::strerror(error));
   }
   thread_ = std::thread([this] { run(); });
 }
@@ -61,16 +60,20 @@ Offload::Ticket OffloadFile::ask(const Request& request) {
   if (!error_.empty()) throw Error("{}", error_);
   requests_[size_t(asked_ % int64_t(requests_.size()))] = request;
   asked_changed_.notify_one();
-  return ++asked_;
+  ++asked_;
+  if (request.writes) stores_asked_ = asked_;
+  return asked_;
 }
 
 Offload::Ticket OffloadFile::fetch(const Tensor& to, int64_t at) {
   return ask({.writes = false, .memory = to.raw(), .at = at, .bytes = to.bytes()});
 }
 
-void OffloadFile::store(int64_t at, const Tensor& from) {
-  ask({.writes = true, .memory = from.raw(), .at = at, .bytes = from.bytes()});
+Offload::Ticket OffloadFile::ask_to_store(int64_t at, const Tensor& from) {
+  return ask({.writes = true, .memory = from.raw(), .at = at, .bytes = from.bytes()});
 }
+
+void OffloadFile::store(int64_t at, const Tensor& from) { ask_to_store(at, from); }
 
 void OffloadFile::wait(Ticket ticket) {
   std::unique_lock lock(mutex_);
@@ -78,7 +81,21 @@ void OffloadFile::wait(Ticket ticket) {
   if (!error_.empty()) throw Error("{}", error_);
 }
 
-void OffloadFile::finish() { wait(asked_); }  // which this thread alone changes
+void OffloadFile::wait_for_stores() {
+  mutex_.lock();
+  const Ticket last = stores_asked_;
+  mutex_.unlock();
+  wait(last);
+}
+
+void OffloadFile::finish() {
+  mutex_.lock();
+  const Ticket last = asked_;
+  mutex_.unlock();
+  wait(last);
+}
+
+void OffloadFile::check() { wait(0); }
 
 void OffloadFile::read(void* to, int64_t at, int64_t bytes) {
   wait(ask({.writes = false, .memory = static_cast<std::byte*>(to), .at = at, .bytes = bytes}));
@@ -115,9 +132,10 @@ std::string OffloadFile::carry_out(const Request& request) const {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0)
       return fmt::format(
-          "memory.offload: {} {:.1f} MiB of the optimizer's state in {}: {}; the last checkpoint is as it "
-          "was, and the same command goes on from there",
-          request.writes ? "writing" : "reading", mebibytes(request.bytes), directory_,
+          "memory.offload: {} {:.1f} MiB of {} in {}: {}; the last checkpoint is as it was, and the same command goes "
+          "on "
+          "from there",
+          request.writes ? "writing" : "reading", mebibytes(request.bytes), room_.what, room_.place.directory,
           n < 0 ? std::strerror(errno) : "the file ends before");
     at += n;
   }
