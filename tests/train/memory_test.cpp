@@ -107,7 +107,7 @@ TEST(Fit, NamesTheLargestMicroBatchThatFits) {
                       "train.global_batch_size=64", "eval.interval=0", "logging.sample_interval=0"})
           .config;
   const int64_t bytes = int64_t(3) << 30;
-  const std::vector<FittingOption> options = options_that_fit(config, bytes);
+  const std::vector<FittingOption> options = options_that_fit(config, {bytes});
   ASSERT_FALSE(options.empty());
   EXPECT_EQ(options.front().extra_flops, 0);
   config.memory.recompute = RecomputeMode::full;
@@ -122,7 +122,7 @@ TEST(Fit, NamesTheLargestMicroBatchThatFits) {
     EXPECT_GT(peak(2 * option.micro_batch_size), bytes);
   }
   // At 16 bytes a parameter the states alone are twice that, of which half can be offloaded: the slowest way.
-  const std::vector<FittingOption> few = options_that_fit(config, 1'150'000'000);
+  const std::vector<FittingOption> few = options_that_fit(config, {1'150'000'000});
   ASSERT_FALSE(few.empty());
   EXPECT_EQ(few.front().offloaded, 0);
   EXPECT_GT(few.back().offloaded, 0);
@@ -132,7 +132,63 @@ TEST(Fit, NamesTheLargestMicroBatchThatFits) {
     same += option.same_training;
   }
   EXPECT_GT(same, 0);
-  EXPECT_TRUE(options_that_fit(config, int64_t(100) << 20).empty());
+  EXPECT_TRUE(options_that_fit(config, {int64_t(100) << 20}).empty());
+}
+
+// Of each of several processes: every stage, and layers among 2 and 4 of them; by the estimate of a step, or where
+// speeds are not known by what they exchange.
+TEST(Fit, NamesWaysToShareOut) {
+  const Config config =
+      load_arguments({"model.preset=gpt2", "data.seq_length=256", "train.max_steps=10", "schedule.warmup_steps=1",
+                      "train.global_batch_size=16", "eval.interval=0", "logging.sample_interval=0"})
+          .config;
+  const auto find = [](const std::vector<FittingOption>& options, const std::string& settings) {
+    const auto found = std::ranges::find(options, settings + " memory.recompute=selective", &FittingOption::settings);
+    return found == options.end() ? FittingOption{} : *found;
+  };
+  const std::vector<FittingOption> all = options_that_fit(config, {int64_t(8) << 30, 4});
+  for (const char* way :
+       {"parallel.zero_stage=1", "parallel.zero_stage=2", "parallel.zero_stage=3",
+        "'parallel={zero_stage: 0, tensor_parallel_size: 2}'", "'parallel={zero_stage: 3, tensor_parallel_size: 2}'",
+        "'parallel={zero_stage: 0, tensor_parallel_size: 4}'"}) {
+    const FittingOption option = find(all, way);
+    EXPECT_GT(option.micro_batch_size, 0) << way;
+    EXPECT_GT(option.exchanged, 0) << way;
+    EXPECT_EQ(option.same_training, std::string(way).find("tensor") == std::string::npos) << way;
+  }
+  for (size_t i = 1; i < all.size(); ++i)
+    if (all[i - 1].offloaded == all[i].offloaded && all[i - 1].extra_flops == all[i].extra_flops) {
+      EXPECT_LE(all[i - 1].exchanged, all[i].exchanged) << all[i].settings;
+    }
+  // 16 bytes a parameter do not fit, 4 of 16 and 16 of 16 by four do.
+  const std::vector<FittingOption> few = options_that_fit(config, {int64_t(1200) << 20, 4, {1e11, 1e9}});
+  ASSERT_FALSE(few.empty());
+  EXPECT_EQ(find(few, "parallel.zero_stage=1").micro_batch_size, 0);
+  EXPECT_GT(find(few, "parallel.zero_stage=3").micro_batch_size, 0);
+  for (size_t i = 0; i < few.size(); ++i) {
+    EXPECT_LE(few[i].peak_bytes, int64_t(1200) << 20);
+    EXPECT_GT(few[i].step_seconds, 0);
+    if (i > 0 && (few[i - 1].offloaded > 0) == (few[i].offloaded > 0)) {
+      EXPECT_LE(few[i - 1].step_seconds, few[i].step_seconds);
+    }
+  }
+}
+
+// A process's weights, masters, gradients and moments, as docs/parallelism.md has them.
+TEST(Memory, OfOneOfSeveralProcesses) {
+  const auto state = [](int world, const std::vector<std::string>& settings) {
+    std::vector<std::string> words{"model.preset=gpt2", "data.seq_length=128", "precision.mode=bf16",
+                                   "train.micro_batch_size=1", fmt::format("train.global_batch_size={}", world)};
+    words.insert(words.end(), settings.begin(), settings.end());
+    const MemoryBench b = bench_memory(load_arguments(words), false, world);
+    return double(b.state_bytes) / double(b.parameters);
+  };
+  EXPECT_NEAR(state(4, {"parallel.zero_stage=0"}), 18, 0.02);
+  EXPECT_NEAR(state(4, {"parallel.zero_stage=1"}), 6 + 12 / 4.0, 0.02);
+  EXPECT_NEAR(state(4, {"parallel.zero_stage=2"}), 2 + 16 / 4.0, 0.7);  // and buckets of gradients, if at the peak
+  EXPECT_NEAR(state(4, {"parallel.tensor_parallel_size=4"}), 18 / 4.0, 0.2);
+  EXPECT_THROW(state(1, {"parallel.zero_stage=1"}), ConfigError);
+  EXPECT_THROW(state(3, {"parallel.tensor_parallel_size=2"}), ConfigError);
 }
 
 TEST(Fit, NamesTheLargestModelOfAFamily) {
@@ -140,10 +196,10 @@ TEST(Fit, NamesTheLargestModelOfAFamily) {
       load_arguments({"model.preset=gpt2", "data.seq_length=128", "train.global_batch_size=1", "train.max_steps=10",
                       "schedule.warmup_steps=1", "eval.interval=0", "logging.sample_interval=0"})
           .config;
-  const auto model = largest_that_fits(config, int64_t(8) << 30);
+  const auto model = largest_that_fits(config, {int64_t(8) << 30});
   ASSERT_TRUE(model);
   EXPECT_EQ(model->preset, "gpt2-xl");  // 1.56B at 4.03 bytes and activations
-  EXPECT_FALSE(largest_that_fits(config, int64_t(100) << 20));
+  EXPECT_FALSE(largest_that_fits(config, {int64_t(100) << 20}));
 }
 
 }  // namespace

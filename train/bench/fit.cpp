@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
+#include <memory>
 
 #include "train/bench/synthetic.h"
 #include "train/step.h"
@@ -9,33 +11,41 @@
 namespace mixtape {
 namespace {
 
-// A way to store states, as one writes it and as a configuration has it.
+// A way to store and share out states, as one writes it and as a configuration has it.
 struct States {
   std::string settings;
   Config config;
   bool same_training = false;
 };
 
-bool is_sound(Config config) {
+bool is_sound(Config config, int world) {
   leave_data_out(config);
+  if (config.precision.gradients != GradientStorage::fused) config.train.micro_batch_size = 1;
   try {
     check(config, {}, build_features());
+    check_ranks(config, world);
     return true;
   } catch (const ConfigError&) {
     return false;
   }
 }
 
-// The configuration's own, then from most bytes a parameter to least, as far as the other settings allow them.
-std::vector<States> states_of(const Config& config) {
-  std::vector<States> all = {{"", config, true}};
+// Layers among more than the processes of a machine are slow.
+constexpr int most_sharing = 8;
+
+// The configuration's own, then from most bytes a parameter to least, as far as the other settings allow them; then of
+// several processes the configuration's, shared out otherwise.
+std::vector<States> states_of(const Config& config, int world) {
+  std::vector<States> all;
+  if (is_sound(config, world)) all.push_back({"", config, true});
   const auto add = [&](const std::string& settings, auto change, bool same_training = false) {
     Config variant = config;
     change(variant);
     // Gradients that are fused into the update are of one micro-batch.
     const bool fused = variant.precision.gradients == GradientStorage::fused;
     if (fused) variant.train.micro_batch_size = variant.train.global_batch_size;
-    if (is_sound(variant) && to_yaml(variant) != to_yaml(config)) all.push_back({settings, variant, same_training});
+    if (is_sound(variant, world) && to_yaml(variant) != to_yaml(config))
+      all.push_back({settings, variant, same_training});
   };
   const auto bf16 = [](Config& c, MasterWeights master, GradientStorage gradients, MomentFormat moments) {
     c.precision.mode = PrecisionMode::bf16;
@@ -62,29 +72,54 @@ std::vector<States> states_of(const Config& config) {
         c.train.on_nonfinite.policy = NonfinitePolicy::rollback;
         c.memory.offload = OffloadMode::optimizer;
       });
+  for (int64_t sharing = 1; world > 1 && sharing <= most_sharing; sharing *= 2)
+    for (int64_t stage = 0; stage <= (sharing < world ? 3 : 0); ++stage)
+      add(
+          sharing == 1 ? fmt::format("parallel.zero_stage={}", stage)
+                       : fmt::format("'parallel={{zero_stage: {}, tensor_parallel_size: {}}}'", stage, sharing),
+          [&](Config& c) { c.parallel.zero_stage = stage, c.parallel.tensor_parallel_size = sharing; },
+          sharing == config.parallel.tensor_parallel_size);
   return all;
 }
 
-// The largest micro-batch that divides the global one, that the settings allow, and that fits; or 0.
-int64_t largest_micro_batch(Config config, int64_t bytes, MemoryPlan& of_it) {
-  const int64_t global = config.train.global_batch_size;
-  if (config.precision.gradients == GradientStorage::fused) {
-    config.train.micro_batch_size = global;
-    of_it = plan_training(training_options(config), config);
-    return of_it.peak <= bytes ? global : 0;
-  }
-  std::vector<int64_t> sizes;
-  for (int64_t n = 1; n <= global; ++n)
-    if (global % n == 0) sizes.push_back(n);
-  const auto plan = [&](int64_t size) {
+// One of the processes, as the dry run sees it.
+struct Planned {
+  explicit Planned(const Config& config, int world)
+      : ranks(planned_rank(world)),
+        grid(*ranks, int(config.parallel.tensor_parallel_size)),
+        options(training_options(config, grid)),
+        memory(plan_training(options, config, grid)) {}
+  std::unique_ptr<Communicator> ranks;
+  RankGrid grid;
+  EngineOptions options;
+  MemoryPlan memory;
+};
+
+// The largest micro-batch that divides a process's share of the global one, that the settings allow, and that fits; or
+// 0.
+int64_t largest_micro_batch(Config config, const Room& room) {
+  const int64_t share = config.train.global_batch_size * config.parallel.tensor_parallel_size / room.world;
+  const auto fits = [&](int64_t size) {
     config.train.micro_batch_size = size;
-    return plan_training(training_options(config), config);
+    return Planned(config, room.world).memory.peak <= room.bytes;
   };
-  const auto beyond =
-      std::partition_point(sizes.begin(), sizes.end(), [&](int64_t n) { return plan(n).peak <= bytes; });
-  if (beyond == sizes.begin()) return 0;
-  of_it = plan(*(beyond - 1));
-  return *(beyond - 1);
+  std::vector<int64_t> sizes;
+  for (int64_t n = config.precision.gradients == GradientStorage::fused ? share : 1; n <= share; ++n)
+    if (share % n == 0) sizes.push_back(n);
+  const auto beyond = std::partition_point(sizes.begin(), sizes.end(), fits);
+  return beyond == sizes.begin() ? 0 : *(beyond - 1);
+}
+
+void estimate_speed(const Config& config, const EngineOptions& options, const Room& room, FittingOption& option) {
+  Transformer model(options.model, options.row_length, options.decoder_length, options.lora,
+                    TensorParallel(options.layer_slice()));
+  model.freeze(options.frozen);
+  const StepTraffic traffic = step_traffic(config, options, model, room.world);
+  option.exchanged = traffic.bytes();
+  if (!room.speeds.known()) return;
+  const double flops = model.flops_per_token(options.lengths()) * double(config.tokens_per_step());
+  const double compute = (1 + option.extra_flops) * flops / room.world / room.speeds.flops;
+  option.step_seconds = step_seconds(traffic, compute, room.speeds.bytes);
 }
 
 bool same_axes(const ModelSpec& a, const ModelSpec& b) {
@@ -109,41 +144,54 @@ int64_t bytes_of(const std::string& text, const std::string& what) {
   throw ConfigError("{}: '{}', expected an amount of memory such as 24GiB, 800MB or 16e9", what, text);
 }
 
-std::vector<FittingOption> options_that_fit(const Config& config, int64_t bytes) {
+std::vector<FittingOption> options_that_fit(const Config& config, const Room& room) {
   std::vector<FittingOption> options;
-  for (const States& states : states_of(config))
+  for (const States& states : states_of(config, room.world)) {
+    int64_t stored = 0;  // the micro-batch that fits without more arithmetic
     for (const RecomputeMode recompute : {RecomputeMode::selective, RecomputeMode::full}) {
       Config variant = states.config;
       variant.memory.recompute = recompute;
       FittingOption option{.settings = states.settings, .same_training = states.same_training};
       option.extra_flops = recompute == RecomputeMode::full ? 1.0 / 3 : 0;
-      MemoryPlan plan;
-      option.micro_batch_size = largest_micro_batch(variant, bytes, plan);
-      if (option.micro_batch_size == 0) continue;
-      option.peak_bytes = plan.peak, option.offloaded = plan.offloaded;
+      option.micro_batch_size = variant.train.micro_batch_size = largest_micro_batch(variant, room);
+      if (option.micro_batch_size <= stored) continue;
+      stored = option.micro_batch_size;
+      const Planned planned(variant, room.world);
+      option.peak_bytes = planned.memory.peak, option.offloaded = planned.memory.offloaded;
+      estimate_speed(variant, planned.options, room, option);
       option.settings += fmt::format("{}memory.recompute={}", option.settings.empty() ? "" : " ", name_of(recompute));
       options.push_back(std::move(option));
     }
-  std::ranges::stable_sort(options, [](const FittingOption& a, const FittingOption& b) {
-    return std::tuple(a.offloaded > 0, a.extra_flops, -a.micro_batch_size, !a.same_training) <
-           std::tuple(b.offloaded > 0, b.extra_flops, -b.micro_batch_size, !b.same_training);
-  });
+  }
+  const auto speed = [](const FittingOption& o) {
+    return std::tuple(o.offloaded > 0, o.step_seconds, o.extra_flops, o.exchanged, -o.micro_batch_size,
+                      !o.same_training);
+  };
+  std::ranges::stable_sort(options, std::less(), speed);
   return options;
 }
 
-std::optional<FittingModel> largest_that_fits(const Config& config, int64_t bytes) {
-  std::optional<FittingModel> best;
+std::optional<FittingModel> largest_that_fits(const Config& config, const Room& room) {
+  struct Candidate {
+    std::string preset;
+    Config config;
+    int64_t parameters = 0;
+  };
+  std::vector<Candidate> candidates;
   for (const std::string& preset : preset_names()) {
     Config other = config;
     other.model = load_config({}, {"model.preset=" + preset}).config.model;
     if (!same_axes(other.model, config.model)) continue;
-    const int64_t parameters = Transformer(other.model, 1, 1).layout().parameter_count();
-    if (best && parameters <= best->parameters) continue;
     other.data.seq_length = std::min(other.data.seq_length, other.model.max_positions);
-    const std::vector<FittingOption> options = options_that_fit(other, bytes);
-    if (!options.empty()) best = {preset, parameters, options.front()};
+    const int64_t parameters = Transformer(other.model, 1, 1).layout().parameter_count();
+    constexpr int64_t narrowest = sizeof(bf16);  // weights alone
+    if (parameters * narrowest / room.world <= room.bytes) candidates.push_back({preset, other, parameters});
   }
-  return best;
+  std::ranges::stable_sort(candidates, std::greater(), &Candidate::parameters);
+  for (const Candidate& c : candidates)
+    if (const auto options = options_that_fit(c.config, room); !options.empty())
+      return FittingModel{c.preset, c.parameters, options.front()};
+  return {};
 }
 
 }  // namespace mixtape

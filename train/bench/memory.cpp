@@ -7,10 +7,11 @@
 namespace mixtape {
 namespace {
 
-// Of all gradients, or the largest bucket of transient ones.
+// Of all gradients, or of this rank's sums of them, or the largest bucket of transient ones.
 int64_t gradient_bytes_of(const EngineOptions& options) {
   Engine dry(options);
   const GradientBuckets& buckets = dry.parameters().buckets();
+  if (dry.parameters().sums) return dry.parameters().sums.bytes();
   return buckets.flat() ? buckets.flat().bytes() : buckets.largest() * size_of(options.gradient_memory.dtype);
 }
 
@@ -67,6 +68,19 @@ const std::vector<MemoryMode>& memory_modes() {
   return modes;
 }
 
+const std::vector<MemoryMode>& sharing_modes() {
+  const std::string bf16 = "precision.mode=bf16", by_two = "parallel.tensor_parallel_size=2";
+  static const std::vector<MemoryMode> modes = {
+      {"bf16, stage 0", {bf16}},
+      {"bf16, stage 1", {bf16, "parallel.zero_stage=1"}},
+      {"bf16, stage 2", {bf16, "parallel.zero_stage=2"}},
+      {"bf16, stage 3", {bf16, "parallel.zero_stage=3"}},
+      {"bf16, layers/2", {bf16, by_two}},
+      {"bf16, layers/2, stage 3", {bf16, by_two, "parallel.zero_stage=3"}},
+  };
+  return modes;
+}
+
 int64_t anonymous_bytes() {
   std::ifstream status("/proc/self/status");
   for (std::string word; status >> word;)
@@ -78,14 +92,19 @@ int64_t anonymous_bytes() {
   return 0;
 }
 
-MemoryBench bench_memory(ResolvedConfig resolved, bool run) {
+MemoryBench bench_memory(ResolvedConfig resolved, bool run, int world) {
   leave_data_out(resolved.config);
   choose_objective(resolved.config);
   check(resolved.config, resolved.origins);
   const Config& config = resolved.config;
-  const EngineOptions options = synthetic_options(config);
+  if (world == 1) expect_nothing_shared(config, "bench memory", "say among how many with --world");
+  check_ranks(config, world, resolved.origins);
+  const std::unique_ptr<Communicator> ranks = planned_rank(world);
+  const RankGrid grid =
+      world == 1 ? RankGrid(single_process()) : RankGrid(*ranks, int(config.parallel.tensor_parallel_size));
+  const EngineOptions options = synthetic_options(config, grid);
   MemoryBench result;
-  result.predicted = plan_training(options, config);
+  result.predicted = plan_training(options, config, grid);
   result.gradient_bytes = gradient_bytes_of(options);
   result.state_bytes = result.gradient_bytes;
   for (const Category c : {Category::parameters, Category::master, Category::optimizer})

@@ -16,10 +16,17 @@ void leave_data_out(Config& c) {
   if (!c.train.max_steps && !c.train.max_tokens) c.train.max_steps = 1000000;
 }
 
-EngineOptions synthetic_options(const Config& config) {
-  EngineOptions options = training_options(config);
+EngineOptions synthetic_options(const Config& config, const RankGrid& grid) {
+  EngineOptions options = training_options(config, grid);
   if (!config.memory.offload_directory) options.offload_place.directory = ".";
   return options;
+}
+
+void expect_nothing_shared(const Config& config, const std::string& command, const std::string& remedy) {
+  const ParallelConfig& p = config.parallel;
+  if (p.zero_stage > 0 || p.tensor_parallel_size > 1)
+    throw ConfigError("parallel: {} is of one process, and zero_stage {} and tensor_parallel_size {} share out; {}",
+                      command, p.zero_stage, p.tensor_parallel_size, remedy);
 }
 
 namespace {

@@ -31,6 +31,8 @@ int64_t status_bytes(const std::string& key) {
 const ResolvedConfig& checked(ResolvedConfig& resolved) {
   leave_data_out(resolved.config);
   check(resolved.config, resolved.origins, build_features());
+  expect_nothing_shared(resolved.config, "bench train",
+                        "set parallel.zero_stage=0 parallel.tensor_parallel_size=1, or time a run under mpirun");
   return resolved;
 }
 

@@ -18,6 +18,7 @@ namespace {
 struct BenchMemoryArguments {
   std::vector<std::string> presets, modes;
   std::string svg;
+  int world = 1;
   bool run = false, json = false;
 };
 
@@ -53,9 +54,10 @@ MemoryMode mode_of(const std::string& text) {
 std::vector<Line> bench_all(const std::vector<std::string>& words, const BenchMemoryArguments& a) {
   std::vector<MemoryMode> modes;
   for (const std::string& text : a.modes) modes.push_back(mode_of(text));
-  if (a.modes.empty()) modes = memory_modes();
-  // One row of 512 tokens, unless the arguments say otherwise.
-  std::vector<std::string> first = {"data.seq_length=512", "train.micro_batch_size=1", "train.global_batch_size=1"};
+  if (a.modes.empty()) modes = a.world == 1 ? memory_modes() : sharing_modes();
+  // One row of 512 tokens a process, unless the arguments say otherwise.
+  std::vector<std::string> first = {"data.seq_length=512", "train.micro_batch_size=1",
+                                    fmt::format("train.global_batch_size={}", a.world)};
   first.insert(first.end(), words.begin(), words.end());
   std::vector<std::string> presets = a.presets;
   if (presets.empty()) presets.push_back(words.empty() ? "gpt2" : "");
@@ -66,7 +68,8 @@ std::vector<Line> bench_all(const std::vector<std::string>& words, const BenchMe
       if (!preset.empty()) all.push_back("model.preset=" + preset);
       all.insert(all.end(), mode.settings.begin(), mode.settings.end());
       const ResolvedConfig config = load_arguments(all);
-      lines.push_back({preset.empty() ? config.config.run.name : preset, mode.name, bench_memory(config, a.run)});
+      lines.push_back(
+          {preset.empty() ? config.config.run.name : preset, mode.name, bench_memory(config, a.run, a.world)});
     }
   return lines;
 }
@@ -77,8 +80,10 @@ std::string measured_text(const MemoryBench& b) {
                      100 * (double(*b.measured) / double(b.predicted.peak) - 1));
 }
 
-void print_lines(const std::vector<Line>& lines, int64_t libraries) {
-  fmt::print("Bytes a parameter by the dry run of one step{}\n", lines.front().bench.measured ? ", and measured" : "");
+void print_lines(const std::vector<Line>& lines, int world, int64_t libraries) {
+  fmt::print("Bytes a parameter by the dry run of one step{}{}\n",
+             world == 1 ? "" : fmt::format(", in each of {} processes", world),
+             lines.front().bench.measured ? ", and measured" : "");
   fmt::print("{:<14} {:<24} {:>14} {:>8} {:>7} {:>7} {:>8} {:>8} {:>11} {:>10} {:>10} {:>10} {:>8} {:>9}  {}\n",
              "model", "mode", "parameters", "weights", "master", "grads", "moments", "state", "activations",
              "workspace", "reordered", "arena", "in all", "offloaded", lines.front().bench.measured ? "measured" : "");
@@ -143,10 +148,12 @@ int64_t settle() {
 }
 
 void run_bench_memory(const std::vector<std::string>& words, const BenchMemoryArguments& a) {
+  if (a.run && a.world > 1)
+    throw ConfigError("bench memory: --run measures this process alone; keep one of --run and --world");
   const int64_t libraries = a.run ? settle() : 0;
   const std::vector<Line> lines = bench_all(words, a);
   if (!a.svg.empty()) write_file_atomically(a.svg, bar_chart_file(chart_of(lines)));
-  if (!a.json) return print_lines(lines, libraries);
+  if (!a.json) return print_lines(lines, a.world, libraries);
   nlohmann::json j = {{"libraries_bytes", libraries}};
   for (const Line& l : lines) j["cases"].push_back(json_of(l));
   fmt::print("{}\n", j.dump());
@@ -161,6 +168,7 @@ void add_bench_memory(Command& bench) {
   command.option("--preset", a->presets, "models by preset; without a configuration: gpt2");
   command.option("--mode", a->modes,
                  "a mode by name, or settings: precision.mode=bf16,memory.recompute=full; default all");
+  command.option("--world", a->world, "processes that train together: the memory of the first of them").range(1, 65536);
   command.flag("--run", a->run, "run a step of each, and measure the memory of this process");
   command.flag("--json", a->json, "one line of JSON in place of text");
   command.option("--svg", a->svg, "draw it, with others' figures beside it").type_name("FILE.svg");

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "train/bench/fit.h"
+#include "train/bench/traffic.h"
 #include "train/cli/commands.h"
 #include "train/config/config.h"
 #include "train/data/tokenizer/tokenizer.h"
@@ -44,37 +45,7 @@ void print_memory(const MemoryPlan& plan, double parameters, int world) {
   if (plan.offloaded > plan.offloaded_activations) row("of layers", plan.offloaded_activations);
 }
 
-// What a process sends, and receives, in a step. A sum of which each process gets its part takes (W - 1) / W of the
-// bytes, and so does giving all of them all parts.
-struct Exchange {
-  double gradients = 0, weights = 0, layers = 0;  // bytes; layers: of what ranks share out of each
-  double rounds = 1;                              // micro-batches of a process
-  int64_t stage = 0;
-};
-Exchange exchange_of(const Config& config, const EngineOptions& options, const Transformer& model, int world) {
-  const int sharing = options.layers->size(), groups = world / sharing;
-  const double once = double(groups - 1) / groups * double(model.layout().learning_flat_count());
-  Exchange e{.rounds = double(config.train.global_batch_size / (config.train.micro_batch_size * groups)),
-             .stage = config.parallel.zero_stage};
-  e.layers = e.rounds * model.rank_traffic(options.lengths(), double(options.rows), options.recompute)
-                            .bytes(sharing, options.types.compute);
-  e.gradients = 4 * once * (e.stage == 0 ? 2 : e.stage == 1 ? 1 : e.rounds);
-  e.weights = double(size_of(options.types.compute)) * once * (e.stage == 0 ? 0 : e.stage == 3 ? 2 * e.rounds : 1);
-  return e;
-}
-
-// Of stages 0 and 1 the last micro-batch's backward, two thirds of it, hides the sums; of stages 2 and 3 forward and
-// backward hide what belongs to them. Of layers that ranks share out nothing is hidden, as each needs what comes of the
-// one before. The update is left out, which takes little beside them.
-double step_seconds(const Exchange& e, double compute, double bytes_per_second) {
-  compute += e.layers / bytes_per_second;
-  const double gradients = e.gradients / bytes_per_second, weights = e.weights / bytes_per_second;
-  if (e.stage <= 1) return compute + std::max(0.0, gradients - compute / e.rounds * 2 / 3) + weights;
-  if (e.stage == 2) return std::max(compute, compute / 3 + gradients) + weights;
-  return std::max({compute, compute / 3 + gradients + weights / 2, gradients + weights});
-}
-
-void print_exchange(const Exchange& e, const PlanArguments& a, double flops_of_step) {
+void print_exchange(const StepTraffic& e, const PlanArguments& a, double flops_of_step) {
   fmt::print("\nExchange, each process and step\n  gradients    {:>12}\n", human_bytes(e.gradients));
   if (e.layers > 0) fmt::print("  layers       {:>12}\n", human_bytes(e.layers));
   if (e.weights > 0) fmt::print("  weights      {:>12}\n", human_bytes(e.weights));
@@ -82,7 +53,7 @@ void print_exchange(const Exchange& e, const PlanArguments& a, double flops_of_s
   const double compute = flops_of_step / a.world / a.flops_per_second;
   const double step = step_seconds(e, compute, a.bytes_per_second);
   fmt::print("  time         {:.3g} s, beside {:.3g} s of computing: a step of {:.3g} s, {:.0f} % of it computing\n",
-             (e.gradients + e.weights + e.layers) / a.bytes_per_second, compute, step, 100 * compute / step);
+             e.bytes() / a.bytes_per_second, compute, step, 100 * compute / step);
 }
 
 // The data may not be prepared yet: a plan then leaves epochs out.
@@ -109,22 +80,25 @@ void print_time(const PlanArguments& a, double tokens, double flops) {
 }
 
 std::string option_text(const FittingOption& option) {
-  return fmt::format("{} train.micro_batch_size={}: {}{}", option.settings, option.micro_batch_size,
-                     human_bytes(double(option.peak_bytes)),
-                     option.offloaded > 0 ? fmt::format(" and {} outside, read and written in each step",
-                                                        human_bytes(double(option.offloaded)))
-                                          : "");
+  std::string text = fmt::format("{} train.micro_batch_size={}: {}", option.settings, option.micro_batch_size,
+                                 human_bytes(double(option.peak_bytes)));
+  if (option.offloaded > 0)
+    text += fmt::format(" and {} outside, read and written in each step", human_bytes(double(option.offloaded)));
+  if (option.exchanged > 0) text += fmt::format(", {} exchanged in a step", human_bytes(option.exchanged));
+  if (option.step_seconds > 0) text += fmt::format(" of {:.3g} s", option.step_seconds);
+  return text;
 }
 
-void print_fit(const Config& config, const std::string& memory) {
-  const int64_t bytes = bytes_of(memory, "--fit");
-  const std::vector<FittingOption> options = options_that_fit(config, bytes);
-  fmt::print("In {}, the fastest first:\n", human_bytes(double(bytes)));
+void print_fit(const Config& config, const PlanArguments& a) {
+  const Room room{bytes_of(a.fit, "--fit"), a.world, {a.flops_per_second, a.bytes_per_second}};
+  const std::vector<FittingOption> options = options_that_fit(config, room);
+  fmt::print("In {}{}, the fastest first:\n", human_bytes(double(room.bytes)),
+             a.world == 1 ? "" : fmt::format(" of each of {} processes", a.world));
   for (const FittingOption& option : options)
     fmt::print("  {}{}{}\n", option_text(option), option.extra_flops > 0 ? ", a third more arithmetic" : "",
                option.same_training ? "" : ", trains otherwise");
   if (options.empty()) fmt::print("  nothing: this model does not fit in any way that this version knows\n");
-  const auto largest = largest_that_fits(config, bytes);
+  const auto largest = largest_that_fits(config, room);
   if (largest)
     fmt::print("The largest preset of its kind that fits: {}, {} parameters, with {}\n", largest->preset,
                with_thousands(largest->parameters), option_text(largest->option));
@@ -135,7 +109,9 @@ void print_fit(const Config& config, const std::string& memory) {
 void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   const Config& config = resolved.config;
   check(config, resolved.origins, build_features());
-  check_ranks(config, a.world, resolved.origins);
+  Config of_ranks = config;
+  if (!a.fit.empty()) of_ranks.train.micro_batch_size = 1;  // is found
+  check_ranks(of_ranks, a.world, resolved.origins);
   const std::unique_ptr<Communicator> ranks = planned_rank(a.world);
   const RankGrid grid(*ranks, int(config.parallel.tensor_parallel_size));
   const EngineOptions options = training_options(config, grid);
@@ -143,7 +119,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
                     TensorParallel(options.layer_slice()));
   model.freeze(options.frozen);
   if (a.parameters) return print_parameters(model.layout());
-  if (!a.fit.empty()) return print_fit(config, a.fit);
+  if (!a.fit.empty()) return print_fit(config, a);
   const MemoryPlan memory = plan_training(options, config, grid);  // first: it is what may fail
   const double parameters = double(model.layout().parameter_count());
   const double tokens = double(config.total_tokens());
@@ -164,7 +140,7 @@ void plan(const ResolvedConfig& resolved, const PlanArguments& a) {
   print_memory(memory, parameters, a.world);
   if (a.world > 1) {
     const double hardware = per_token * (options.recompute == RecomputePolicy::full ? 4.0 / 3 : 1);
-    print_exchange(exchange_of(config, options, model, a.world), a, hardware * double(config.tokens_per_step()));
+    print_exchange(step_traffic(config, options, model, a.world), a, hardware * double(config.tokens_per_step()));
   }
   fmt::print("\nData\n");
   print_epochs(config);
@@ -191,7 +167,10 @@ void add_plan_command(Command& app) {
   command.option("--tokens-per-second", a->tokens_per_second, "the same in tokens").at_least(0);
   command.option("--bytes-per-second", a->bytes_per_second, "that a process sends to others, for the time of a step")
       .at_least(0);
-  command.option("--world", a->world, "processes that train together: the memory of the first of them").range(1, 65536);
+  command
+      .option("--world", a->world,
+              "processes that train together: the memory of the first of them; with --fit also how they may share out")
+      .range(1, 65536);
   command.flag("--parameters", a->parameters, "only list the parameters: names, as patterns match them, and shapes");
   command.option("--fit", a->fit, "which settings, and which model of its kind, fit into so much memory")
       .type_name("24GiB");

@@ -101,17 +101,21 @@ void Optimizer::cut_into_pieces() {
 
 Optimizer::Part Optimizer::part_of(const Part& all, Shards::Part place) const {
   const Run& run = place.run;
-  const auto inside = [&](const auto& t) { return t.offset >= run.begin && t.offset < run.end(); };
+  // Of a list in the order of offsets the first that is not before `offset`.
+  const auto first_from = [](const auto& list, int64_t offset) {
+    return std::ranges::partition_point(list, [&](const auto& t) { return t.offset < offset; }) - list.begin();
+  };
   Part part{.place = place};
-  part.first_tensor = std::ranges::find_if(all.tensors, inside) - all.tensors.begin();
-  part.first_range = std::ranges::find_if(all.ranges, inside) - all.ranges.begin();
-  for (UpdateTensor tensor : all.tensors) {
-    if (!inside(tensor)) continue;
+  part.first_tensor = first_from(all.tensors, run.begin);
+  part.first_range = first_from(all.ranges, run.begin);
+  const int64_t end_tensor = first_from(all.tensors, run.end()), end_range = first_from(all.ranges, run.end());
+  for (int64_t i = part.first_tensor; i < end_tensor; ++i) {
+    UpdateTensor tensor = all.tensors[size_t(i)];
     tensor.offset -= run.begin;
     part.tensors.push_back(tensor);
   }
-  for (UpdateRange range : all.ranges) {
-    if (!inside(range)) continue;
+  for (int64_t i = part.first_range; i < end_range; ++i) {
+    UpdateRange range = all.ranges[size_t(i)];
     range.offset -= run.begin;
     if (config_.name == OptimizerKind::muon) {
       range.v_shift -= run.begin;
