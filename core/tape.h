@@ -7,9 +7,9 @@
 //
 // Memory. Inputs and outputs of nodes are value ids; only tensors that some backward reads are kept, and the last
 // reader frees them; whether they are in the device's memory all the time is another's care (saved_tensors.h).
-// Parameters are handles, resolved when they are read. A gradient is stored by its first writer and
-// added to by later ones; nothing is zeroed. A parameter's is complete when every node that read it in forward has gone
-// backward, and the buckets of Parameters are told so at that moment.
+// Parameters are handles, resolved when they are read. A gradient is stored by its first writer and added to by later
+// ones; nothing is zeroed. A parameter's is complete when every node that read it in forward has gone backward, and the
+// buckets of Parameters are told so at that moment.
 //
 // Recomputation. With RecomputePolicy::selective an output that its operation can `remake` from what its own backward
 // keeps anyhow (a norm's output, an activation's) is dropped after forward and remade when backward wants it. The

@@ -155,7 +155,7 @@ TEST_P(GpuStep, FusesGradientsIntoTheUpdate) {
 // weights, in less memory, and nobody waits.
 TEST_P(GpuStep, TakesWhatIsOffloadedThroughItsMemory) {
   const TemporaryDirectory directory;
-  config.model.n_layers = 4;
+  config.model.n_layers = 3;
   config.runtime.cuda_graphs.emplace(false);
   struct Trained {
     std::vector<double> losses;
@@ -169,7 +169,7 @@ TEST_P(GpuStep, TakesWhatIsOffloadedThroughItsMemory) {
     const EngineOptions options = training_options(config);
     Trained result{.plan = plan_training(options, config)};
     Engine engine(options, result.plan.memory());
-    result.losses = train(engine, 3);
+    result.losses = train(engine, 2);
     EXPECT_EQ(engine.arena().peak(), result.plan.peak);
     EXPECT_EQ(engine.arena().at_peak(), result.plan.at_peak);
     EXPECT_EQ(engine.tape().saved().most_outside(), result.plan.offloaded_activations);
@@ -184,10 +184,11 @@ TEST_P(GpuStep, TakesWhatIsOffloadedThroughItsMemory) {
   };
   const Trained held = trained(OffloadMode::none, false);
   EXPECT_EQ(held.plan.offloaded, 0);
-  for (const auto& [mode, on_disk] : {std::pair{OffloadMode::optimizer, false},
-                                      {OffloadMode::activations, false},
-                                      {OffloadMode::all, false},
-                                      {OffloadMode::all, true}}) {
+  std::vector<std::pair<OffloadMode, bool>> ways = {{OffloadMode::all, true}};
+  if (GetParam().name == OptimizerKind::adamw && GetParam().moments == MomentFormat::int8)
+    ways.insert(ways.end(),
+                {{OffloadMode::optimizer, false}, {OffloadMode::activations, false}, {OffloadMode::all, false}});
+  for (const auto& [mode, on_disk] : ways) {
     const Trained outside = trained(mode, on_disk);
     EXPECT_EQ(outside.losses, held.losses) << int(mode) << on_disk;
     EXPECT_EQ(outside.weights, held.weights) << int(mode) << on_disk;
