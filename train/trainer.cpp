@@ -269,6 +269,7 @@ void Trainer::one_step() {
   const double lr = learning_rate(config_.schedule, config_.optimizer.lr, state_.updates, total_steps_);
   const StepResult result = step_->run(batch, lr);
   state_.attempts = int64_t(engine_->state().attempts);
+  sample_log_.add(state_.attempts, batch);
   state_.samples += config_.batch_size_at(state_.samples);
   if (result.finite) {
     after_update(result, lr);

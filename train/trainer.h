@@ -17,6 +17,7 @@
 #include "train/objective/objective.h"
 #include "train/report/reporter.h"
 #include "train/report/run_directory.h"
+#include "train/sample_log.h"
 #include "train/step.h"
 
 namespace mixtape {
@@ -89,6 +90,7 @@ class Trainer {
   std::unique_ptr<Objective> objective_;
   std::vector<Validation> validations_;
   std::unique_ptr<Loader> loader_;
+  SampleLog sample_log_{ranks_.rank()};
 
   MemoryPlan plan_;
   std::unique_ptr<Engine> engine_;

@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "tests/end_to_end/distributed.h"
@@ -87,6 +90,54 @@ TEST_F(Distributed, GoesOnAtAnyOtherNumberOfRanksAndStage) {
       EXPECT_EQ(state_at(name, 12), state_at("straight", 12)) << name;
       EXPECT_EQ(losses(name), losses("straight")) << name;
     }
+}
+
+// Step s is made of samples 8 (s - 1) to 8 s - 1, by the log of the processes that did it: two of which one was killed,
+// and others, from the last checkpoint on.
+TEST_F(Distributed, NoSampleIsRepeatedOrLeftOut) {
+  std::map<int64_t, std::vector<uint64_t>> steps;  // as the last run did them
+  int runs = 0;
+  const auto run = [&](const std::function<void()>& body) {
+    const std::string log = fmt::format("samples{}", runs++);
+    {
+      const Variable variable("MIXTAPE_SAMPLE_LOG", log.c_str());
+      body();
+    }
+    std::map<int64_t, std::vector<uint64_t>> of_run;
+    for (int rank = 0; rank < 4; ++rank) {
+      std::istringstream lines(space.read(fmt::format("{}.{}", log, rank)));
+      for (std::string line; std::getline(lines, line);) {
+        std::istringstream numbers(line);
+        int64_t step = 0, micro_batch = 0;
+        numbers >> step >> micro_batch;
+        for (uint64_t sample; numbers >> sample;) of_run[step].push_back(sample);
+      }
+    }
+    for (auto& [step, samples] : of_run) steps[step] = std::move(samples);
+  };
+  const std::vector<std::string> quiet{"train.max_steps=100000", "eval.interval=0", "logging.sample_interval=0"};
+  run([&] {
+    const int pid = space.start_mpirun(2, words("a", quiet));
+    while (space.read("runs/a/metrics.jsonl").find("\"step\":6,") == std::string::npos)
+      std::this_thread::sleep_for(10ms);
+    kill(process_of_rank(pid, 1), SIGKILL);
+    EXPECT_NE(Workspace::wait(pid), 0);
+  });
+  int64_t end = steps.rbegin()->first;
+  for (const auto& [ranks, stage] : {std::pair{4, 3}, {1, 0}, {4, 2}, {2, 1}}) {
+    end += 3;
+    std::vector<std::string> more = quiet;
+    more.push_back(fmt::format("train.stop_at_step={}", end));
+    more.push_back(fmt::format("parallel.zero_stage={}", stage));
+    run([&] { ASSERT_EQ(train(ranks, "a", more).exit_code, 0) << ranks; });
+  }
+  ASSERT_EQ(int64_t(steps.size()), end);
+  for (auto& [step, samples] : steps) {
+    std::ranges::sort(samples);
+    std::vector<uint64_t> expected(8);
+    std::iota(expected.begin(), expected.end(), uint64_t(8 * (step - 1)));
+    EXPECT_EQ(samples, expected) << "step " << step;
+  }
 }
 
 TEST_F(Distributed, ASignalToOneRankOrToMpirunSavesOnAll) {
@@ -223,6 +274,33 @@ TEST_F(Distributed, APlanSaysWhatARankNeedsAndExchanges) {
                                              "--flops-per-second", "1e9", "--bytes-per-second", "1e6"});
   EXPECT_TRUE(std::regex_search(three.out, std::regex("gradients +1.38 MiB\n  weights +1.38 MiB\n"))) << three.out;
   EXPECT_TRUE(std::regex_search(three.out, std::regex("a step of [0-9.]+ s, [0-9]+ % of it computing"))) << three.out;
+}
+
+TEST_F(Distributed, APlanNamesWaysToShareOutThatFit) {
+  const ProcessResult r = space.mixtape(
+      {"plan", "tiny.yaml", "--world", "4", "--fit", "5MiB", "--flops-per-second", "1e9", "--bytes-per-second", "1e6"});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_NE(r.out.find("In 5.00 MiB of each of 4 processes, the fastest first:\n"), r.out.npos) << r.out;
+  EXPECT_TRUE(std::regex_search(
+      r.out, std::regex("parallel.zero_stage=3 memory.recompute=selective train.micro_batch_size=2: [0-9.]+ MiB, 1.38 "
+                        "MiB exchanged in a step of [0-9.]+ s\n")))
+      << r.out;
+}
+
+TEST_F(Distributed, BenchmarksRefuseWhatTheyWouldLeaveOut) {
+  const auto refusal = [&](const std::vector<std::string>& command, const std::string& reason) {
+    const ProcessResult r = space.mixtape(command);
+    EXPECT_EQ(r.exit_code, int(Exit::config)) << r.out;
+    EXPECT_NE(r.err.find(reason), r.err.npos) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  };
+  refusal({"bench", "train", "tiny.yaml", "parallel.zero_stage=1"}, "parallel: bench train is of one process");
+  refusal({"bench", "train", "tiny.yaml", "parallel.tensor_parallel_size=2"}, "tensor_parallel_size 2 share out");
+  refusal({"bench", "memory", "--preset", "gpt2", "--mode", "parallel.zero_stage=3"},
+          "say among how many with --world");
+  refusal({"bench", "memory", "--preset", "gpt2", "--world", "3", "--mode", "parallel.tensor_parallel_size=2"},
+          "expected a divisor of the number of processes (3)");
+  refusal({"bench", "memory", "--preset", "gpt2", "--world", "2", "--run"}, "keep one of --run and --world");
 }
 
 // Layers that two ranks share out: what one process trains, to other roundings; stopped and gone on with by any number.

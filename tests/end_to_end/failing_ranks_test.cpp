@@ -125,33 +125,63 @@ class Faulty : public Distributed {
   mutable int runs_ = 0;
 };
 
+// Each phase, in the ranks and stages that have it.
+constexpr struct {
+  int rank;
+  const char* phase;
+  const char* stage;
+} phases[] = {{1, "meeting before a step", "0"},
+              {0, "data", "1"},
+              {1, "exchange of target counts", "0"},
+              {1, "forward and backward", "0"},
+              {0, "forward and backward", "3"},
+              {1, "sum of gradients over ranks", "2"},
+              {0, "gather of weights", "3"},
+              {1, "exchange of the gradients' norm", "1"},
+              {1, "exchange of losses", "0"},
+              {0, "exchange of updated weights", "1"},
+              {0, "validation", "0"},
+              {1, "validation", "3"},
+              {0, "samples", "2"},
+              {1, "checkpoint", "1"},
+              {0, "checkpoint", "3"}};
+
 TEST_F(Faulty, ARankThatThrowsInAnyPhaseEndsTheJobAndSaysWhere) {
-  const struct {
-    int rank;
-    const char* phase;
-    const char* stage;
-  } cases[] = {{1, "meeting before a step", "0"},
-               {0, "data", "1"},
-               {1, "exchange of target counts", "0"},
-               {1, "forward and backward", "0"},
-               {0, "forward and backward", "3"},
-               {1, "sum of gradients over ranks", "2"},
-               {0, "gather of weights", "3"},
-               {1, "exchange of the gradients' norm", "1"},
-               {1, "exchange of losses", "0"},
-               {0, "exchange of updated weights", "1"},
-               {0, "validation", "0"},
-               {1, "validation", "3"},
-               {0, "samples", "2"},
-               {1, "checkpoint", "1"},
-               {0, "checkpoint", "3"}};
-  for (const auto& c : cases) {
+  for (const auto& c : phases) {
     const ProcessResult r =
         with_fault(c.rank, fmt::format("throw 2 {}", c.phase), {fmt::format("parallel.zero_stage={}", c.stage)});
     EXPECT_EQ(r.exit_code, int(Exit::failure)) << c.phase << r.err;
     EXPECT_NE(r.err.find(fmt::format("mixtape: rank {} of 2, {}, step 2: as MIXTAPE_FAULT asks", c.rank, c.phase)),
               std::string::npos)
         << c.phase << r.err;
+  }
+}
+
+TEST_F(Faulty, ARankThatIsKilledInAnyPhaseEndsTheJob) {
+  for (const auto& c : phases) {
+    const auto begin = std::chrono::steady_clock::now();
+    const ProcessResult r =
+        with_fault(c.rank, fmt::format("kill 2 {}", c.phase), {fmt::format("parallel.zero_stage={}", c.stage)});
+    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 30);
+    EXPECT_NE(r.exit_code, 0) << c.phase;
+    EXPECT_NE(r.exit_code, 75) << c.phase;
+    EXPECT_TRUE(std::regex_search(r.out + r.err, std::regex(fmt::format("rank {} .*signal 9", c.rank))))
+        << c.phase << r.out << r.err;
+  }
+}
+
+// The other one waits for it, and says where.
+TEST_F(Faulty, ARankThatIsStoppedInAnyPhaseEndsTheJob) {
+  for (const auto& c : phases) {
+    const auto begin = std::chrono::steady_clock::now();
+    const ProcessResult r = with_fault(c.rank, fmt::format("stop 2 {}", c.phase),
+                                       {"parallel.timeout_seconds=2", fmt::format("parallel.zero_stage={}", c.stage)});
+    EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(), 30);
+    EXPECT_EQ(r.exit_code, int(Exit::failure)) << c.phase << r.err;
+    const std::regex waits(
+        fmt::format("mixtape: rank {} of 2: no progress for [0-9]+ s in: [a-z' ]+, step [23]", 1 - c.rank));
+    EXPECT_TRUE(std::regex_search(r.err, waits)) << c.phase << r.err;
+    EXPECT_EQ(r.err.find(fmt::format("rank {} of 2: no progress", c.rank)), r.err.npos) << c.phase << r.err;
   }
 }
 

@@ -95,6 +95,20 @@ struct Planned {
   MemoryPlan memory;
 };
 
+// Less than what a process needs in any case, without a dry run: weights, and gradients if all are of parameters that
+// learn and are kept.
+double least_bytes(const Config& c, int64_t parameters, int world) {
+  const double of_layers = double(parameters) / double(c.parallel.tensor_parallel_size);
+  const double groups = double(world) / double(c.parallel.tensor_parallel_size);
+  const int64_t stage = c.parallel.zero_stage;
+  const bool all_learn = c.lora.rank == 0 && c.parameters.freeze.empty();
+  const double weights = double(size_of(compute_types(c.precision).compute));
+  const double gradients = c.precision.gradients == GradientStorage::fused  ? 0
+                           : c.precision.gradients == GradientStorage::bf16 ? 2
+                                                                            : 4;
+  return of_layers * (weights / (stage == 3 ? groups : 1) + (all_learn ? gradients / (stage >= 2 ? groups : 1) : 0));
+}
+
 // The largest micro-batch that divides a process's share of the global one, that the settings allow, and that fits; or
 // 0.
 int64_t largest_micro_batch(Config config, const Room& room) {
@@ -146,7 +160,9 @@ int64_t bytes_of(const std::string& text, const std::string& what) {
 
 std::vector<FittingOption> options_that_fit(const Config& config, const Room& room) {
   std::vector<FittingOption> options;
+  const int64_t parameters = Transformer(config.model, 1, 1).layout().parameter_count();
   for (const States& states : states_of(config, room.world)) {
+    if (least_bytes(states.config, parameters, room.world) > double(room.bytes)) continue;
     int64_t stored = 0;  // the micro-batch that fits without more arithmetic
     for (const RecomputeMode recompute : {RecomputeMode::selective, RecomputeMode::full}) {
       Config variant = states.config;

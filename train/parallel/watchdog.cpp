@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -78,6 +79,8 @@ Asked& asked() {
 void fail_as_asked(const std::string& asked, const char* phase, int64_t step) {
   const std::string here = fmt::format("{} {}", step, phase);
   if (asked == "throw " + here) throw Error("as {} asks", fault_variable);
+  if (asked == "kill " + here) std::raise(SIGKILL);
+  if (asked == "stop " + here) std::raise(SIGSTOP);
   while (asked == "hang " + here) std::this_thread::sleep_for(std::chrono::seconds(1));
 }
 

@@ -35,7 +35,8 @@ class Phase {
 };
 
 // In the environment of a process: where it is to fail, to see what that does to a job. "throw 3 checkpoint" is an
-// error in step 3 at the beginning of that phase, "hang 3 forward and backward" a process that goes no further.
+// error in step 3 at the beginning of that phase, "hang 3 forward and backward" a process that goes no further, "kill"
+// and "stop" what these signals do.
 inline constexpr const char* fault_variable = "MIXTAPE_FAULT";
 
 class Watchdog {
