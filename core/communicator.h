@@ -16,6 +16,8 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // The first of the ranks that share this one's machine.
+  virtual int first_of_machine() const { return 0; }
 
   // Sums over all ranks, in place: every rank gets the same bits. Of floats the order of additions is the library's.
   virtual void all_reduce(std::span<float> values) = 0;

@@ -59,8 +59,7 @@ void OffloadToDisk::read_chunk(const Call& call) {
   try {
     const size_t other = 1 - call.slot;
     if (call.first) up_.tickets[call.slot] = file_.fetch(slot(up_, call.slot, call.bytes), call.at);
-    if (call.next_bytes > 0)
-      up_.tickets[other] = file_.fetch(slot(up_, other, call.next_bytes), call.at + call.bytes);
+    if (call.next_bytes > 0) up_.tickets[other] = file_.fetch(slot(up_, other, call.next_bytes), call.at + call.bytes);
     file_.wait(up_.tickets[call.slot]);
   } catch (const Error&) {
   }

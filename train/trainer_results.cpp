@@ -145,8 +145,9 @@ void Trainer::export_model() {
     return;
   }
   WholeWeights weights(engine_->parameters(), engine_->backend(), grid_);
-  export_huggingface(draft, engine_->model().spec(), [&](const std::string& name) { return weights(name); },
-                     {.ids = special_ids_, .tokenizer_files = tokenizer_files_, .allow_native = true});
+  export_huggingface(
+      draft, engine_->model().spec(), [&](const std::string& name) { return weights(name); },
+      {.dtype = p.weights.dtype(), .ids = special_ids_, .tokenizer_files = tokenizer_files_, .allow_native = true});
   std::filesystem::remove_all(place);
   std::filesystem::rename(draft, place);
 }

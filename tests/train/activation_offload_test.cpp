@@ -64,9 +64,8 @@ const std::string fused = " precision.gradients=fused train.on_nonfinite.policy=
                   bert =
                       " model.family=encoder objective.name=masked_lm model.norm_placement=post "
                       "model.final_norm=false model.embedding_norm=true model.token_types=2 model.mlm_head=true",
-                  t5 =
-                      " model.family=encoder_decoder objective.name=span_corruption model.position=relative_bias "
-                      "model.norm=rmsnorm model.bias=false model.activation=geglu_tanh",
+                  t5 = " model.family=encoder_decoder objective.name=span_corruption model.position=relative_bias "
+                       "model.norm=rmsnorm model.bias=false model.activation=geglu_tanh",
                   bart =
                       " model.family=encoder_decoder objective.name=denoising model.norm_placement=post "
                       "model.final_norm=false model.embedding_norm=true model.activation=gelu";
@@ -101,8 +100,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "memory.recompute=selective" + fused, "memory.recompute=full precision.mode=bf16" + fused,
                     "memory.recompute=none train.clip_pass=always" + fused));
 
-// Those of two layers are in memory, and what a layer needs while it computes, however many layers there are; and of all
-// layers what is smaller than a page, here statistics of norms and of attention.
+// Those of two layers are in memory, and what a layer needs while it computes, however many layers there are; and of
+// all layers what is smaller than a page, here statistics of norms and of attention.
 TEST(ActivationOffload, MemoryDoesNotGrowWithLayers) {
   const TemporaryDirectory directory;
   for (const std::string& settings :
@@ -127,9 +126,13 @@ TEST(ActivationOffload, RanksHaveFilesOfTheirOwn) {
   const TemporaryDirectory directory;
   const std::string zero = selective + " train.global_batch_size=16 precision.mode=bf16 parallel.zero_stage=",
                     cut = " train.global_batch_size=8 parallel.tensor_parallel_size=2 determinism=fast ";
-  for (const auto& [settings, world] :
-       {std::pair{zero + "0", 4}, {zero + "1", 4}, {zero + "2", 4}, {zero + "3", 4}, {cut + none, 2}, {cut + full, 2},
-        {cut + selective + t5, 4}}) {
+  for (const auto& [settings, world] : {std::pair{zero + "0", 4},
+                                        {zero + "1", 4},
+                                        {zero + "2", 4},
+                                        {zero + "3", 4},
+                                        {cut + none, 2},
+                                        {cut + full, 2},
+                                        {cut + selective + t5, 4}}) {
     std::vector<std::vector<std::vector<std::byte>>> bytes[2];
     for (const bool offload : {false, true}) {
       const Config config = config_with(settings, offload ? "all" : "none", directory);

@@ -363,9 +363,10 @@ TEST(Ranks, TellEachOther) {
   });
 }
 
-Place place(const char* machine, std::initializer_list<int> cores, int of_machine) {
+Place place(int first_process, std::initializer_list<int> cores, int of_machine) {
   Place p;
-  std::strcpy(p.machine, machine);
+  std::strcpy(p.machine, "node");  // as machines in containers may all be called
+  p.first_process = first_process;
   CPU_ZERO(&p.cores);
   for (const int core : cores) CPU_SET(core, &p.cores);
   p.of_machine = of_machine;
@@ -373,17 +374,19 @@ Place place(const char* machine, std::initializer_list<int> cores, int of_machin
 }
 
 TEST(Placement, SharesCoresFairly) {
-  const std::vector<Place> unbound{place("a", {0, 1, 2, 3}, 4), place("a", {0, 1, 2, 3}, 4), place("b", {0, 1}, 2)};
+  const std::vector<Place> unbound{place(0, {0, 1, 2, 3}, 4), place(0, {0, 1, 2, 3}, 4), place(2, {0, 1}, 2)};
   EXPECT_EQ(fair_threads(unbound, 0), 2);
   EXPECT_EQ(fair_threads(unbound, 2), 2);
-  const std::vector<Place> crowded(5, place("a", {0, 1}, 2));
+  EXPECT_EQ(process_of_machine(unbound, 1), 1);
+  EXPECT_EQ(process_of_machine(unbound, 2), 0);
+  const std::vector<Place> crowded(5, place(0, {0, 1}, 2));
   EXPECT_EQ(fair_threads(crowded, 4), 1);
   EXPECT_EQ(binding_advice(unbound), "");
 }
 
 TEST(Placement, SeesCoresThatNobodyMayUse) {
-  EXPECT_NE(binding_advice({place("a", {0}, 8), place("a", {1}, 8)}).find("--bind-to none"), std::string::npos);
-  EXPECT_EQ(binding_advice({place("a", {0}, 2), place("a", {1}, 2)}), "");
+  EXPECT_NE(binding_advice({place(0, {0}, 8), place(0, {1}, 8)}).find("--bind-to none"), std::string::npos);
+  EXPECT_EQ(binding_advice({place(0, {0}, 2), place(0, {1}, 2)}), "");
 }
 
 }  // namespace

@@ -66,6 +66,8 @@ std::vector<States> states_of(const Config& config, int world) {
   add("optimizer.name=adafactor", [](Config& c) { c.optimizer.name = OptimizerKind::adafactor; });
   add(
       "memory.offload=optimizer", [](Config& c) { c.memory.offload = OffloadMode::optimizer; }, true);
+  add(
+      "memory.offload=all", [](Config& c) { c.memory.offload = OffloadMode::all; }, true);
   add("'precision={mode: bf16, gradients: fused}' train.on_nonfinite.policy=rollback memory.offload=optimizer",
       [&](Config& c) {
         bf16(c, MasterWeights::fp32, GradientStorage::fused, MomentFormat::fp32);

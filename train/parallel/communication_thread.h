@@ -41,6 +41,7 @@ class CommunicationThread final : public PostedCalls {
 
   int rank() const override { return ranks_.rank(); }
   int size() const override { return ranks_.size(); }
+  int first_of_machine() const override { return ranks_.first_of_machine(); }
   // A group's jobs are this thread's, in the one order of posting.
   std::unique_ptr<Communicator> split(int group, int size) override;
   void abort(int exit_code) override { ranks_.abort(exit_code); }

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <span>
 
 namespace mixtape {
@@ -21,6 +20,7 @@ Place place_here() {
 std::vector<Place> places_of(Communicator& ranks) {
   std::vector<Place> places(size_t(ranks.size()));
   places[size_t(ranks.rank())] = place_here();
+  places[size_t(ranks.rank())].first_process = ranks.first_of_machine();
   const std::vector<int64_t> bytes(places.size(), int64_t(sizeof(Place)));
   ranks.all_gather(std::as_writable_bytes(std::span(places)), bytes);
   return places;
@@ -28,7 +28,7 @@ std::vector<Place> places_of(Communicator& ranks) {
 
 int process_of_machine(const std::vector<Place>& places, int rank) {
   return int(std::count_if(places.begin(), places.begin() + rank,
-                           [&](const Place& p) { return std::strcmp(p.machine, places[size_t(rank)].machine) == 0; }));
+                           [&](const Place& p) { return p.first_process == places[size_t(rank)].first_process; }));
 }
 
 int fair_threads(const std::vector<Place>& places, int rank) {
@@ -37,7 +37,7 @@ int fair_threads(const std::vector<Place>& places, int rank) {
   for (int core = 0; core < CPU_SETSIZE; ++core) {
     if (!CPU_ISSET(core, &here.cores)) continue;
     share += 1.0 / double(std::ranges::count_if(places, [&](const Place& p) {
-               return std::strcmp(p.machine, here.machine) == 0 && CPU_ISSET(core, &p.cores);
+               return p.first_process == here.first_process && CPU_ISSET(core, &p.cores);
              }));
   }
   return std::max(1, int(share + 1e-6));
@@ -46,7 +46,7 @@ int fair_threads(const std::vector<Place>& places, int rank) {
 std::string binding_advice(const std::vector<Place>& places) {
   for (const Place& place : places) {
     const auto here =
-        std::ranges::count_if(places, [&](const Place& p) { return std::strcmp(p.machine, place.machine) == 0; });
+        std::ranges::count_if(places, [&](const Place& p) { return p.first_process == place.first_process; });
     if (CPU_COUNT(&place.cores) == 1 && place.of_machine > here)
       return fmt::format(
           "{}: processes are bound to one core each, and {} of {} cores stay idle; mpirun does that for one or two "

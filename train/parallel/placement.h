@@ -15,9 +15,10 @@
 namespace mixtape {
 
 struct Place {
-  char machine[64] = {};
-  cpu_set_t cores;         // that this process may run on
-  int32_t of_machine = 0;  // cores that the machine has
+  char machine[64] = {};      // its name, which others may have, too
+  int32_t first_process = 0;  // of those on the machine
+  cpu_set_t cores;            // that this process may run on
+  int32_t of_machine = 0;     // cores that the machine has
 };
 Place place_here();
 // Of all ranks, by rank.

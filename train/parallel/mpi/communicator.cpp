@@ -57,6 +57,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Type_contiguous(int(block), MPI_BYTE, &block_type_);
     MPI_Type_commit(&block_type_);
     ask_for_place();
+    ask_for_machine();
   }
   // Some of another's ranks, for which MPI has memory until it ends.
   MpiCommunicator(const MpiCommunicator& all, int group) : world_(false), block_type_(all.block_type_) {
@@ -70,6 +71,7 @@ class MpiCommunicator final : public Communicator {
   }
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  int first_of_machine() const override { return first_of_machine_; }
 
   void all_reduce(std::span<float> values) override { sum(values, MPI_FLOAT, ranks_); }
   void all_reduce(std::span<int64_t> values) override { sum(values, MPI_INT64_T, ranks_); }
@@ -147,6 +149,13 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm_rank(ranks_, &rank_);
     MPI_Comm_size(ranks_, &size_);
   }
+  void ask_for_machine() {
+    MPI_Comm here = MPI_COMM_NULL;
+    MPI_Comm_split_type(ranks_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here);
+    first_of_machine_ = rank_;
+    MPI_Bcast(&first_of_machine_, 1, MPI_INT, 0, here);
+    MPI_Comm_free(&here);
+  }
   // Parts of these counts into counts_ and offsets_; returns this rank's. `to`: what it has room for.
   int take_counts(const char* what, size_t from, std::span<const int64_t> counts, size_t to) {
     int64_t offset = 0;
@@ -167,16 +176,16 @@ class MpiCommunicator final : public Communicator {
   const bool world_ = true;
   MPI_Comm ranks_ = MPI_COMM_WORLD;
   MPI_Datatype block_type_ = MPI_DATATYPE_NULL;
-  int rank_ = 0, size_ = 1;
+  int rank_ = 0, size_ = 1, first_of_machine_ = 0;
   std::vector<int> counts_, offsets_;
 };
 
 }  // namespace
 
 // The number: of Communicator's virtual functions as they are now.
-extern "C" Communicator* mixtape_join_mpi_4() { return new MpiCommunicator; }
+extern "C" Communicator* mixtape_join_mpi_5() { return new MpiCommunicator; }
 
-extern "C" void mixtape_raw_mpi_4(Collective which, std::span<float> from, std::span<float> to) {
+extern "C" void mixtape_raw_mpi_5(Collective which, std::span<float> from, std::span<float> to) {
   const int part = int(std::min(from.size(), to.size()));
   switch (which) {
     case Collective::all_reduce:
