@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/error.h"
+#include "cuda/memory_use.h"
 #include "cuda/staging.h"
 
 namespace mixtape::cuda {
@@ -52,6 +53,13 @@ void* Runtime::allocate(int64_t bytes) {
   check(cudaMalloc(&p, size_t(bytes > 0 ? bytes : 1)), "device memory");
   state_->memory.push_back(p);
   return p;
+}
+
+int64_t memory_in_use(int device) {
+  size_t free = 0, all = 0;
+  check(cudaSetDevice(device), "choosing the device");
+  check(cudaMemGetInfo(&free, &all), "the device's memory");
+  return int64_t(all - free);
 }
 
 void* Runtime::allocate_pinned(int64_t bytes) {

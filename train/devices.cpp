@@ -1,9 +1,11 @@
 #include "train/devices.h"
 
 #include "core/cpu/backend.h"
+#include "train/device_memory.h"
 #if MIXTAPE_CUDA
 #include "cuda/backend.h"
 #include "cuda/exchange.h"
+#include "cuda/memory_use.h"
 #include "train/report/console.h"
 #endif
 
@@ -63,6 +65,11 @@ std::unique_ptr<Exchange> make_exchange(Backend& backend, Communicator& ranks) {
   return gpu ? std::make_unique<cuda::QueuedExchange>(gpu->runtime(), ranks) : nullptr;
 }
 
+std::optional<int64_t> device_memory_in_use(const DeviceOptions& options) {
+  if (options.device == "cpu" || (options.device == "auto" && find_gpus().names.empty())) return {};
+  return cuda::memory_in_use(number_of(options.device, options.process));
+}
+
 Gpus find_gpus() {
   const cuda::Devices devices = cuda::find_devices();
   return {devices.names, devices.none_because};
@@ -77,6 +84,8 @@ std::unique_ptr<Backend> make_cuda(const DeviceOptions& options) {
 }  // namespace
 
 std::unique_ptr<Exchange> make_exchange(Backend&, Communicator&) { return nullptr; }
+
+std::optional<int64_t> device_memory_in_use(const DeviceOptions&) { return {}; }
 
 Gpus find_gpus() { return {.names = {}, .none_because = "this build has no CUDA back end"}; }
 #endif

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <deque>
 #include <optional>
@@ -11,6 +12,7 @@
 #include "core/memory.h"
 #include "cuda/emulator/device.h"
 #include "cuda/emulator/threads.h"
+#include "cuda/memory_use.h"
 #include "cuda/staging.h"
 
 namespace mixtape::emulator {
@@ -44,6 +46,7 @@ struct Runtime::State {
   };
 
   std::deque<HostMemory> memory;
+  int64_t allocated = 0;  // of the device
   std::array<std::deque<Operation>, cuda::queues> queues;
   std::vector<Reached> events;  // as last recorded; null: never
   std::vector<std::vector<std::function<void()>>> recordings;
@@ -89,14 +92,23 @@ struct Runtime::State {
   }
 };
 
+namespace {
+std::atomic<int64_t> bytes_in_use = 0;
+}
+
 Runtime::Runtime(int) : state_(std::make_unique<State>()) {}
-Runtime::~Runtime() = default;
+Runtime::~Runtime() { bytes_in_use -= state_->allocated; }
 
 std::string Runtime::name() const { return "cuda, emulated"; }
 int Runtime::compute_capability() const { return state_->properties.compute_capability; }
 int Runtime::multiprocessors() const { return state_->properties.multiprocessors; }
-void* Runtime::allocate(int64_t bytes) { return state_->memory.emplace_back(bytes).data(); }
-void* Runtime::allocate_pinned(int64_t bytes) { return allocate(bytes); }
+void* Runtime::allocate(int64_t bytes) {
+  state_->allocated += bytes;
+  bytes_in_use += bytes;
+  return state_->memory.emplace_back(bytes).data();
+}
+void* Runtime::allocate_pinned(int64_t bytes) { return state_->memory.emplace_back(bytes).data(); }
+int64_t memory_in_use(int) { return bytes_in_use; }
 
 void Runtime::copy(void* to, const void* from, int64_t bytes, Queue queue) {
   state_->queue(queue, {[=] { std::memcpy(to, from, size_t(bytes)); }});

@@ -336,6 +336,19 @@ TEST_F(Emulated, Int8WeightsAreExportedAndUsed) {
   EXPECT_NEAR(loss(&Workspace::mixtape, "numbers", "cpu"), on_cpu, 0.02 * whole);
 }
 
+TEST_F(Emulated, BenchMemoryMeasuresTheDevice) {
+  for (const std::string mode : {"precision.mode=fp32", "precision.mode=bf16,precision.moments=int8"}) {
+    const ProcessResult r =
+        space.mixtape_emulated({"bench", "memory", "--preset", "gpt2", "--mode", mode, "--run", "--json", "device=cuda",
+                                "model.n_layers=2", "model.d_model=32", "model.n_heads=2", "model.vocab_size=61",
+                                "data.seq_length=16", "train.micro_batch_size=1", "train.global_batch_size=1"});
+    ASSERT_EQ(r.exit_code, 0) << r.err;
+    const nlohmann::json line = nlohmann::json::parse(r.out)["cases"][0];
+    EXPECT_EQ(line["measured_bytes"], line["arena_bytes"]) << mode;
+    EXPECT_EQ(line["counted_arena_bytes"], line["arena_bytes"]) << mode;
+  }
+}
+
 TEST_F(Emulated, DoctorAndRefusals) {
   EXPECT_NE(space.mixtape_emulated({"doctor"}).out.find("emulated on the host"), std::string::npos);
   const ProcessResult far = space.mixtape_emulated(arguments("far", "cuda:7", {}));

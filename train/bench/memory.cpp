@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "train/bench/synthetic.h"
+#include "train/device_memory.h"
 
 namespace mixtape {
 namespace {
@@ -24,13 +25,14 @@ void choose_objective(Config& config) {
 
 // As plan_training goes: a step, then a validation.
 void run_step(const Config& config, const EngineOptions& options, MemoryBench& result) {
-  const int64_t before = anonymous_bytes();
+  const auto in_use = [&] { return device_memory_in_use(options.device).value_or(anonymous_bytes()); };
+  const int64_t before = in_use();
   Engine engine(options, result.predicted.memory());
   engine.parameters().initialise(uint64_t(config.seed));
   TrainingStep step(engine, config);
   step.run(synthetic_batch(config), config.optimizer.lr);
   engine.run_micro_batch(false);
-  const int64_t after = anonymous_bytes();
+  const int64_t after = in_use();
   if (before > 0 && after > 0) result.measured = after - before;
   result.counted_peak = engine.arena().peak();
   result.counted = engine.arena().at_peak();

@@ -30,7 +30,8 @@ struct MemoryBench {
   // Where it was run: one step and one validation. The first two are equal to `predicted`, or it throws Error.
   int64_t counted_peak = 0;
   CategoryBytes counted{};
-  std::optional<int64_t> measured;  // growth of anonymous resident memory since before the arena was there
+  // Since before the arena was there: growth of anonymous resident memory, or of what is in use of a GPU's.
+  std::optional<int64_t> measured;
 };
 
 // Plans a step of the configuration, of the first of `world` processes, and with `run` runs it on random tokens, for
