@@ -93,7 +93,7 @@ TEST_F(GpuCheck, StagesAreResumedAndPutIntoATable) {
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_EQ(calls("cmake --build"), 1u) << "what is done is not done again";
   EXPECT_EQ(calls("played_test_gpu"), 6u);
-  EXPECT_EQ(calls("played_mixtape bench train"), 4u);
+  EXPECT_EQ(calls("played_mixtape bench train"), 5u);
   EXPECT_NE(r.out.find("GPU: NVIDIA H200"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("2500.0 GB/s        62 %  below"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("500.0 TFLOP/s     71 %\n"), std::string::npos) << r.out;

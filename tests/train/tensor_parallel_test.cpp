@@ -57,28 +57,29 @@ struct Result {
 };
 
 // Of an fp32 buffer of all weights, on rank 0.
-std::vector<std::vector<float>> parameters_of(RankRun& run) {
+std::vector<std::vector<float>> parameters_of(RankRun& run, Communicator& ranks) {
   const Parameters& p = run.engine.parameters();
   const bool brings = p.storage().shards_weights || run.grid.data().rank() == 0;
   const std::vector<std::byte> all =
-      gather(run.ranks, {run.engine.backend(), p.weights}, brings ? p.weight_parts() : std::vector<Shards::Part>{},
+      gather(ranks, {run.engine.backend(), p.weights}, brings ? p.weight_parts() : std::vector<Shards::Part>{},
              {0, p.layout().whole_flat_count()}, 0);
   std::vector<std::vector<float>> list;
-  if (run.ranks.rank() > 0) return list;
+  if (ranks.rank() > 0) return list;
   const auto* values = reinterpret_cast<const float*>(all.data());
   for (const ParameterEntry& e : p.layout().entries())
     list.emplace_back(values + e.whole_offset, values + e.whole_offset + e.whole.count());
   return list;
 }
 
-void train(RankRun& run, int steps, int64_t micro_batches, Result& of_rank_0) {
-  Result result{.before = parameters_of(run)};
+// `ranks`: by which weights are brought together for the result.
+void train(RankRun& run, Communicator& ranks, int steps, int64_t micro_batches, Result& of_rank_0) {
+  Result result{.before = parameters_of(run, ranks)};
   for (int i = 0; i < steps; ++i) {
     const StepResult step = run.advance(micro_batches, learning_rate);
     result.losses.push_back(step.loss), result.norms.push_back(step.grad_norm);
   }
   EXPECT_EQ(run.engine.arena().peak(), run.plan.peak) << "rank " << run.ranks.rank();
-  result.after = parameters_of(run);
+  result.after = parameters_of(run, ranks);
   for (const ParameterEntry& e : run.engine.model().layout().entries()) result.names.push_back(e.name);
   if (run.ranks.rank() == 0) of_rank_0 = std::move(result);
 }
@@ -88,7 +89,7 @@ Result train(const Config& config, int world, int steps = 3, int64_t micro_batch
   ThreadRanks::run(world, [&](Communicator& others) {
     CommunicationThread ranks(others);
     RankRun run(config, ranks);
-    train(run, steps, micro_batches, result);
+    train(run, ranks, steps, micro_batches, result);
   });
   return result;
 }
@@ -200,7 +201,7 @@ Result watched_step(const Config& config, Exchanges& of_rank_0) {
     Exchanges exchanges{.left_out = of_rank_0.left_out};
     Watched ranks(others, exchanges);
     RankRun run(config, ranks);
-    train(run, 1, 1, result);
+    train(run, others, 1, 1, result);
     if (ranks.rank() == 0) of_rank_0 = exchanges;
   });
   return result;
