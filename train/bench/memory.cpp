@@ -97,7 +97,7 @@ int64_t anonymous_bytes() {
 MemoryBench bench_memory(ResolvedConfig resolved, bool run, int world) {
   leave_data_out(resolved.config);
   choose_objective(resolved.config);
-  check(resolved.config, resolved.origins);
+  check(resolved.config, resolved.origins, build_features());
   const Config& config = resolved.config;
   if (world == 1) expect_nothing_shared(config, "bench memory", "say among how many with --world");
   check_ranks(config, world, resolved.origins);
