@@ -23,17 +23,23 @@ void choose_objective(Config& config) {
     name = ObjectiveKind::span_corruption;
 }
 
+// None where the system does not say.
+std::optional<int64_t> bytes_in_use(const EngineOptions& options) {
+  if (const std::optional<int64_t> of_gpu = device_memory_in_use(options.device)) return of_gpu;
+  const int64_t bytes = anonymous_bytes();
+  return bytes > 0 ? std::optional(bytes) : std::nullopt;
+}
+
 // As plan_training goes: a step, then a validation.
 void run_step(const Config& config, const EngineOptions& options, MemoryBench& result) {
-  const auto in_use = [&] { return device_memory_in_use(options.device).value_or(anonymous_bytes()); };
-  const int64_t before = in_use();
+  const std::optional<int64_t> before = bytes_in_use(options);
   Engine engine(options, result.predicted.memory());
   engine.parameters().initialise(uint64_t(config.seed));
   TrainingStep step(engine, config);
   step.run(synthetic_batch(config), config.optimizer.lr);
   engine.run_micro_batch(false);
-  const int64_t after = in_use();
-  if (before > 0 && after > 0) result.measured = after - before;
+  const std::optional<int64_t> after = bytes_in_use(options);
+  if (before && after) result.measured = *after - *before;
   result.counted_peak = engine.arena().peak();
   result.counted = engine.arena().at_peak();
   if (result.counted_peak != result.predicted.peak || result.counted != result.predicted.at_peak)
