@@ -2,14 +2,13 @@
 #include "core/offload_file.h"
 
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
 #include <numeric>
 #include <vector>
+
+#include "tests/support/full_disk.h"
 
 namespace mixtape {
 namespace {
@@ -67,21 +66,6 @@ std::string error_of(const std::function<void()>& act) {
 
 bool has(const std::string& text, const char* part) {
   return text.find(part) != text.npos && text.find('\n') == text.npos;
-}
-
-// A process whose files may not grow beyond `bytes`: the nearest thing to a full disk that needs no privileges.
-void limit_files(rlim_t bytes) {
-  std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit limit{bytes, RLIM_INFINITY};
-  setrlimit(RLIMIT_FSIZE, &limit);
-}
-
-int exit_code_of(const std::function<int()>& act) {
-  const pid_t child = fork();
-  if (child == 0) _exit(act());
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 TEST(OffloadFile, RoomIsTakenBeforeAnythingIsWritten) {

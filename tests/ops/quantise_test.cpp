@@ -262,67 +262,45 @@ void expect_product(const Floats& result, int64_t rows, int64_t cols, int64_t te
 }
 
 // The products of 8-bit operands, exact in float64, and straight-through gradients.
-TEST(QuantisedLinear, IsTheExactProductOfCodes) {
+void expect_products_of_codes(const TestDevice& device, const Layer& l, DType type) {
   const std::array<double, 3> scales{0x1p-4, 0x1p-6, 0x1p-10};
-  for (const TestDevice& device : update_devices())
-    for (const auto& [rows, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {64, 48, 80}}) {
-      Bench b(device);
-      const Layer l(rows, in, out);
-      const Tensor scale = b.put(Floats{float(scales[0]), float(scales[1]), float(scales[2])});
-      const LayerResult result = run(b, l, {}, scale);
-      const Doubles x = Layer::operand(l.x, DType::e4m3, scales[0]),
-                    w = Layer::operand(l.weight, DType::e4m3, scales[1]),
-                    g = Layer::operand(l.dy, DType::e5m2, scales[2]);
-      const int64_t I = in, O = out;
-      expect_product(
-          result.y, rows, out, in, "y",
-          [&](auto r, auto c, auto k) { return x[size_t(r * I + k)] * w[size_t(c * I + k)]; },
-          [&](auto c) { return double(l.bias[size_t(c)]); });
-      expect_product(result.dx, rows, in, out, "dx",
-                     [&](auto r, auto c, auto k) { return g[size_t(r * O + k)] * w[size_t(k * I + c)]; });
-      expect_product(result.dweight, out, in, rows, "dW",
-                     [&](auto r, auto c, auto k) { return g[size_t(k * O + r)] * x[size_t(k * I + c)]; });
-      expect_product(result.dbias, 1, out, rows, "db",
-                     [&](auto, auto c, auto k) { return double(l.dy[size_t(k * O + c)]); });
-      for (const auto& [i, values] : {std::pair{0, &l.x}, {1, &l.weight}, {2, &l.dy}}) {
-        float most = 0;
-        for (const float v : *values) most = std::max(most, std::abs(v));
-        EXPECT_EQ(result.amax[size_t(i)], most) << device.name << " " << i;
-      }
-      const LayerResult validated = run(b, l, {}, scale, false);
-      EXPECT_EQ(validated.y, result.y);
-      EXPECT_EQ(validated.amax, Floats(3, 0)) << "noted without training";
-    }
+  Bench b(device);
+  const Tensor scale = b.put(Floats{float(scales[0]), float(scales[1]), float(scales[2])});
+  const LayerResult result = run(b, l, {}, scale, true, type);
+  const Doubles x = Layer::operand(l.x, DType::e4m3, scales[0]), w = Layer::operand(l.weight, DType::e4m3, scales[1]),
+                g = Layer::operand(l.dy, DType::e5m2, scales[2]);
+  const int64_t I = l.in, O = l.out;
+  expect_product(
+      result.y, l.rows, O, I, "y", [&](auto r, auto c, auto k) { return x[size_t(r * I + k)] * w[size_t(c * I + k)]; },
+      [&](auto c) { return double(l.bias[size_t(c)]); }, type);
+  expect_product(
+      result.dx, l.rows, I, O, "dx",
+      [&](auto r, auto c, auto k) { return g[size_t(r * O + k)] * w[size_t(k * I + c)]; }, {}, type);
+  expect_product(result.dweight, O, I, l.rows, "dW",
+                 [&](auto r, auto c, auto k) { return g[size_t(k * O + r)] * x[size_t(k * I + c)]; });
+  expect_product(result.dbias, 1, O, l.rows, "db",
+                 [&](auto, auto c, auto k) { return double(l.dy[size_t(k * O + c)]); });
+  for (const auto& [i, values] : {std::pair{0, &l.x}, {1, &l.weight}, {2, &l.dy}}) {
+    float most = 0;
+    for (const float v : *values) most = std::max(most, std::abs(v));
+    EXPECT_EQ(result.amax[size_t(i)], most) << device.name << " " << i;
+  }
+  const LayerResult validated = run(b, l, {}, scale, false, type);
+  EXPECT_EQ(validated.y, result.y);
+  EXPECT_EQ(validated.amax, Floats(3, 0)) << "noted without training";
 }
 
-// In the type that it is trained in. GPUs from sm_89 on, Hopper's twin among them, multiply codes.
+TEST(QuantisedLinear, IsTheExactProductOfCodes) {
+  for (const TestDevice& device : update_devices())
+    for (const auto& [rows, in, out] : {std::array<int64_t, 3>{1, 1, 1}, {5, 33, 17}, {64, 48, 80}})
+      expect_products_of_codes(device, Layer(rows, in, out), DType::f32);
+}
+
+// The type that it is trained in. GPUs from sm_89 on, Hopper's twin among them, multiply codes.
 TEST(QuantisedLinear, IsTheExactProductOfCodesInBf16) {
-  const std::array<double, 3> scales{0x1p-4, 0x1p-6, 0x1p-10};
   for (const TestDevice& device : test_devices())
-    for (const auto& [rows, in, out] : {std::array<int64_t, 3>{5, 33, 17}, {80, 48, 144}}) {
-      Bench b(device);
-      const Layer l = Layer(rows, in, out).in_bf16();
-      const Tensor scale = b.put(Floats{float(scales[0]), float(scales[1]), float(scales[2])});
-      const LayerResult result = run(b, l, {}, scale, true, DType::bf16);
-      const Doubles x = Layer::operand(l.x, DType::e4m3, scales[0]),
-                    w = Layer::operand(l.weight, DType::e4m3, scales[1]),
-                    g = Layer::operand(l.dy, DType::e5m2, scales[2]);
-      const int64_t I = in, O = out;
-      expect_product(
-          result.y, rows, out, in, "y",
-          [&](auto r, auto c, auto k) { return x[size_t(r * I + k)] * w[size_t(c * I + k)]; },
-          [&](auto c) { return double(l.bias[size_t(c)]); }, DType::bf16);
-      expect_product(
-          result.dx, rows, in, out, "dx",
-          [&](auto r, auto c, auto k) { return g[size_t(r * O + k)] * w[size_t(k * I + c)]; }, {}, DType::bf16);
-      expect_product(result.dweight, out, in, rows, "dW",
-                     [&](auto r, auto c, auto k) { return g[size_t(k * O + r)] * x[size_t(k * I + c)]; });
-      for (const auto& [i, values] : {std::pair{0, &l.x}, {1, &l.weight}, {2, &l.dy}}) {
-        float most = 0;
-        for (const float v : *values) most = std::max(most, std::abs(v));
-        EXPECT_EQ(result.amax[size_t(i)], most) << device.name << " " << i;
-      }
-    }
+    for (const auto& [rows, in, out] : {std::array<int64_t, 3>{5, 33, 17}, {80, 48, 144}})
+      expect_products_of_codes(device, Layer(rows, in, out).in_bf16(), DType::bf16);
 }
 
 TEST(QuantisedLinear, Int8ByTokenAndChannel) {

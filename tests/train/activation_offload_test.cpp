@@ -1,13 +1,10 @@
 // What layers keep for backward, outside of memory: the same bits, in the memory that was planned, which does not grow
 // with the number of layers.
 #include <gtest/gtest.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
-
 #include "tests/checkpoint/temporary_directory.h"
+#include "tests/support/full_disk.h"
 #include "tests/support/thread_ranks.h"
 #include "tests/train/rank_run.h"
 #include "tests/train/tiny_run.h"
@@ -149,21 +146,6 @@ TEST(ActivationOffload, RanksHaveFilesOfTheirOwn) {
     }
     for (size_t r = 0; r < size_t(world); ++r) EXPECT_EQ(bytes[1][r], bytes[0][r]) << settings << ", rank " << r;
   }
-}
-
-// In a process whose files may not grow beyond some size: the nearest thing to a full disk that needs no privileges.
-int exit_code_of(const std::function<int()>& act) {
-  const pid_t child = fork();
-  if (child == 0) _exit(act());
-  int status = 0;
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-void limit_files(rlim_t bytes) {
-  std::signal(SIGXFSZ, SIG_IGN);
-  const rlimit limit{bytes, RLIM_INFINITY};
-  setrlimit(RLIMIT_FSIZE, &limit);
 }
 
 TEST(ActivationOffload, ADiskThatIsFullOrFailsEndsTheRunWithALine) {
